@@ -1,0 +1,53 @@
+# make help lists the targets. Every target sets up what it needs in its own .venv.
+
+PYTHON ?= python3
+VENV ?= .venv
+# tensorflow, jax or torch
+BACKEND ?= tensorflow
+# Backends that the tests run on, one after the other
+BACKENDS ?= tensorflow jax torch
+RECIPE ?= digits
+# Further options of tools/train.py, such as ARGS="--epochs 5 --seed 1"
+ARGS ?=
+
+RUN := $(abspath $(VENV))/bin/python
+EXTRAS_train-tensorflow := demo
+EXTRAS_train-jax := demo,jax
+EXTRAS_train-torch := demo,torch
+EXTRAS_test := demo,jax,torch,notebooks,test
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: help train test lint constraints
+.DEFAULT_GOAL := help
+
+help:  ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and export RECIPE=digits on BACKEND=tensorflow|jax|torch
+	KERAS_BACKEND=$(BACKEND) $(RUN) tools/train.py $(RECIPE) $(ARGS)
+
+test: $(VENV)/.installed-test  ## Run all tests on TensorFlow, JAX and PyTorch
+	@failed=""; for backend in $(BACKENDS); do \
+		echo "== $$backend"; \
+		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 $(TESTS) || failed="$$failed $$backend"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+
+lint: $(VENV)/.installed-test  ## Check style and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt
+	$(RUN) -m pip freeze --exclude-editable | grep -v -i '^keras_perceiver' | sed -E 's/\+cpu$$//' > constraints.txt
+
+.PHONY: check-backend
+check-backend:
+	@case "$(BACKEND)" in tensorflow|jax|torch) ;; *) \
+		echo "error: BACKEND must be one of tensorflow, jax, torch. Received: BACKEND=$(BACKEND). Set it to one of them." >&2; exit 2;; esac
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed. Received: %s. Set PYTHON=python3.11 or newer." % sys.version.split()[0])'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS_$*)]"
+	touch $@

@@ -1,0 +1,241 @@
+"""The Perceiver: raw inputs to latents."""
+
+import sys
+
+import keras
+
+from keras_perceiver.layers import IterativeAttention, LatentArray
+
+
+class CheckedModel(keras.Model):
+    """A functional model that checks raw inputs before Keras works with them.
+
+    Keras' own check names no fix, and it comes so late that on JAX a wrong array given
+    to `predict` costs the weights: the JAX trainer has moved them out of the model by
+    then.
+    """
+
+    def __init__(self, inputs, outputs, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.input_spec = None  # `check_inputs` does more
+
+    def check_inputs(self, inputs):
+        """Raises `ValueError` unless `inputs` (tensor, or dict with mask) can be read.
+
+        Args:
+            inputs: Array, tensor or `tf.TensorSpec`, or a dict or list of these.
+        """
+        raise NotImplementedError
+
+    def check_data(self, x, y=None):
+        """Checks what `fit`, `evaluate` and `predict` get, as far as it is known.
+
+        Args:
+            x: Inputs or `tf.data.Dataset`; anything else is left to Keras.
+            y: Targets of the inputs, or `None`.
+
+        Returns:
+            `x`, or a dataset of the same elements that goes on checking.
+        """
+        # A tf.data.Dataset can only come from a program that has loaded TensorFlow.
+        tensorflow = sys.modules.get("tensorflow")
+        if tensorflow is not None and isinstance(x, tensorflow.data.Dataset):
+            spec = x.element_spec
+            self.check_inputs(spec[0] if isinstance(spec, tuple) else spec)
+        elif hasattr(x, "shape") or isinstance(x, dict):
+            self.check_inputs(x)
+        return x
+
+    def call(self, inputs, training=None, mask=None):
+        self.check_inputs(inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        return super().fit(self.check_data(x, y), y, *args, **kwargs)
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        return super().evaluate(self.check_data(x, y), y, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs):
+        return super().predict(self.check_data(x), *args, **kwargs)
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Perceiver(CheckedModel):
+    """The iterative encoder: raw inputs of any kind to an array of latents.
+
+    A small learned latent array reads the inputs through cross-attends and refines
+    what it read with latent Transformers, again and again. Compute and memory are
+    linear in the number of input elements, and the depth does not depend on it.
+    Defaults are the paper's setting for ImageNet.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206).
+
+    Args:
+        modality: Modality layer that turns the raw inputs into elements, such as
+            `keras_perceiver.Image((224, 224, 3))`.
+        num_latents: Integer, number of latents N.
+        latent_dim: Integer, width of each latent D.
+        num_blocks: Integer, number of latent Transformers in the sequence.
+        num_self_attends_per_block: Integer, self-attends in each latent Transformer.
+        num_cross_attends: Integer, number of cross-attends, at most `num_blocks`,
+            spread evenly over the blocks. `None` means one per block; 1 gives the
+            encoder of Perceiver IO.
+        num_cross_attend_heads: Integer, attention heads of the cross-attends.
+        num_self_attend_heads: Integer, attention heads of the self-attends.
+        share_weights: Boolean. `True`: the first cross-attend has its own weights, all
+            later ones share one set, and all latent Transformers share one set.
+            `False`: nothing is shared.
+        use_cross_attends_at_start: Boolean. `True`: all cross-attends come first, then
+            all latent Transformers. `False`: they are interleaved.
+        cross_attend_qk_dim: Integer, total width of the cross-attends' queries and
+            keys. Defaults to the width of the elements.
+        cross_attend_v_dim: Integer, total width of the cross-attends' values. Defaults
+            to that of the queries and keys.
+        cross_attend_widening_factor: Integer, hidden width of the cross-attends' MLPs
+            over `latent_dim`.
+        self_attend_qk_dim: Integer, total width of the self-attends' queries and keys.
+            Defaults to `latent_dim`.
+        self_attend_v_dim: Integer, total width of the self-attends' values. Defaults
+            to that of the queries and keys.
+        self_attend_widening_factor: Integer, hidden width of the self-attends' MLPs
+            over `latent_dim`.
+        activation: Activation of all MLPs. Defaults to the exact GELU.
+        dropout: Float in `[0, 1)`, rate at the end of every residual branch. The paper
+            uses none.
+        dtype: Dtype policy of latents and attention. Defaults to the global policy.
+            The modality layer brings its own.
+        **kwargs: `name` and `trainable`, as for every Keras model.
+
+    Call arguments:
+        inputs: What the modality reads, for `Image` a tensor of shape
+            `(batch, height, width, channels)`. With `use_mask`, a dict of it and its
+            mask: `{"image": ..., "image_mask": ...}`.
+        training: Boolean, whether dropout is active.
+
+    Returns:
+        Tensor of shape `(batch, num_latents, latent_dim)`.
+
+    Raises:
+        TypeError: if `modality` is not a modality layer.
+        ValueError: if a size is not positive, if a width is not divisible by its number
+            of heads, if `num_cross_attends > num_blocks`, or if the inputs of a call do
+            not fit the modality.
+
+    Example:
+
+    >>> encoder = Perceiver(
+    ...     Image((32, 32, 3), num_bands=6), num_latents=16, latent_dim=64, num_blocks=2
+    ... )
+    >>> tuple(encoder(keras.random.normal((2, 32, 32, 3))).shape)
+    (2, 16, 64)
+    """
+
+    def __init__(
+        self,
+        modality,
+        num_latents=512,
+        latent_dim=1024,
+        num_blocks=8,
+        num_self_attends_per_block=6,
+        num_cross_attends=None,
+        num_cross_attend_heads=1,
+        num_self_attend_heads=8,
+        share_weights=True,
+        use_cross_attends_at_start=False,
+        cross_attend_qk_dim=None,
+        cross_attend_v_dim=None,
+        cross_attend_widening_factor=1,
+        self_attend_qk_dim=None,
+        self_attend_v_dim=None,
+        self_attend_widening_factor=1,
+        activation="gelu",
+        dropout=0.0,
+        dtype=None,
+        **kwargs,
+    ):
+        if not isinstance(modality, keras.layers.Layer) or not hasattr(
+            modality, "input_name"
+        ):
+            raise TypeError(
+                "`modality` must be a modality layer. Received: "
+                f"modality={modality!r} of type {type(modality).__name__}. "
+                "Pass for example `keras_perceiver.Image((height, width, channels))`."
+            )
+        latent_array = LatentArray(
+            num_latents, latent_dim, dtype=dtype, name="latent_array"
+        )
+        iterative_attention = IterativeAttention(
+            num_blocks=num_blocks,
+            num_self_attends_per_block=num_self_attends_per_block,
+            num_cross_attends=num_cross_attends,
+            num_cross_attend_heads=num_cross_attend_heads,
+            num_self_attend_heads=num_self_attend_heads,
+            share_weights=share_weights,
+            use_cross_attends_at_start=use_cross_attends_at_start,
+            cross_attend_qk_dim=cross_attend_qk_dim,
+            cross_attend_v_dim=cross_attend_v_dim,
+            cross_attend_widening_factor=cross_attend_widening_factor,
+            self_attend_qk_dim=self_attend_qk_dim,
+            self_attend_v_dim=self_attend_v_dim,
+            self_attend_widening_factor=self_attend_widening_factor,
+            activation=activation,
+            dropout=dropout,
+            dtype=dtype,
+            name="iterative_attention",
+        )
+
+        inputs = keras.Input(modality.shape, name=modality.input_name)
+        inputs_mask = None
+        if modality.use_mask:
+            mask_name = f"{modality.input_name}_mask"
+            mask = keras.Input(modality.grid, dtype="bool", name=mask_name)
+            flatten = keras.layers.Reshape((-1,), dtype="bool", name="inputs_mask")
+            inputs_mask = flatten(mask)  # (B, M)
+        elements = modality(inputs)  # (B, M, C)
+        latents = iterative_attention(
+            latent_array(elements), elements, inputs_mask=inputs_mask
+        )
+        if modality.use_mask:
+            inputs = {modality.input_name: inputs, mask_name: mask}
+        super().__init__(inputs=inputs, outputs=latents, **kwargs)
+
+        self.modality = modality
+        self.latent_array = latent_array
+        self.iterative_attention = iterative_attention
+
+    def check_inputs(self, inputs):
+        names = [x.name for x in self.inputs]
+        if not isinstance(inputs, dict):
+            inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+            inputs = dict(zip(names, inputs, strict=False))
+        missing = [name for name in names if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"The inputs must be {names}. Received: {sorted(inputs)}. "
+                f"Add {missing}, as in `model({{name: array}})` with all these names."
+            )
+        self.modality.check_inputs(inputs[names[0]].shape)
+
+    def get_config(self):
+        trunk = self.iterative_attention.get_config()
+        # The model has a name and a trainable switch of its own.
+        dtype = trunk.pop("dtype")
+        del trunk["name"], trunk["trainable"]
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": dtype,
+            "modality": keras.saving.serialize_keras_object(self.modality),
+            "num_latents": self.latent_array.num_latents,
+            "latent_dim": self.latent_array.latent_dim,
+            **trunk,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        modality = keras.saving.deserialize_keras_object(
+            config["modality"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "modality": modality})

@@ -1,0 +1,197 @@
+"""One run: data, fit, evaluation, files, export."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver.serving import (
+    check_version,
+    check_writable,
+    export_for_serving,
+    next_version,
+)
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_REPORTED_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A run that anybody can repeat.
+
+    Attributes:
+        name: String, the name of the recipe's module.
+        data: Callable `(batch_size, seed)` that returns `keras_perceiver.data.Splits`.
+        model: Callable without arguments that makes the model.
+        optimizer: Callable `(num_steps)` that makes the optimizer of a run of so many
+            steps.
+        epochs: Integer, passes over the training data.
+        batch_size: Integer, examples per training step.
+    """
+
+    name: str
+    data: Callable
+    model: Callable
+    optimizer: Callable
+    epochs: int
+    batch_size: int
+
+
+def train(
+    recipe,
+    run_folder,
+    export_folder,
+    epochs=None,
+    batch_size=None,
+    seed=0,
+    precision="float32",
+):
+    """Trains, evaluates, saves and exports the model of a recipe.
+
+    Writes `model.keras`, `metrics.json` and `history.png` to the run folder and a
+    SavedModel to the next free version of the export folder. Whatever can be wrong with
+    the arguments is found before the first step.
+
+    Args:
+        recipe: `Recipe`.
+        run_folder: Path of a folder without a `model.keras`; made where it is missing.
+        export_folder: Path of the folder that holds the numbered exports.
+        epochs: Integer, passes over the training data. Defaults to the recipe's.
+        batch_size: Integer, examples per training step. Defaults to the recipe's.
+        seed: Integer, seed of weights, order, augmentation and dropout.
+        precision: String, Keras dtype policy of the model, one of `PRECISIONS`.
+
+    Returns:
+        Dict of what is in `metrics.json`, with the paths `model` and `export`.
+
+    Raises:
+        ValueError: if a number is not positive or the precision is unknown.
+        FileExistsError: if the run folder holds a model.
+        PermissionError: if a folder cannot be written.
+        ImportError: if matplotlib is not installed.
+    """
+    epochs = recipe.epochs if epochs is None else epochs
+    batch_size = recipe.batch_size if batch_size is None else batch_size
+    check_positive(epochs=epochs, batch_size=batch_size)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"`precision` must be one of {PRECISIONS}. Received: "
+            f"precision={precision!r}. Choose one of them."
+        )
+    run_folder = Path(run_folder)
+    if (run_folder / "model.keras").exists():
+        raise FileExistsError(
+            "A trained model is never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
+            "Choose another folder."
+        )
+    check_writable("run_folder", run_folder)
+    version = next_version(export_folder)
+    check_version(export_folder, version)
+    plt = _pyplot()
+
+    previous_policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(seed)
+    keras.config.set_dtype_policy(precision)
+    try:
+        splits = recipe.data(batch_size, seed)
+        model = recipe.model()
+    finally:
+        keras.config.set_dtype_policy(previous_policy)
+    num_steps = epochs * int(splits.train.cardinality())
+    if num_steps < 1:
+        raise ValueError(
+            "`batch_size` must not exceed the number of training examples. Received: "
+            f"batch_size={batch_size}, which leaves no full batch. Make it smaller."
+        )
+    model.compile(
+        optimizer=recipe.optimizer(num_steps),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    start = time.perf_counter()
+    history = model.fit(splits.train, validation_data=splits.validation, epochs=epochs)
+    seconds = time.perf_counter() - start
+    test = model.evaluate(splits.test, return_dict=True, verbose=0)
+
+    model_path = run_folder / "model.keras"
+    _replace(model_path, model.save)
+    metrics = {
+        "recipe": recipe.name,
+        "backend": keras.backend.backend(),
+        "precision": precision,
+        "seed": seed,
+        "parameters": model.count_params(),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "train_seconds": round(seconds, 2),
+        "examples_per_second": round(num_steps * batch_size / seconds, 1),
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "versions": _versions(),
+    }
+    text = json.dumps(metrics, indent=2) + "\n"
+    _replace(run_folder / "metrics.json", lambda path: path.write_text(text))
+    _replace(
+        run_folder / "history.png",
+        lambda path: _plot(plt, history.history, metrics, path),
+    )
+    export = export_for_serving(model, export_folder, version)
+    return {**metrics, "model": model_path, "export": export}
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise ImportError(
+            "The plot of a run needs matplotlib, which is not installed. "
+            'Install it with `pip install "keras_perceiver[demo]"`.'
+        ) from error
+    matplotlib.use("agg")  # a file, no window
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _replace(path, write):
+    """Writes a file under another name first, so that it is never there by half."""
+    unfinished = path.with_name(f"unfinished-{path.name}")
+    write(unfinished)
+    os.replace(unfinished, path)
+
+
+def _versions():
+    versions = {}
+    for package in _REPORTED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # backends are optional
+    return versions
+
+
+def _plot(plt, history, metrics, path):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
+        epochs = range(1, len(history[name]) + 1)
+        axis.plot(epochs, history[name], label="train")
+        axis.plot(epochs, history[f"val_{name}"], label="validation")
+        test = metrics[f"test_{name}"]
+        axis.axhline(test, color="grey", linestyle=":", label=f"test {test:.4f}")
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[0].set_yscale("log")
+    figure.suptitle(
+        f"{metrics['recipe']} on {metrics['backend']}, seed {metrics['seed']}"
+    )
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

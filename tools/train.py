@@ -1,0 +1,72 @@
+"""Trains, evaluates, saves and exports the model of a recipe.
+
+    KERAS_BACKEND=tensorflow python tools/train.py digits --epochs 10
+
+The backend is Keras' own switch, the environment variable KERAS_BACKEND.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help="name of a recipe, such as digits")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        help="float32 (default), mixed_bfloat16 or mixed_float16",
+    )
+    parser.add_argument(
+        "--run-folder", help="default: the next free number in runs/RECIPE"
+    )
+    parser.add_argument(
+        "--export-folder",
+        help="folder of the numbered exports; default: exports/RECIPE",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        result = _train(options)
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    print(f"test_accuracy: {result['test_accuracy']:.4f}")
+    print(f"saved: {result['model']}")
+    print(f"exported: {result['export']}")
+
+
+def _train(options):
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"KERAS_BACKEND must be one of {BACKENDS}. "
+            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
+        )
+    # Importing Keras picks the backend, so it comes after the check.
+    from keras_perceiver import recipes
+    from keras_perceiver.serving import next_version
+    from keras_perceiver.training import train
+
+    recipe = recipes.get(options.recipe)
+    runs = Path("runs") / recipe.name
+    return train(
+        recipe,
+        run_folder=options.run_folder or runs / str(next_version(runs)),
+        export_folder=options.export_folder or Path("exports") / recipe.name,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        precision=options.precision,
+    )
+
+
+if __name__ == "__main__":
+    main()
