@@ -1,12 +1,14 @@
 """The Perceiver with a classification head, as in the paper."""
 
-import sys
-
 import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.models.perceiver import CheckedModel, Perceiver
+from keras_perceiver.models.perceiver import (
+    CheckedModel,
+    Perceiver,
+    is_tf_dataset,
+)
 from keras_perceiver.models.presets import PRESETS
 
 
@@ -116,9 +118,8 @@ class PerceiverClassifier(CheckedModel):
         # Backends differ in what they make of a label outside the classes: an error, a
         # NaN, or silence.
         x = super().check_data(x, y)
-        tensorflow = sys.modules.get("tensorflow")
-        if tensorflow is not None and isinstance(x, tensorflow.data.Dataset):
-            return _with_label_check(tensorflow, x, self.num_classes)
+        if is_tf_dataset(x):
+            return _with_label_check(x, self.num_classes)
         if y is not None:
             labels = np.asarray(keras.ops.convert_to_numpy(y))
             if np.issubdtype(labels.dtype, np.integer) and labels.size:
@@ -153,8 +154,10 @@ def _label_rule(num_classes):
     return f"Labels must be in [0, {num_classes}), the classes of the model."
 
 
-def _with_label_check(tensorflow, dataset, num_classes):
+def _with_label_check(dataset, num_classes):
     """Maps a dataset to itself, with an error at the first label outside the classes."""
+    import tensorflow as tf  # loaded already: the dataset is its
+
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) < 2:
         return dataset
@@ -162,13 +165,13 @@ def _with_label_check(tensorflow, dataset, num_classes):
         return dataset  # probabilities
 
     def check(inputs, labels, *rest):
-        wide = tensorflow.cast(labels, "int64")
+        wide = tf.cast(labels, "int64")
         is_class = (wide >= 0) & (wide < num_classes)
-        tensorflow.debugging.Assert(
-            tensorflow.reduce_all(is_class),
+        tf.debugging.Assert(
+            tf.reduce_all(is_class),
             [
                 f"{_label_rule(num_classes)} Received:",
-                tensorflow.boolean_mask(wide, ~is_class),
+                tf.boolean_mask(wide, ~is_class),
                 _LABEL_FIX,
             ],
         )

@@ -7,6 +7,13 @@ import keras
 from keras_perceiver.layers import IterativeAttention, LatentArray
 
 
+def is_tf_dataset(x):
+    """Tells whether `x` is a `tf.data.Dataset`, without loading TensorFlow for it."""
+    # A dataset can only come from a program that has loaded TensorFlow.
+    tensorflow = sys.modules.get("tensorflow")
+    return tensorflow is not None and isinstance(x, tensorflow.data.Dataset)
+
+
 class CheckedModel(keras.Model):
     """A functional model that checks raw inputs before Keras works with them.
 
@@ -37,9 +44,7 @@ class CheckedModel(keras.Model):
         Returns:
             `x`, or a dataset of the same elements that goes on checking.
         """
-        # A tf.data.Dataset can only come from a program that has loaded TensorFlow.
-        tensorflow = sys.modules.get("tensorflow")
-        if tensorflow is not None and isinstance(x, tensorflow.data.Dataset):
+        if is_tf_dataset(x):
             spec = x.element_spec
             self.check_inputs(spec[0] if isinstance(spec, tuple) else spec)
         elif hasattr(x, "shape") or isinstance(x, dict):
@@ -51,6 +56,9 @@ class CheckedModel(keras.Model):
         return super().call(inputs, training=training, mask=mask)
 
     def fit(self, x=None, y=None, *args, **kwargs):
+        if is_tf_dataset(x):
+            # Keras' default is True, and a warning that it has no effect on datasets.
+            kwargs.setdefault("shuffle", False)
         return super().fit(self.check_data(x, y), y, *args, **kwargs)
 
     def evaluate(self, x=None, y=None, *args, **kwargs):

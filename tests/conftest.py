@@ -1,0 +1,21 @@
+"""Set up before any test module: order of imports, devices, seeds."""
+
+# torch before TensorFlow: the other order crashes when both are in one process.
+import torch  # noqa: F401, I001
+
+import os
+
+# Several virtual devices, so that nothing passes only because there is one.
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+
+import keras
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _fresh_state():
+    """Every test starts from the same seed and leaves no global policy behind."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.utils.clear_session()

@@ -1,0 +1,168 @@
+"""What every public layer and every public model must do; one call checks a class."""
+
+import json
+
+import keras
+import numpy as np
+
+_HALF_POLICIES = ("mixed_bfloat16", "mixed_float16")
+
+
+def check_layer(cls, config, *inputs, unknown_length=()):
+    """Checks a layer class.
+
+    Args:
+        cls: Layer class.
+        config: Dict of constructor arguments, none at its default where that is possible.
+        *inputs: Arrays for the call, in order.
+        unknown_length: Indices of the inputs whose second dimension may be unknown.
+    """
+    _check_config(cls, config)
+    layer = _check_build(cls, config, inputs)
+    _check_symbolic(cls, config, inputs, unknown_length)
+    for policy in _HALF_POLICIES:
+        _check_policy(cls, config, inputs, policy)
+    _check_gradients(layer, inputs)
+
+
+def check_model(make, x, y, tmp_path):
+    """Checks a model that ends in logits.
+
+    Args:
+        make: Callable without arguments that returns a new, uncompiled model.
+        x: Input array or dict of arrays.
+        y: Class indices.
+        tmp_path: Folder for the files of the test.
+    """
+    model = make()
+    expected = model.predict(x, verbose=0)
+    assert expected.dtype == "float32"
+
+    config = json.loads(json.dumps(model.get_config()))
+    again = type(model).from_config(config)
+    assert json.loads(json.dumps(again.get_config())) == config
+    assert [w.shape for w in again.weights] == [w.shape for w in model.weights]
+
+    path = tmp_path / "model.keras"
+    model.save(path)
+    loaded = keras.saving.load_model(path, safe_mode=True)
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), expected)
+
+    # One model, batches of any size.
+    first = keras.tree.map_structure(lambda a: a[:1], x)
+    np.testing.assert_allclose(
+        model.predict(first, verbose=0), expected[:1], rtol=1e-5, atol=1e-5
+    )
+    _check_fit(model, x, y, jit_compile=False)
+    _check_fit(make(), x, y, jit_compile=True)
+    for policy in _HALF_POLICIES:
+        keras.config.set_dtype_policy(policy)
+        model = make()
+        assert keras.backend.standardize_dtype(model(x).dtype) == "float32"
+        _check_fit(model, x, y, jit_compile=False)
+        keras.config.set_dtype_policy("float32")
+
+
+def _check_config(cls, config):
+    layer = cls(**config)
+    stored = layer.get_config()
+    for name, value in config.items():
+        kept = stored[name]
+        if isinstance(value, keras.layers.Layer):
+            value = keras.saving.serialize_keras_object(value)
+        assert kept == value or kept == tuple(value), (name, kept, value)
+    again = cls.from_config(json.loads(json.dumps(stored)))
+    assert again.get_config() == stored
+    # And as a part of a saved model, by its registered name.
+    serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    assert serialized["registered_name"] == f"keras_perceiver>{cls.__name__}"
+    restored = keras.saving.deserialize_keras_object(serialized)
+    assert type(restored) is cls
+
+
+def _check_build(cls, config, inputs):
+    layer = cls(**config)
+    before = layer.get_config()
+    layer.build(*[x.shape for x in inputs])
+    assert layer.built
+    assert layer.get_config() == before
+    paths = [weight.path for weight in layer.weights]
+    assert len(set(paths)) == len(paths)
+    layer(*inputs)
+    assert [weight.path for weight in layer.weights] == paths
+    return layer
+
+
+def _check_symbolic(cls, config, inputs, unknown_length):
+    symbolic = []
+    for i, x in enumerate(inputs):
+        shape = [None, *x.shape[1:]]
+        if i in unknown_length:
+            shape[1] = None
+        symbolic.append(keras.KerasTensor(shape, dtype=str(x.dtype)))
+    layer = cls(**config)
+    spec = layer(*symbolic)
+    output = layer(*inputs)
+    assert spec.shape[0] is None
+    assert len(spec.shape) == len(output.shape)
+    for expected, actual in zip(spec.shape, output.shape, strict=True):
+        assert expected in (None, actual)
+    assert spec.dtype == keras.backend.standardize_dtype(output.dtype)
+
+
+def _check_policy(cls, config, inputs, policy):
+    layer = cls(**config, dtype=policy)
+    output = layer(*inputs)
+    compute_dtype = policy.removeprefix("mixed_")
+    assert keras.backend.standardize_dtype(output.dtype) == compute_dtype
+    values = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
+    assert np.isfinite(values).all()
+    for sublayer in layer._flatten_layers():
+        assert sublayer.dtype_policy.name == policy, sublayer
+    for weight in layer.weights:
+        assert weight.dtype == "float32"
+
+
+class Wrapped(keras.Model):
+    """A layer of any number of inputs as a model, to train it for one step."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer(*inputs)
+
+
+def _check_gradients(layer, inputs):
+    if not layer.trainable_weights:
+        return
+    model = Wrapped(layer)
+    shape = layer(*inputs).shape
+    target = np.random.default_rng(0).normal(size=shape).astype("float32")
+    _check_training_step(model, list(inputs), target, "mse", False)
+
+
+def _check_fit(model, x, y, jit_compile):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    _check_training_step(model, x, y, loss, jit_compile)
+
+
+def _check_training_step(model, x, y, loss, jit_compile):
+    """One step moves every weight, by a finite amount: a gradient reached it."""
+    model(keras.tree.map_structure(lambda a: a[:1], x))
+    before = [weight.numpy().copy() for weight in model.trainable_weights]
+    # RMSprop's step does not depend on the scale of a gradient, only on its being there.
+    model.compile(
+        keras.optimizers.RMSprop(1e-2, epsilon=1e-12),
+        loss=loss,
+        jit_compile=jit_compile,
+    )
+    history = model.fit(x, y, batch_size=len(y), epochs=2, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        new = weight.numpy()
+        assert np.isfinite(new).all(), weight.path
+        # A constant added to all keys drops out of the softmax, so this gradient is 0.
+        if not weight.path.endswith("key/bias"):
+            assert (new != old).any(), weight.path

@@ -1,0 +1,219 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver import Image, Perceiver, PerceiverClassifier
+from tests import contracts, reference
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def _model(use_mask=False, **settings):
+    # All widths unequal: 3 + 10 = 13 channels, 16 wide latents, 4 classes.
+    settings = {
+        "num_latents": 5,
+        "latent_dim": 16,
+        "num_blocks": 2,
+        "num_self_attends_per_block": 2,
+        "num_self_attend_heads": 4,
+        **settings,
+    }
+    image = Image((4, 6, 3), num_bands=2, use_mask=use_mask)
+    return PerceiverClassifier(Perceiver(image, **settings), num_classes=4)
+
+
+def _data(batch=6):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(batch, 4, 6, 3)).astype("float32")
+    return images, np.arange(batch) % 4
+
+
+def _randomize(model):
+    rng = np.random.default_rng(1)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(0.1, 0.4, weight.shape))
+    return model
+
+
+def test_contract(tmp_path):
+    contracts.check_model(lambda: _model(dropout=0.1), *_data(), tmp_path)
+
+
+def test_contract_with_mask(tmp_path):
+    images, labels = _data()
+    mask = np.random.default_rng(2).random((6, 4, 6)) > 0.4
+    x = {"image": images, "image_mask": mask}
+    contracts.check_model(lambda: _model(use_mask=True), x, labels, tmp_path)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("share_weights", [True, False])
+def test_equals_float64_reference(masked, share_weights):
+    model = _randomize(
+        _model(
+            use_mask=masked,
+            share_weights=share_weights,
+            num_cross_attend_heads=3,
+            cross_attend_qk_dim=9,
+            cross_attend_v_dim=6,
+            self_attend_qk_dim=8,
+            self_attend_v_dim=12,
+            cross_attend_widening_factor=2,
+            self_attend_widening_factor=3,
+        )
+    )
+    images, _ = _data()
+    mask = np.random.default_rng(2).random((6, 4, 6)) > 0.4 if masked else None
+    x = {"image": images, "image_mask": mask} if masked else images
+    flat_mask = None if mask is None else mask.reshape(6, -1)
+    expected = reference.classifier(images, model, (3, 4), share_weights, flat_mask)
+    logits = model.predict(x, verbose=0)
+    scale = max(np.abs(expected).max(), 1)
+    np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-5)
+
+
+def test_pixels_permuted_with_their_positions_change_no_logit():
+    model = _randomize(_model(use_mask=False))
+    images, _ = _data()
+    encoder = model.encoder
+    elements = keras.ops.convert_to_numpy(encoder.modality(images))
+    order = np.random.default_rng(3).permutation(elements.shape[1])
+
+    def logits(elements):
+        latents = encoder.latent_array(elements)
+        latents = encoder.iterative_attention(latents, elements)
+        pooled = keras.ops.mean(latents, axis=1)
+        return keras.ops.convert_to_numpy(model.head(pooled))
+
+    expected = logits(elements)
+    np.testing.assert_allclose(
+        expected, model.predict(images, verbose=0), rtol=1e-5, atol=1e-5
+    )
+    permuted = logits(elements[:, order])
+    scale = max(np.abs(expected).max(), 1)
+    assert np.abs(permuted - expected).max() / scale <= 1e-5
+    # Without their positions it is another image.
+    moved = elements.copy()
+    moved[..., :3] = elements[:, order, :3]
+    assert np.abs(logits(moved) - expected).max() / scale > 1e-3
+
+
+def test_file_gives_the_same_logits_under_every_backend(tmp_path):
+    model = _randomize(_model())
+    images, _ = _data()
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "data.npz", x=images, y=model.predict(images, verbose=0))
+    program = (
+        "import sys, keras, numpy as np, keras_perceiver\n"
+        "model = keras.saving.load_model(sys.argv[1], safe_mode=True)\n"
+        "data = np.load(sys.argv[2])\n"
+        "y = model.predict(data['x'], verbose=0)\n"
+        "scale = max(np.abs(data['y']).max(), 1)\n"
+        "np.testing.assert_allclose(y / scale, data['y'] / scale, atol=1e-5)\n"
+        "print(keras.backend.backend())\n"
+    )
+    for backend in BACKENDS:
+        result = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "model.keras", tmp_path / "data.npz"],
+            env={**os.environ, "KERAS_BACKEND": backend},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert result.stdout.strip().endswith(backend)
+
+
+def test_fit_on_a_tf_dataset_learns():
+    import tensorflow as tf
+
+    images, labels = _data(32)
+    images[..., 0] += labels[:, None, None]
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+    model = _model()
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    history = model.fit(dataset.repeat(15), epochs=2, verbose=0).history
+    assert history["accuracy"][-1] > 0.9
+
+
+def _compiled():
+    model = _model()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+@pytest.mark.parametrize("bad", [-1, 4])
+def test_labels_outside_the_classes_are_refused_before_training(bad):
+    import tensorflow as tf
+
+    images, labels = _data()
+    labels[2] = bad
+    model = _compiled()
+    before = [weight.numpy().copy() for weight in model.weights]
+    message = r"Labels must be in \[0, 4\).*more classes"
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, labels, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.evaluate(images, labels, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Labels must be in \[0, 4\)"):
+        model.fit(dataset, verbose=0)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), old)
+
+
+def test_class_probabilities_are_no_labels_to_check():
+    images, labels = _data()
+    model = _model()
+    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
+    model.fit(images, np.eye(4, dtype="float32")[labels], verbose=0)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 4, 6), (6, 4, 6, 1), (6, 4, 7, 3), (4, 6, 3), (6, 4, 6, 3, 1)]
+)
+def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
+    import tensorflow as tf
+
+    model = _compiled()
+    images, labels = _data()
+    expected = model.predict(images, verbose=0)
+    bad = np.zeros(shape, "float32")
+    targets = np.zeros(len(bad), "int32")
+    dataset = tf.data.Dataset.from_tensors((bad, targets))
+    for run in (
+        lambda: model.fit(bad, targets, verbose=0),
+        lambda: model.fit(dataset, verbose=0),
+        lambda: model.evaluate(dataset, verbose=0),
+        lambda: model.predict(bad, verbose=0),
+        lambda: model.predict(dataset, verbose=0),
+        lambda: model(bad),
+    ):
+        with pytest.raises(ValueError, match="Images must have shape.*Received.*Resize|resize"):
+            run()
+    np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
+
+
+def test_presets_are_open_to_everybody():
+    assert set(PerceiverClassifier.presets) >= {"imagenet", "imagenet_learned", "digits"}
+    model = PerceiverClassifier.from_preset("digits", num_classes=3, num_latents=7)
+    assert model.num_classes == 3
+    assert model.encoder.latent_array.num_latents == 7
+    with pytest.raises(ValueError, match="`name` must be one of.*'nothing'.*Choose"):
+        PerceiverClassifier.from_preset("nothing")
+
+
+def test_bad_arguments():
+    encoder = _model().encoder
+    with pytest.raises(ValueError, match="`num_classes` must be a positive integer"):
+        PerceiverClassifier(encoder, num_classes=0)
+    with pytest.raises(TypeError, match="`encoder` must be a `Perceiver`"):
+        PerceiverClassifier(keras.layers.Dense(3), num_classes=2)

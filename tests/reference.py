@@ -1,0 +1,128 @@
+"""The Perceiver in float64 NumPy, written from the equations of the paper.
+
+Jaegle et al., 2021, section 3.1 and appendix; layer normalisation of Ba et al., 2016;
+GELU of Hendrycks and Gimpel, 2016. Nothing here comes from the package: weights are read
+from a model by name, everything else is computed anew.
+"""
+
+import math
+
+import numpy as np
+
+_erf = np.vectorize(math.erf)
+
+
+def weights_of(layer):
+    """Maps the name of every sublayer of a block to its float64 weights."""
+    names = {"kernel": "kernel", "bias": "bias", "gamma": "scale", "beta": "offset"}
+    tables = {}
+    for weight in layer.weights:
+        path = weight.path.split("/")
+        value = np.asarray(weight.numpy(), dtype="float64")
+        tables.setdefault(path[-2], {})[names[path[-1]]] = value
+    return tables
+
+
+def layer_norm(x, w):
+    mean = x.mean(-1, keepdims=True)
+    variance = ((x - mean) ** 2).mean(-1, keepdims=True)
+    return (x - mean) / np.sqrt(variance + 1e-5) * w["scale"] + w["offset"]
+
+
+def linear(x, w):
+    return x @ w["kernel"] + w["bias"]
+
+
+def gelu(x):
+    return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
+
+
+def attention(q, k, v, num_heads=1, mask=None):
+    """One head after the other, one example after the other."""
+    batch, num_queries, qk_dim = q.shape
+    v_dim = v.shape[-1]
+    outputs = np.zeros((batch, num_queries, v_dim))
+    for b in range(batch):
+        keep = np.ones(k.shape[1], bool) if mask is None else mask[b]
+        if not keep.any():
+            continue
+        for h in range(num_heads):
+            qk = slice(h * qk_dim // num_heads, (h + 1) * qk_dim // num_heads)
+            vs = slice(h * v_dim // num_heads, (h + 1) * v_dim // num_heads)
+            scores = q[b, :, qk] @ k[b, keep, qk].T / math.sqrt(qk_dim // num_heads)
+            weights = np.exp(scores - scores.max(-1, keepdims=True))
+            weights /= weights.sum(-1, keepdims=True)
+            outputs[b, :, vs] = weights @ v[b, keep, vs]
+    return outputs
+
+
+def _block(x, q_in, kv_in, w, num_heads, mask):
+    attended = attention(
+        linear(q_in, w["query"]),
+        linear(kv_in, w["key"]),
+        linear(kv_in, w["value"]),
+        num_heads,
+        mask,
+    )
+    x = x + linear(attended, w["output_projection"])
+    hidden = gelu(linear(layer_norm(x, w["mlp_norm"]), w["mlp_hidden"]))
+    return x + linear(hidden, w["mlp_output"])
+
+
+def cross_attend(latents, inputs, w, num_heads=1, mask=None):
+    normed = layer_norm(inputs, w["inputs_norm"])
+    return _block(
+        latents, layer_norm(latents, w["query_norm"]), normed, w, num_heads, mask
+    )
+
+
+def self_attend(latents, w, num_heads):
+    normed = layer_norm(latents, w["attention_norm"])
+    return _block(latents, normed, normed, w, num_heads, None)
+
+
+def fourier_features(grid, num_bands, max_resolution):
+    """Position features of a grid, `(prod(grid), len(grid) * (2 * num_bands + 1))`."""
+    axes = [np.linspace(-1, 1, n) for n in grid]
+    x = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(grid))
+    return fourier_features_of(x, num_bands, max_resolution)
+
+
+def fourier_features_of(x, num_bands, max_resolution):
+    """Position features of coordinates `(..., axes)`: x, sines, cosines."""
+    sines, cosines = [], []
+    for axis in range(x.shape[-1]):
+        for k in range(num_bands):
+            top = max_resolution[axis] / 2
+            f = 1 + (top - 1) * k / (num_bands - 1) if num_bands > 1 else 1.0
+            sines.append(np.sin(np.pi * f * x[..., axis]))
+            cosines.append(np.cos(np.pi * f * x[..., axis]))
+    return np.concatenate([x, np.stack(sines + cosines, -1)], -1)
+
+
+def classifier(images, model, num_heads, share_weights, mask=None):
+    """Logits of a `PerceiverClassifier` of two blocks on Fourier-encoded images."""
+    encoder = model.encoder
+    height, width, channels = encoder.modality.shape
+    positions = fourier_features(
+        (height, width), encoder.modality.num_bands, (height, width)
+    )
+    pixels = images.astype("float64").reshape(len(images), -1, channels)
+    positions = np.broadcast_to(positions, (*pixels.shape[:2], positions.shape[-1]))
+    inputs = np.concatenate([pixels, positions], -1)
+    latents = np.asarray(encoder.latent_array.latents.numpy(), "float64")
+    latents = np.broadcast_to(latents, (len(images), *latents.shape))
+    trunk = encoder.iterative_attention
+    cross_heads, self_heads = num_heads
+    for block in range(2):
+        latents = cross_attend(
+            latents, inputs, weights_of(trunk.cross_attends[block]), cross_heads, mask
+        )
+        transformer = trunk.latent_transformers[0 if share_weights else block]
+        for layer in transformer.self_attends:
+            latents = self_attend(latents, weights_of(layer), self_heads)
+    head = {
+        "kernel": np.asarray(model.head.kernel.numpy(), "float64"),
+        "bias": np.asarray(model.head.bias.numpy(), "float64"),
+    }
+    return linear(latents.mean(1), head)
