@@ -12,6 +12,7 @@ from keras_perceiver.layers import (
 )
 from keras_perceiver.modalities import Image
 from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
+from keras_perceiver.serving import export_for_serving
 
 __version__ = "0.1.0"
 
@@ -27,5 +28,6 @@ __all__ = [
     "PerceiverClassifier",
     "SelfAttend",
     "attend",
+    "export_for_serving",
     "flops",
 ]

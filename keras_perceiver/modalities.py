@@ -30,7 +30,8 @@ class Image(keras.layers.Layer):
             Defaults to `FourierPositionEncoding(num_bands, max_resolution)`.
         use_mask: Boolean. `True` gives a model a second input `"image_mask"`: booleans
             of shape `(batch, rows, columns)`, `False` for elements that are padding.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        name: String, name of the layer.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, best scaled to about

@@ -9,6 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+_EXPORT_PROGRAM = """
+import sys
+from keras_perceiver import serving
+serving._export_file(*sys.argv[1:])
+"""
 _CHECK_PROGRAM = Path(__file__).with_name("check_saved_model.py")
 _CHECK_BATCH_SIZES = (1, 2, 7)
 # Of the difference between the SavedModel's logits and `model.predict`.
@@ -75,11 +80,15 @@ def export_for_serving(model, folder, version=None):
 
     The export runs under TensorFlow; a model on another backend goes through a
     `.keras` file and a process of its own. The SavedModel is written next to its place,
-    compared with `model.predict` in a process that knows neither Keras nor this package,
-    and only then renamed: a server that watches the folder never sees half a model.
+    compared with `model.predict` in a process that does not know this package, and only
+    then renamed: a server that watches the folder never sees half a model.
+
+    Reference:
+        [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic), for the
+        layout of the folder.
 
     Args:
-        model: Built functional `keras.Model` with named inputs.
+        model: `Perceiver` or `PerceiverClassifier`.
         folder: Path of the folder that holds the numbered versions.
         version: Integer, number of this version. Defaults to the next free number.
 
@@ -93,6 +102,13 @@ def export_for_serving(model, folder, version=None):
         PermissionError: if the folder cannot be written.
         RuntimeError: if the SavedModel cannot be made, or its outputs differ from those
             of `model.predict`; then nothing is published.
+
+    Example:
+
+    >>> import tempfile
+    >>> model = PerceiverClassifier.from_preset("digits", num_blocks=1)
+    >>> export_for_serving(model, tempfile.mkdtemp()).name
+    '1'
     """
     folder = Path(folder)
     if version is None:
@@ -106,7 +122,7 @@ def export_for_serving(model, folder, version=None):
             _export(model, saved_model)
         else:
             model.save(work / "model.keras")
-            _run([__spec__.name, work / "model.keras", saved_model], as_module=True)
+            _run(["-c", _EXPORT_PROGRAM, work / "model.keras", saved_model])
         _write_examples(model, work / "examples.npz")
         _run([_CHECK_PROGRAM, saved_model, work / "examples.npz"])
         saved_model.rename(folder / str(version))
@@ -117,11 +133,17 @@ def _export(model, path):
     model.export(path, format="tf_saved_model", verbose=False)
 
 
+def _export_file(model_path, path):
+    """Exports a `.keras` file: what the process of its own does."""
+    _export(keras.saving.load_model(model_path, compile=False), path)
+
+
 def _write_examples(model, path):
     """Writes random inputs and what `model.predict` makes of them."""
     rng = np.random.default_rng(0)
-    dtype = keras.dtype_policies.get(model.encoder.iterative_attention.dtype_policy)
-    arrays = {"tolerance": _TOLERANCE[dtype.compute_dtype]}
+    encoder = getattr(model, "encoder", model)
+    dtype = encoder.iterative_attention.compute_dtype
+    arrays = {"tolerance": _TOLERANCE[dtype]}
     for size in _CHECK_BATCH_SIZES:
         inputs = {}
         for tensor in model.inputs:
@@ -141,13 +163,11 @@ def _write_examples(model, path):
     np.savez(path, **arrays)
 
 
-def _run(command, as_module=False):
-    """Runs a Python program of this package under TensorFlow; its failure is an error."""
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}
-    flags = ["-m"] if as_module else []
+def _run(arguments):
+    """Runs Python with these arguments under TensorFlow; its failure is an error."""
     result = subprocess.run(
-        [sys.executable, *flags, *map(str, command)],
-        env=environment,
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,
         check=False,
@@ -155,13 +175,6 @@ def _run(command, as_module=False):
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise RuntimeError(
-            "The export failed and nothing was published. The last lines of "
-            f"{command[0]}:\n" + "\n".join(lines[-15:])
+            "The export failed and nothing was published. Its last lines:\n"
+            + "\n".join(lines[-15:])
         )
-
-
-if __name__ == "__main__":
-    # `python -m keras_perceiver.serving MODEL.keras SAVED_MODEL`, the export process.
-    import keras_perceiver  # noqa: F401  registers the classes of the file
-
-    _export(keras.saving.load_model(sys.argv[1], compile=False), sys.argv[2])

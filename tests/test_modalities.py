@@ -39,8 +39,12 @@ def test_contract_with_learned_positions():
 @pytest.mark.parametrize("channels", [1, 3, 11])
 def test_pixels_and_positions(channels):
     images = _images(4, 6, channels)
-    elements = _numpy(Image((4, 6, channels), num_bands=5, max_resolution=(8, 20))(images))
-    np.testing.assert_array_equal(elements[..., :channels], images.reshape(2, 24, channels))
+    elements = _numpy(
+        Image((4, 6, channels), num_bands=5, max_resolution=(8, 20))(images)
+    )
+    np.testing.assert_array_equal(
+        elements[..., :channels], images.reshape(2, 24, channels)
+    )
     expected = reference.fourier_features((4, 6), 5, (8, 20))
     np.testing.assert_allclose(elements[1, :, channels:], expected, atol=1e-6)
 

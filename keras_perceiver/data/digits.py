@@ -69,6 +69,7 @@ def digits(batch_size=32, seed=0, augment=True):
     if augment:
         layers = _augmentation(seed)
         train = train.map(lambda x, y: (layers(x), y))
+
     def held_out(images, labels):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
         return dataset.batch(_EVALUATION_BATCH_SIZE)

@@ -1,6 +1,8 @@
 """Handwritten digits: a Perceiver from nothing to a served model in minutes.
 
-Command:  make train, or KERAS_BACKEND=tensorflow python tools/train.py digits
+Command:   make train, or KERAS_BACKEND=tensorflow python tools/train.py digits
+Hardware:  2 CPU cores
+Score:     to be measured
 """
 
 import keras

@@ -21,7 +21,9 @@ def test_equals_float64_reference(num_heads, masked):
     rng = np.random.default_rng(0)
     q, k, v = _arrays(rng)
     mask = rng.random((2, 7)) > 0.4 if masked else None
-    expected = reference.attention(*(x.astype("float64") for x in (q, k, v)), num_heads, mask)
+    expected = reference.attention(
+        *(x.astype("float64") for x in (q, k, v)), num_heads, mask
+    )
     outputs = attend(q, k, v, num_heads=num_heads, inputs_mask=mask)
     np.testing.assert_allclose(_numpy(outputs), expected, atol=1e-5)
 
@@ -63,7 +65,9 @@ def test_half_precision_accumulates_in_float32(dtype, limit):
 
 def test_refuses_what_does_not_fit():
     q, k, v = _arrays(np.random.default_rng(0))
-    with pytest.raises(ValueError, match=r"`v_dim` must be divisible.*v_dim=8.*multiple"):
+    with pytest.raises(
+        ValueError, match=r"`v_dim` must be divisible.*v_dim=8.*multiple"
+    ):
         attend(q, k, v, num_heads=3)
     with pytest.raises(ValueError, match="must have the same width.*Project"):
         attend(q, k[..., :-1], v)

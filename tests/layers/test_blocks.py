@@ -2,7 +2,12 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import CrossAttend, IterativeAttention, LatentTransformer, SelfAttend
+from keras_perceiver import (
+    CrossAttend,
+    IterativeAttention,
+    LatentTransformer,
+    SelfAttend,
+)
 from tests import contracts, reference
 
 # All widths unequal, so that no two can be mistaken for each other.
@@ -33,11 +38,15 @@ def _numpy(x):
 
 
 def test_cross_attend_contract():
-    contracts.check_layer(CrossAttend, SETTINGS, *_latents_and_inputs(), unknown_length=(0, 1))
+    contracts.check_layer(
+        CrossAttend, SETTINGS, *_latents_and_inputs(), unknown_length=(0, 1)
+    )
 
 
 def test_self_attend_contract():
-    contracts.check_layer(SelfAttend, SETTINGS, _latents_and_inputs()[0], unknown_length=(0,))
+    contracts.check_layer(
+        SelfAttend, SETTINGS, _latents_and_inputs()[0], unknown_length=(0,)
+    )
 
 
 def test_latent_transformer_contract():
@@ -77,7 +86,11 @@ def test_cross_attend_equals_float64_reference(masked):
     layer.build(latents.shape, inputs.shape)
     _randomize(layer)
     expected = reference.cross_attend(
-        latents.astype("float64"), inputs.astype("float64"), reference.weights_of(layer), 2, mask
+        latents.astype("float64"),
+        inputs.astype("float64"),
+        reference.weights_of(layer),
+        2,
+        mask,
     )
     outputs = _numpy(layer(latents, inputs, inputs_mask=mask))
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
@@ -228,7 +241,9 @@ def test_iterative_attention_runs_its_sequence():
     latents, inputs = _latents_and_inputs()
     for at_start in (False, True):
         trunk = IterativeAttention(
-            num_blocks=3, num_self_attends_per_block=2, use_cross_attends_at_start=at_start
+            num_blocks=3,
+            num_self_attends_per_block=2,
+            use_cross_attends_at_start=at_start,
         )
         trunk.build(latents.shape, inputs.shape)
         _randomize(trunk)
@@ -253,7 +268,10 @@ def test_iterative_attention_runs_its_sequence():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CrossAttend(num_heads=0), "`num_heads` must be a positive.*num_heads=0"),
+        (
+            lambda: CrossAttend(num_heads=0),
+            "`num_heads` must be a positive.*num_heads=0",
+        ),
         (lambda: CrossAttend(qk_dim=-1), "`qk_dim` must be a positive integer"),
         (lambda: CrossAttend(num_heads=2, v_dim=5), "`v_dim` must be divisible"),
         (lambda: SelfAttend(widening_factor=0), "`widening_factor` must be a positive"),
@@ -273,7 +291,9 @@ def test_iterative_attention_runs_its_sequence():
             "`qk_dim` must be divisible by `num_heads`.*qk_dim=16, num_heads=3",
         ),
         (
-            lambda: CrossAttend()(_latents_and_inputs()[0], np.zeros((B, C), "float32")),
+            lambda: CrossAttend()(
+                _latents_and_inputs()[0], np.zeros((B, C), "float32")
+            ),
             "`inputs` must have shape",
         ),
     ],

@@ -12,11 +12,15 @@ def _numpy(x):
 
 def test_fourier_contract():
     config = {"num_bands": 3, "max_resolution": (5, 9)}
-    contracts.check_layer(FourierPositionEncoding, config, np.zeros((2, 4, 6, 3), "float32"))
+    contracts.check_layer(
+        FourierPositionEncoding, config, np.zeros((2, 4, 6, 3), "float32")
+    )
 
 
 def test_learned_contract():
-    contracts.check_layer(LearnedPositionEncoding, {"dim": 5}, np.zeros((2, 4, 6, 3), "float32"))
+    contracts.check_layer(
+        LearnedPositionEncoding, {"dim": 5}, np.zeros((2, 4, 6, 3), "float32")
+    )
 
 
 def test_imagenet_grid_equals_float64_formula():

@@ -118,7 +118,13 @@ def test_file_gives_the_same_logits_under_every_backend(tmp_path):
     )
     for backend in BACKENDS:
         result = subprocess.run(
-            [sys.executable, "-c", program, tmp_path / "model.keras", tmp_path / "data.npz"],
+            [
+                sys.executable,
+                "-c",
+                program,
+                tmp_path / "model.keras",
+                tmp_path / "data.npz",
+            ],
             env={**os.environ, "KERAS_BACKEND": backend},
             capture_output=True,
             text=True,
@@ -164,7 +170,9 @@ def test_labels_outside_the_classes_are_refused_before_training(bad):
     with pytest.raises(ValueError, match=message):
         model.evaluate(images, labels, verbose=0)
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(6)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"Labels must be in \[0, 4\)"):
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match=r"Labels must be in \[0, 4\)"
+    ):
         model.fit(dataset, verbose=0)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(weight.numpy(), old)
@@ -184,7 +192,7 @@ def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
     import tensorflow as tf
 
     model = _compiled()
-    images, labels = _data()
+    images, _ = _data()
     expected = model.predict(images, verbose=0)
     bad = np.zeros(shape, "float32")
     targets = np.zeros(len(bad), "int32")
@@ -197,13 +205,19 @@ def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
         lambda: model.predict(dataset, verbose=0),
         lambda: model(bad),
     ):
-        with pytest.raises(ValueError, match="Images must have shape.*Received.*Resize|resize"):
+        with pytest.raises(
+            ValueError, match="Images must have shape.*Received.*Resize|resize"
+        ):
             run()
     np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
 
 
 def test_presets_are_open_to_everybody():
-    assert set(PerceiverClassifier.presets) >= {"imagenet", "imagenet_learned", "digits"}
+    assert set(PerceiverClassifier.presets) >= {
+        "imagenet",
+        "imagenet_learned",
+        "digits",
+    }
     model = PerceiverClassifier.from_preset("digits", num_classes=3, num_latents=7)
     assert model.num_classes == 3
     assert model.encoder.latent_array.num_latents == 7

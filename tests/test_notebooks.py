@@ -1,0 +1,27 @@
+import keras
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.test_readme import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
+    monkeypatch.setenv("NOTEBOOK_EPOCHS", "1")
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) < 20
+    NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": ROOT}}
+    ).execute()
+    figures = sum(
+        "image/png" in output.get("data", {})
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+    )
+    assert figures >= 4

@@ -1,0 +1,112 @@
+"""The package as a whole: import directions, public names, docstrings."""
+
+import ast
+import doctest
+import inspect
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_perceiver
+
+ROOT = Path(keras_perceiver.__file__).parent
+
+# What each part may import of the package, besides itself and the argument checks.
+_ALLOWED = {
+    "_checks": set(),
+    "layers": set(),
+    "modalities": {"layers"},
+    "models": {"layers", "modalities"},
+    "data": set(),
+    "serving": {"layers", "modalities", "models"},
+    "check_saved_model": set(),
+    "training": {"layers", "modalities", "models", "serving"},
+    "recipes": {"layers", "modalities", "models", "serving", "training", "data"},
+}
+
+
+def _imports(path):
+    """Yields (module, is_at_top_level) for every import of a file."""
+    tree = ast.parse(path.read_text())
+    top_level = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, id(node) in top_level
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module, id(node) in top_level
+
+
+def _files():
+    return [
+        path
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.parent != ROOT or path.stem != "__init__"
+    ]
+
+
+@pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_flow_one_way(path):
+    part = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    allowed = _ALLOWED[part] | {part, "_checks"}
+    for module, at_top_level in _imports(path):
+        if module.startswith("keras_perceiver."):
+            assert module.split(".")[1] in allowed, module
+        root = module.split(".")[0]
+        if root == "tensorflow" and at_top_level:
+            assert part in ("data", "check_saved_model"), "only data imports TensorFlow"
+        if root in ("jax", "torch"):
+            assert part in ("layers", "distribution"), "backends belong to fast paths"
+        assert root not in ("tools", "tests", "notebooks")
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_import_does_not_load_tensorflow(backend):
+    program = "import sys, keras_perceiver; print('tensorflow' in sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.strip() == "False"
+
+
+def test_public_names_are_documented_classes_and_functions():
+    assert keras_perceiver.__all__ == sorted(keras_perceiver.__all__)
+    for name in keras_perceiver.__all__:
+        public = getattr(keras_perceiver, name)
+        for section in ("Reference:", "Args:", "Returns:", "Raises:", "Example:"):
+            assert section in public.__doc__, (name, section)
+        if not inspect.isclass(public):
+            continue
+        for parameter in list(inspect.signature(public.__init__).parameters.values())[
+            1:
+        ]:
+            assert f"    {parameter}: ".split("=")[0] in public.__doc__ or (
+                f"{parameter.name}: " in public.__doc__
+                or f"**{parameter.name}: " in public.__doc__
+            ), (name, parameter.name)
+
+
+def _modules():
+    for module in pkgutil.walk_packages([str(ROOT)], "keras_perceiver."):
+        if not module.name.endswith("check_saved_model"):
+            yield module.name
+
+
+@pytest.mark.parametrize("name", list(_modules()))
+def test_docstring_examples_run(name):
+    __import__(name)
+    names = {n: getattr(keras_perceiver, n) for n in keras_perceiver.__all__}
+    result = doctest.testmod(
+        sys.modules[name], extraglobs={**names, "keras": keras, "np": np}
+    )
+    assert result.failed == 0

@@ -1,0 +1,129 @@
+"""Every command and every code block of the README is run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import pytest
+
+from keras_perceiver import PerceiverClassifier, flops
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def _backend_of(command):
+    return re.findall(r"BACKEND=(\w+)", command)[:1] or ["tensorflow"]
+
+
+# A run belongs to the tests of its backend: CI tests all three. `make test` belongs to all.
+COMMANDS = [
+    command
+    for block in _blocks("bash")
+    for command in block.strip().splitlines()
+    if command == "make test" or _backend_of(command) == [keras.backend.backend()]
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands(command, tmp_path):
+    make, target, *options = shlex.split(command)
+    assert make == "make"
+    given = dict(option.split("=", 1) for option in options)
+    backend = _backend_of(command)[0]
+    stamp = "test" if target == "test" else f"train-{backend}"
+    # As written, but in this environment and on less of everything.
+    given |= {"VENV": sys.prefix, "BACKENDS": keras.backend.backend()}
+    given["TESTS"] = "tests/layers/test_arrays.py"
+    given["ARGS"] = (
+        f"{given.get('ARGS', '')} --epochs 1 --batch-size 400 "
+        f"--run-folder {tmp_path}/run --export-folder {tmp_path}/exports"
+    )
+    result = subprocess.run(
+        [
+            *(
+                "make",
+                "-C",
+                str(ROOT),
+                "-o",
+                f"{sys.prefix}/.installed-{stamp}",
+                target,
+            ),
+            *(f"{name}={value}" for name, value in given.items()),
+        ],
+        env={
+            k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
+    if target == "train":
+        assert re.search(r"^test_accuracy: 0\.\d+$", result.stdout, re.MULTILINE)
+        assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
+    else:
+        assert re.search(r"\d+ passed", result.stdout)
+
+
+@pytest.mark.parametrize("code", _blocks("python"))
+def test_code_blocks(code):
+    exec(code.replace("epochs=30", "epochs=1"), {})  # noqa: S102  our own README
+
+
+def test_preset_table_is_true():
+    rows = re.findall(
+        r"^\| `(\w+)`(?:, `(\w+)=(\w+)`)? \| ([\d,]+) \| ([\d.]+) ", README, re.M
+    )
+    assert {row[0] for row in rows} == set(PerceiverClassifier.presets)
+    for name, key, value, parameters, gflops in rows:
+        overrides = {key: {"False": False, "1": 1}[value]} if key else {}
+        model = PerceiverClassifier.from_preset(name, **overrides)
+        assert f"{model.count_params():,}" == parameters
+        assert flops(model) / 1e9 == pytest.approx(float(gflops), rel=0.02)
+
+
+def test_names_table_has_our_names():
+    import inspect
+
+    from keras_perceiver import Image, Perceiver
+
+    known = {
+        *inspect.signature(Perceiver).parameters,
+        *inspect.signature(Image).parameters,
+    }
+    table = README.split("## Names")[1]
+    named = {
+        name
+        for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", row)
+    }
+    assert len(named) > 12
+    assert named <= known
+
+
+def test_make_help_lists_the_targets():
+    result = subprocess.run(
+        ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
+    )
+    for target in ("help", "train", "test", "lint", "constraints"):
+        assert re.search(rf"^{target} ", result.stdout, re.MULTILINE)
+
+
+def test_make_refuses_an_unknown_backend():
+    result = subprocess.run(
+        ["make", "-C", str(ROOT), "train", "BACKEND=theano"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode
+    assert "error: BACKEND must be one of tensorflow, jax, torch" in result.stderr

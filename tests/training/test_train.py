@@ -1,0 +1,220 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_perceiver import recipes
+from keras_perceiver.data import digits
+from keras_perceiver.training import Recipe, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def _tool(*arguments, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tools" / "train.py"), *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def _little(seen=None):
+    """The digits recipe with a model of one block, on an eighth of the data."""
+    full = recipes.get("digits")
+
+    def data(batch_size, seed):
+        splits = digits(batch_size, seed)
+        return splits._replace(train=splits.train.take(160 // batch_size))
+
+    def model():
+        from keras_perceiver import PerceiverClassifier
+
+        model = PerceiverClassifier.from_preset(
+            "digits", num_blocks=1, num_self_attends_per_block=1
+        )
+        if seen is not None:
+            seen.append(model)
+        return model
+
+    return Recipe("digits", data, model, full.optimizer, epochs=2, batch_size=32)
+
+
+def test_writes_everything_that_it_says(tmp_path, capsys):
+    seen = []
+    run, exports = tmp_path / "run", tmp_path / "exports"
+    result = train(_little(seen), run, exports)
+    assert sorted(p.name for p in run.iterdir()) == [
+        "history.png",
+        "metrics.json",
+        "model.keras",
+    ]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["backend"] == keras.backend.backend()
+    assert metrics["parameters"] == seen[0].count_params()
+    assert (metrics["epochs"], metrics["batch_size"], metrics["seed"]) == (2, 32, 0)
+    assert metrics["train_seconds"] > 0
+    assert metrics["examples_per_second"] == pytest.approx(
+        320 / metrics["train_seconds"], rel=0.02
+    )
+    assert metrics["versions"]["keras"] == keras.__version__
+    model = keras.saving.load_model(run / "model.keras")
+    test = model.evaluate(digits().test, return_dict=True, verbose=0)
+    assert metrics["test_accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
+    assert metrics["test_loss"] == pytest.approx(test["loss"], rel=1e-5)
+    assert result["export"] == exports / "1"
+    signature = tf.saved_model.load(exports / "1").signatures["serving_default"]
+    images = next(iter(digits().test))[0]
+    (logits,) = signature(image=images).values()
+    np.testing.assert_allclose(
+        logits.numpy(), model.predict(images.numpy(), verbose=0), rtol=1e-5, atol=1e-5
+    )
+    assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
+    # The progress bar is part of the promise.
+    assert "Epoch 2/2" in capsys.readouterr().out
+
+
+def test_options_have_an_effect(tmp_path):
+    policies = []
+
+    def recipe():
+        seen = []
+        little = _little(seen)
+        model = little.model
+
+        def recorded():
+            made = model()
+            policies.append(made.encoder.iterative_attention.dtype_policy.name)
+            return made
+
+        return seen, Recipe("digits", little.data, recorded, little.optimizer, 1, 32)
+
+    def weights(name, **options):
+        seen, little = recipe()
+        result = train(little, tmp_path / name, tmp_path / "exports", **options)
+        return result, seen[0].get_weights()
+
+    first, a = weights("a")
+    _, b = weights("b")
+    _, c = weights("c", seed=1)
+    other, _ = weights("d", precision="mixed_bfloat16", epochs=2, batch_size=80)
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-6)
+    assert any((x != y).any() for x, y in zip(a, c, strict=True))
+    assert policies == ["float32"] * 3 + ["mixed_bfloat16"]
+    assert (first["epochs"], first["batch_size"]) == (1, 32)
+    assert (other["epochs"], other["batch_size"]) == (2, 80)
+    assert keras.config.dtype_policy().name == "float32"  # left as it was
+    assert sorted(p.name for p in (tmp_path / "exports").iterdir()) == list("1234")
+
+
+def _fails_before_training(error, message, tmp_path, **options):
+    def no_data(*_):
+        raise AssertionError("The check came too late.")
+
+    recipe = Recipe("digits", no_data, no_data, no_data, epochs=1, batch_size=32)
+    options = {
+        "run_folder": tmp_path / "run",
+        "export_folder": tmp_path / "exports",
+        **options,
+    }
+    with pytest.raises(error, match=message):
+        train(recipe, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "`epochs` must be a positive integer"),
+        ({"batch_size": -1}, "`batch_size` must be a positive integer"),
+        ({"precision": "float8"}, "`precision` must be one of.*float8.*Choose"),
+    ],
+)
+def test_bad_options(options, message, tmp_path):
+    _fails_before_training(ValueError, message, tmp_path, **options)
+
+
+def test_folders_are_checked_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "run"
+    for name, shown in (("run_folder", "run_folder"), ("export_folder", "folder")):
+        _fails_before_training(
+            PermissionError,
+            f"`{shown}` must be a folder that can be",
+            tmp_path,
+            **{name: inside},
+        )
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "model.keras").write_text("precious")
+    _fails_before_training(
+        FileExistsError,
+        "never overwritten.*Choose another",
+        tmp_path,
+        run_folder=tmp_path / "done",
+    )
+    assert (tmp_path / "done" / "model.keras").read_text() == "precious"
+
+
+def test_batch_larger_than_the_data(tmp_path):
+    with pytest.raises(
+        ValueError, match="must not exceed the number of training examples"
+    ):
+        train(_little(), tmp_path / "run", tmp_path / "exports", batch_size=2000)
+
+
+def test_unknown_recipe():
+    with pytest.raises(
+        ValueError, match=r"`recipe` must be one of \['digits'\].*Choose"
+    ):
+        recipes.get("nothing")
+
+
+def test_every_recipe_has_its_name_and_its_card():
+    for name in recipes.names():
+        assert recipes.get(name).name == name
+        module = sys.modules[f"keras_perceiver.recipes.{name}"]
+        assert "Command:" in module.__doc__
+        assert "Score:" in module.__doc__
+
+
+def test_tool_trains_and_prints_its_results_on_lines_of_their_own(tmp_path):
+    result = _tool("digits", "--epochs", "1", "--batch-size", "400", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    lines = result.stdout.strip().splitlines()[-3:]
+    assert lines[0].startswith("test_accuracy: 0.")
+    assert lines[1] == "saved: runs/digits/1/model.keras"
+    assert lines[2] == "exported: exports/digits/1"
+    assert (tmp_path / "runs/digits/1/model.keras").is_file()
+    assert (tmp_path / "exports/digits/1/saved_model.pb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["nothing"], {}, "error: `recipe` must be one of ['digits']"),
+        (
+            ["digits"],
+            {"KERAS_BACKEND": "theano"},
+            "error: KERAS_BACKEND must be one of",
+        ),
+        (["digits", "--epochs", "0"], {}, "error: `epochs` must be a positive integer"),
+        (
+            ["digits", "--run-folder", "/dev/null/run"],
+            {},
+            "error: `run_folder` must be a folder that can be written",
+        ),
+    ],
+)
+def test_tool_refuses_in_one_line(arguments, environment, message, tmp_path):
+    result = _tool(*arguments, cwd=tmp_path, **environment)
+    assert result.returncode == 1
+    assert result.stderr.strip().splitlines()[-1].startswith(message)
+    assert "Traceback" not in result.stderr
