@@ -46,6 +46,7 @@ def attend(query, key, value, *, num_heads=1, inputs_mask=None):
     (2, 5, 6)
     """
     check_positive(num_heads=num_heads)
+    query, key, value = map(ops.convert_to_tensor, (query, key, value))
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         check_rank(name, tensor.shape, 3, "(batch, length, width)")
     qk_dim, v_dim = query.shape[-1], value.shape[-1]
@@ -62,7 +63,7 @@ def attend(query, key, value, *, num_heads=1, inputs_mask=None):
     key = _split_heads(key, num_heads)  # (B, H, M, qk)
     scores = _matmul_float32(query, ops.swapaxes(key, -1, -2))  # (B, H, N, M)
     if inputs_mask is not None:
-        keep = ops.cast(inputs_mask, "bool")
+        keep = ops.convert_to_tensor(inputs_mask, "bool")
         scores = ops.where(keep[:, None, None, :], scores, _MASKED_SCORE)
         # Zero times NaN is NaN: padding must not reach the product with the values.
         # Zero values also make the output of a query with no key at all exactly zero.

@@ -122,7 +122,8 @@ class FourierPositionEncoding(keras.layers.Layer):
 
     def _coordinate_features(self, positions):
         num_axes = positions.shape[-1]
-        frequencies = self._frequencies(num_axes).astype("float32")  # (d, K)
+        frequencies = self._frequencies(num_axes)
+        frequencies = ops.convert_to_tensor(frequencies, "float32")  # (d, K)
         positions = ops.cast(positions, "float32")  # (B, M, d)
         angles = math.pi * positions[..., None] * frequencies  # (B, M, d, K)
         shape = (-1, ops.shape(positions)[1], num_axes * self.num_bands)

@@ -11,7 +11,7 @@ from keras_perceiver.data import digits
 from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.training import Recipe
 
-_PEAK_LEARNING_RATE = 2e-3
+_PEAK_LEARNING_RATE = 4e-3
 
 
 def _optimizer(num_steps):
@@ -22,7 +22,9 @@ def _optimizer(num_steps):
         warmup_target=_PEAK_LEARNING_RATE,
         warmup_steps=warmup_steps,
     )
-    return keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0)
+    return keras.optimizers.AdamW(
+        schedule, weight_decay=0.1, clipnorm=1.0, use_ema=True, ema_momentum=0.99
+    )
 
 
 RECIPE = Recipe(
@@ -30,6 +32,6 @@ RECIPE = Recipe(
     data=digits,
     model=lambda: PerceiverClassifier.from_preset("digits"),
     optimizer=_optimizer,
-    epochs=60,
+    epochs=70,
     batch_size=64,
 )

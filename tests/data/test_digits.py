@@ -59,7 +59,7 @@ def test_augmentation_is_on_training_images_only_and_differs_by_image():
     # And still digits: nearest neighbours among the untouched ones know most of them.
     train_images, train_labels = _arrays(plain.train)
     distances = ((images[:300, None] - train_images[None]) ** 2).sum((2, 3, 4))
-    assert (train_labels[distances.argmin(1)] == labels[:300]).mean() > 0.9
+    assert (train_labels[distances.argmin(1)] == labels[:300]).mean() > 0.75
 
 
 def test_batches_have_one_shape():
