@@ -68,7 +68,11 @@ def test_commands(command, tmp_path):
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
     if target == "train":
-        assert re.search(r"^test_accuracy: 0\.\d+$", result.stdout, re.MULTILINE)
+        accuracy, saved, exported = result.stdout.strip().splitlines()[-3:]
+        assert re.fullmatch(r"test_accuracy: [01]\.\d{4}", accuracy)
+        assert saved == f"saved: {tmp_path}/run/model.keras"
+        assert exported == f"exported: {tmp_path}/exports/1"
+        assert (tmp_path / "run" / "model.keras").is_file()
         assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
     else:
         assert re.search(r"\d+ passed", result.stdout)

@@ -185,17 +185,6 @@ def test_every_recipe_has_its_name_and_its_card():
         assert "Score:" in module.__doc__
 
 
-def test_tool_trains_and_prints_its_results_on_lines_of_their_own(tmp_path):
-    result = _tool("digits", "--epochs", "1", "--batch-size", "400", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr[-2000:]
-    lines = result.stdout.strip().splitlines()[-3:]
-    assert lines[0].startswith("test_accuracy: 0.")
-    assert lines[1] == "saved: runs/digits/1/model.keras"
-    assert lines[2] == "exported: exports/digits/1"
-    assert (tmp_path / "runs/digits/1/model.keras").is_file()
-    assert (tmp_path / "exports/digits/1/saved_model.pb").is_file()
-
-
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
