@@ -90,7 +90,8 @@ def _augmentation(seed):
     Turning and zooming 8x8 pixels blurs them, and the images of the test are sharp: so a
     half stays as it is, and shifts are by whole pixels.
     """
-    paper = {"fill_mode": "constant", "fill_value": -1.0}
+    # The data stay float32 whatever the precision of the model.
+    paper = {"fill_mode": "constant", "fill_value": -1.0, "dtype": "float32"}
     shift = keras.layers.RandomTranslation(
         0.125, 0.125, interpolation="nearest", seed=seed, **paper
     )
