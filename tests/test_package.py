@@ -66,8 +66,10 @@ def test_imports_flow_one_way(path):
         assert root not in ("tools", "tests", "notebooks")
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_import_does_not_load_tensorflow(backend):
+def test_import_does_not_load_tensorflow():
+    # CI runs this on every backend, so both others get their turn.
+    backend = keras.backend.backend()
+    backend = "jax" if backend == "tensorflow" else backend
     program = "import sys, keras_perceiver; print('tensorflow' in sys.modules)"
     result = subprocess.run(
         [sys.executable, "-c", program],

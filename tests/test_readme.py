@@ -49,16 +49,10 @@ def test_commands(command, tmp_path):
     )
     result = subprocess.run(
         [
-            *(
-                "make",
-                "-C",
-                str(ROOT),
-                "-o",
-                f"{sys.prefix}/.installed-{stamp}",
-                target,
-            ),
+            *("make", "-o", f"{sys.prefix}/.installed-{stamp}", target),
             *(f"{name}={value}" for name, value in given.items()),
         ],
+        cwd=ROOT,
         env={
             k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))
         },

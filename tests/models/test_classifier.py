@@ -40,14 +40,21 @@ def _randomize(model):
 
 
 def test_contract(tmp_path):
-    contracts.check_model(lambda: _model(dropout=0.1), *_data(), tmp_path)
+    def make():
+        return _model(num_self_attends_per_block=1, dropout=0.1)
+
+    contracts.check_model(make, *_data(), tmp_path)
 
 
 def test_contract_with_mask(tmp_path):
     images, labels = _data()
     mask = np.random.default_rng(2).random((6, 4, 6)) > 0.4
     x = {"image": images, "image_mask": mask}
-    contracts.check_model(lambda: _model(use_mask=True), x, labels, tmp_path)
+
+    def make():
+        return _model(use_mask=True, num_self_attends_per_block=1)
+
+    contracts.check_model(make, x, labels, tmp_path, half_policies=())
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -116,7 +123,7 @@ def test_file_gives_the_same_logits_under_every_backend(tmp_path):
         "np.testing.assert_allclose(y / scale, data['y'] / scale, atol=1e-5)\n"
         "print(keras.backend.backend())\n"
     )
-    for backend in BACKENDS:
+    for backend in set(BACKENDS) - {keras.backend.backend()}:
         result = subprocess.run(
             [
                 sys.executable,
