@@ -147,7 +147,7 @@ def test_fit_on_a_tf_dataset_learns():
     images, labels = _data(32)
     images[..., 0] += labels[:, None, None]
     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-    model = _model()
+    model = _model(num_self_attends_per_block=1)
     model.compile(
         keras.optimizers.Adam(3e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
