@@ -79,7 +79,7 @@ def test_dtype_policy_reaches_everything_but_the_modality():
 
 def test_defaults_are_the_papers_imagenet_setting():
     config = Perceiver(Image((2, 2, 3), num_bands=1)).get_config()
-    assert config["num_latents"], config["latent_dim"] == (512, 1024)
+    assert (config["num_latents"], config["latent_dim"]) == (512, 1024)
     assert (config["num_blocks"], config["num_self_attends_per_block"]) == (8, 6)
     assert (config["num_cross_attend_heads"], config["num_self_attend_heads"]) == (1, 8)
     assert config["num_cross_attends"] is None
