@@ -63,7 +63,7 @@ def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
 @pytest.mark.parametrize("version", [0, -1, "1", 1.5])
 def test_bad_versions(version, tmp_path):
     with pytest.raises(ValueError, match="`version` must be a positive integer"):
-        serving.export_for_serving(_model(), tmp_path, version=version)
+        serving.export_for_serving(object(), tmp_path, version=version)
 
 
 def test_folder_that_cannot_be_written(tmp_path):
@@ -71,7 +71,7 @@ def test_folder_that_cannot_be_written(tmp_path):
     with pytest.raises(
         PermissionError, match="`folder` must be a folder.*Choose another"
     ):
-        serving.export_for_serving(_model(), tmp_path / "file" / "exports")
+        serving.export_for_serving(object(), tmp_path / "file" / "exports")
 
 
 def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
