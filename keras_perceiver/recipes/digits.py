@@ -1,9 +1,9 @@
 """Handwritten digits: a Perceiver from nothing to a served model in minutes.
 
 Command:   make train, or KERAS_BACKEND=tensorflow python tools/train.py digits
-Hardware:  2 CPU cores (AMD EPYC, Zen 3), 2026-11-23
-Time:      100 s of training on TensorFlow, 109 s on JAX, 137 s on torch
-Score:     test accuracy 0.9917, 0.9889 and 0.9833 (seed 0; in the same order)
+Hardware:  2 CPU cores (AMD EPYC with AVX-512), 2026-11-23
+Time:      63 s of training on TensorFlow, 57 s on JAX, 132 s on torch
+Score:     test accuracy 0.9833 on each, the median of seeds 0, 1 and 2 (0.9750 to 0.9917)
 """
 
 import keras
