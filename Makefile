@@ -7,7 +7,7 @@ BACKEND ?= tensorflow
 # Backends that the tests run on, one after the other
 BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
-# Further options of tools/train.py, such as ARGS="--epochs 5 --seed 1"
+# Further options of tools/train.py or tools/benchmark.py, such as ARGS="--epochs 5"
 ARGS ?=
 
 RUN := $(abspath $(VENV))/bin/python
@@ -15,10 +15,11 @@ EXTRAS_train-tensorflow := demo
 EXTRAS_train-jax := demo,jax
 EXTRAS_train-torch := demo,torch
 EXTRAS_test := demo,jax,torch,notebooks,test
+EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train test lint constraints
+.PHONY: help train test lint benchmark constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -37,6 +38,9 @@ test: $(VENV)/.installed-test  ## Run all tests on TensorFlow, JAX and PyTorch
 lint: $(VENV)/.installed-test  ## Check style and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the peers
+	$(RUN) tools/benchmark.py $(ARGS)
 
 constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt
 	$(RUN) -m pip freeze --exclude-editable | grep -v -i '^keras_perceiver' | sed -E 's/\+cpu$$//' > constraints.txt

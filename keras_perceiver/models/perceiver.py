@@ -112,6 +112,9 @@ class Perceiver(CheckedModel):
         activation: Activation of all MLPs. Defaults to the exact GELU.
         dropout: Float in `[0, 1)`, rate at the end of every residual branch. The paper
             uses none.
+        use_remat: Boolean. `True`: training keeps only the input of each self-attend
+            and computes the rest again in the backward pass, dropout included: up to a
+            third more compute for a fraction of the memory.
         dtype: Dtype policy of latents and attention. Defaults to the global policy.
             The modality layer brings its own.
         **kwargs: `name` and `trainable`, as for every Keras model.
@@ -160,6 +163,7 @@ class Perceiver(CheckedModel):
         self_attend_widening_factor=1,
         activation="gelu",
         dropout=0.0,
+        use_remat=False,
         dtype=None,
         **kwargs,
     ):
@@ -190,6 +194,7 @@ class Perceiver(CheckedModel):
             self_attend_widening_factor=self_attend_widening_factor,
             activation=activation,
             dropout=dropout,
+            use_remat=use_remat,
             dtype=dtype,
             name="iterative_attention",
         )

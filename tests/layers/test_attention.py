@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from keras_perceiver import attend
+from keras_perceiver.layers import attention
 from tests import reference
+from tests.gradients import gradients
 
 
 def _arrays(rng, batch=2, num_queries=5, num_inputs=7, qk_dim=12, v_dim=8):
@@ -15,6 +17,17 @@ def _numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
 
 
+@pytest.fixture(params=["plain", "chunked", "one chunk"])
+def form(request, monkeypatch):
+    """Each form of attention in turn, the chunked one with chunks of three inputs."""
+    if request.param != "plain":
+        monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
+        size = 3 if request.param == "chunked" else 7
+        monkeypatch.setattr(attention, "_chunk_size", lambda *_: size)
+    return request.param
+
+
+@pytest.mark.usefixtures("form")
 @pytest.mark.parametrize("num_heads", [1, 2, 4])
 @pytest.mark.parametrize("masked", [False, True])
 def test_equals_float64_reference(num_heads, masked):
@@ -28,12 +41,14 @@ def test_equals_float64_reference(num_heads, masked):
     np.testing.assert_allclose(_numpy(outputs), expected, atol=1e-5)
 
 
+@pytest.mark.usefixtures("form")
 def test_large_scores_do_not_overflow():
     q, k, v = _arrays(np.random.default_rng(0))
     expected = reference.attention(*(x.astype("float64") for x in (q * 1e3, k, v)))
     np.testing.assert_allclose(_numpy(attend(q * 1e3, k, v)), expected, atol=1e-4)
 
 
+@pytest.mark.usefixtures("form")
 def test_query_with_nothing_to_attend_to_is_zero():
     q, k, v = _arrays(np.random.default_rng(0))
     mask = np.array([[False] * 7, [True] * 7])
@@ -42,6 +57,7 @@ def test_query_with_nothing_to_attend_to_is_zero():
     assert (outputs[1] != 0).all()
 
 
+@pytest.mark.usefixtures("form")
 def test_masked_inputs_have_no_influence_even_as_nan():
     q, k, v = _arrays(np.random.default_rng(0))
     mask = np.arange(7) < np.array([[3], [6]])
@@ -61,6 +77,77 @@ def test_half_precision_accumulates_in_float32(dtype, limit):
     assert keras.backend.standardize_dtype(outputs.dtype) == dtype
     expected = np.broadcast_to(v.mean(1, keepdims=True), (1, 2, 3))
     np.testing.assert_allclose(_numpy(outputs), expected, rtol=limit)
+
+
+@pytest.mark.parametrize("num_inputs", [1, 3, 7, 12])
+@pytest.mark.parametrize("num_heads", [1, 2])
+@pytest.mark.parametrize(
+    "kind", ["keys and values", "keys are values", "masked", "scaled", "everything"]
+)
+def test_forms_have_the_same_values_and_gradients(
+    kind, num_heads, num_inputs, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    q, k, v = _arrays(rng, num_inputs=num_inputs, qk_dim=8, v_dim=6)
+    scale = rng.uniform(0.5, 2, k.shape[:2]).astype("float32")
+    keep = rng.random(k.shape[:2]) > 0.3
+    keep[1] = False
+    is_scaled, is_masked = (
+        kind in ("scaled", "everything"),
+        kind
+        in (
+            "masked",
+            "everything",
+        ),
+    )
+    arrays = [q, k, *([v] if kind == "keys and values" else []), *[scale] * is_scaled]
+
+    def run(query, key, *rest):
+        return attend(
+            query,
+            key,
+            rest[0] if kind == "keys and values" else key,
+            num_heads=num_heads,
+            inputs_mask=keep if is_masked else None,
+            inputs_scale=rest[-1] if is_scaled else None,
+        )
+
+    expected, expected_gradients = gradients(run, *arrays)
+    monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
+    monkeypatch.setattr(attention, "_chunk_size", lambda *_: 3)
+    outputs, found = gradients(run, *arrays)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    for a, b in zip(found, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_form_follows_from_the_shapes(monkeypatch):
+    calls = []
+    chunked = attention.chunked_attention
+    monkeypatch.setattr(
+        attention,
+        "chunked_attention",
+        lambda *args, **kwargs: calls.append(kwargs) or chunked(*args, **kwargs),
+    )
+    q, k, v = _arrays(np.random.default_rng(0), 1, 512, 8192, 2, 2)
+    attend(q, k, v)
+    assert not calls
+    long = np.concatenate([k, k[:, :1]], 1)
+    attend(q, long, long)
+    assert [call["chunk_size"] for call in calls] == [2048]
+
+
+def test_unknown_number_of_inputs():
+    class AttendToItself(keras.layers.Layer):
+        def call(self, x):
+            return attend(x, x, x)
+
+    inputs = keras.Input((None, 2))
+    model = keras.Model(inputs, AttendToItself()(inputs))
+    for num_inputs in (1, 5, 3000):
+        x = np.random.default_rng(0).normal(size=(1, num_inputs, 2)).astype("float32")
+        expected = reference.attention(*[x.astype("float64")] * 3)
+        np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
 
 
 def test_refuses_what_does_not_fit():

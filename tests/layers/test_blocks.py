@@ -8,7 +8,9 @@ from keras_perceiver import (
     LatentTransformer,
     SelfAttend,
 )
+from keras_perceiver.layers import attention, blocks
 from tests import contracts, reference
+from tests.gradients import gradients
 
 # All widths unequal, so that no two can be mistaken for each other.
 B, N, D, M, C = 3, 5, 16, 11, 7
@@ -50,7 +52,7 @@ def test_self_attend_contract():
 
 
 def test_latent_transformer_contract():
-    config = {"num_self_attends": 2, **SETTINGS}
+    config = {"num_self_attends": 2, "use_remat": True, **SETTINGS}
     latents = _latents_and_inputs()[0]
     contracts.check_layer(LatentTransformer, config, latents, unknown_length=(0,))
 
@@ -72,12 +74,30 @@ def test_iterative_attention_contract():
         "self_attend_widening_factor": 3,
         "activation": "relu",
         "dropout": 0.1,
+        "use_remat": True,
     }
     contracts.check_layer(
         IterativeAttention, config, *_latents_and_inputs(), unknown_length=(0, 1)
     )
 
 
+@pytest.fixture(params=["inputs projected", "queries projected"])
+def side(request, monkeypatch):
+    """Each of the two sides that a cross-attend can project on."""
+    is_query = request.param == "queries projected"
+    monkeypatch.setattr(CrossAttend, "projects_queries", lambda *_: is_query)
+    return is_query
+
+
+@pytest.fixture(params=["plain", "chunked"])
+def form(request, monkeypatch):
+    """Each form of attention, the chunked one with chunks of four inputs."""
+    if request.param == "chunked":
+        monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
+        monkeypatch.setattr(attention, "_chunk_size", lambda *_: 4)
+
+
+@pytest.mark.usefixtures("side", "form")
 @pytest.mark.parametrize("masked", [False, True])
 def test_cross_attend_equals_float64_reference(masked):
     latents, inputs = _latents_and_inputs()
@@ -94,6 +114,117 @@ def test_cross_attend_equals_float64_reference(masked):
     )
     outputs = _numpy(layer(latents, inputs, inputs_mask=mask))
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("form")
+def test_both_sides_have_the_same_gradients(monkeypatch):
+    latents, inputs = _latents_and_inputs()
+    mask = np.arange(M) < np.array([[4], [M], [0]])
+    layer = CrossAttend(**SIZES)
+    layer.build(latents.shape, inputs.shape)
+    _randomize(layer)
+
+    def run(latents, inputs):
+        return layer(latents, inputs, inputs_mask=keras.ops.convert_to_tensor(mask))
+
+    found = []
+    for is_query in (False, True):
+        monkeypatch.setattr(
+            CrossAttend, "projects_queries", lambda *_, answer=is_query: answer
+        )
+        weights = layer.trainable_weights
+        found.append(gradients(run, latents, inputs, weights=weights))
+    (expected, of_expected), (outputs, of_outputs) = found
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    _check_gradients(of_outputs, of_expected)
+
+
+def _check_gradients(found, expected):
+    """Relative to the largest of all: those of the keys' bias are rounding errors."""
+    scale = max(np.abs(x).max() for x in expected)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a / scale, b / scale, atol=1e-5)
+
+
+def test_queries_are_projected_where_that_is_cheaper():
+    def projects(num_queries, input_dim, **settings):
+        layer = CrossAttend(**settings)
+        layer.build((None, num_queries, 64), (None, None, input_dim))
+        return layer.projects_queries(num_queries, input_dim)
+
+    assert projects(512, 261)
+    assert projects(512, 261, num_heads=1, qk_dim=261, v_dim=1024)
+    # Eight heads attend to 8 x 512 projected queries.
+    assert not projects(512, 264, num_heads=8)
+    assert not projects(512, 261, qk_dim=16, v_dim=16)
+    assert projects(8, 264, num_heads=8)  # 2 * 8 * 8 * 264 < (264 + 8) * 2 * 264
+    assert not projects(None, 261)
+
+
+def test_inputs_far_from_zero_lose_few_digits():
+    latents, inputs = _latents_and_inputs()
+    inputs = inputs + np.float32(100)
+    layer = CrossAttend()
+    layer.build(latents.shape, inputs.shape)
+    assert layer.projects_queries(N, C)
+    _randomize(layer)
+    expected = reference.cross_attend(
+        latents.astype("float64"),
+        inputs.astype("float64"),
+        reference.weights_of(layer),
+    )
+    scale = np.abs(expected).max()
+    outputs = _numpy(layer(latents, inputs))
+    np.testing.assert_allclose(outputs / scale, expected / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dropout", "at_start", "is_frozen"),
+    [(0.0, False, False), (0.3, False, False), (0.3, True, False), (0.0, False, True)],
+)
+def test_remat_and_compiled_repetition_change_nothing(
+    dropout, at_start, is_frozen, monkeypatch
+):
+    arrays = _latents_and_inputs()
+    calls = []
+    remat = keras.remat
+    monkeypatch.setattr(keras, "remat", lambda f: calls.append(f) or remat(f))
+    found = []
+    for use_remat, is_compiled in ((False, True), (True, True), (False, False)):
+        if not is_compiled:
+            monkeypatch.setattr(blocks, "_is_traced_by_jax", lambda _: False)
+        keras.utils.set_random_seed(3)
+        trunk = IterativeAttention(
+            num_blocks=4,
+            num_self_attends_per_block=2,
+            use_cross_attends_at_start=at_start,
+            dropout=dropout,
+            use_remat=use_remat,
+        )
+        trunk.build(*(x.shape for x in arrays))
+        _randomize(trunk)
+        trunk.latent_transformers[0].trainable = not is_frozen
+        state = [v for v in trunk.variables if "seed" in v.path]
+        assert bool(state) == bool(dropout)
+
+        def run(*tensors, trunk=trunk):
+            return trunk(*tensors, training=True)
+
+        found.append(gradients(run, *arrays, weights=trunk.trainable_weights))
+        assert bool(calls) == use_remat or not is_compiled
+    (expected, of_expected), *others = found
+    for outputs, of_outputs in others:
+        scale = np.abs(expected).max()
+        np.testing.assert_allclose(outputs / scale, expected / scale, atol=1e-5)
+        _check_gradients(of_outputs, of_expected)
+
+
+def test_remat_is_for_training_only(monkeypatch):
+    def refuse(_):
+        raise AssertionError("Nothing is kept at inference.")
+
+    monkeypatch.setattr(keras, "remat", refuse)
+    LatentTransformer(2, use_remat=True)(_latents_and_inputs()[0], training=False)
 
 
 def test_self_attend_equals_float64_reference():

@@ -6,7 +6,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Image, Perceiver, PerceiverClassifier
+from keras_perceiver import (
+    Image,
+    Perceiver,
+    PerceiverClassifier,
+    export_for_serving,
+)
+from keras_perceiver.layers import attention
 from tests import contracts, reference
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -155,6 +161,63 @@ def test_fit_on_a_tf_dataset_learns():
     )
     history = model.fit(dataset.repeat(15), epochs=2, verbose=0).history
     assert history["accuracy"][-1] > 0.9
+
+
+@pytest.fixture
+def chunks(monkeypatch):
+    """Makes every attention run in chunks of four inputs."""
+    monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
+    monkeypatch.setattr(attention, "_chunk_size", lambda *_: 4)
+
+
+def _weights_after_training(jit_compile="auto"):
+    images, labels = _data()
+    keras.utils.set_random_seed(0)
+    model = _model(num_blocks=3)
+    model.compile(
+        keras.optimizers.SGD(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit_compile,
+    )
+    model.fit(images, labels, batch_size=6, epochs=2, shuffle=False, verbose=0)
+    return [weight.numpy() for weight in model.weights]
+
+
+def test_chunks_change_nothing_compiled_or_not(request):
+    expected = _weights_after_training()
+    request.getfixturevalue("chunks")
+    for jit_compile in ("auto", True):
+        for a, b in zip(
+            _weights_after_training(jit_compile=jit_compile), expected, strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.usefixtures("chunks")
+def test_chunks_are_exported(tmp_path):
+    # The export compares the SavedModel with `predict`.
+    export_for_serving(_model(num_blocks=3), tmp_path)
+
+
+def _two_devices():
+    """Returns a context in which Keras trains on two devices."""
+    if keras.backend.backend() == "jax":
+        return keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]).scope()
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+
+
+# Keras has no distribution on torch.
+if keras.backend.backend() != "torch":
+
+    @pytest.mark.usefixtures("chunks")
+    def test_chunks_on_two_devices():
+        expected = _weights_after_training()
+        with _two_devices():
+            found = _weights_after_training()
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def _compiled():

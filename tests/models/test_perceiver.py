@@ -46,6 +46,7 @@ def test_config_holds_every_argument():
         "self_attend_widening_factor": 3,
         "activation": "relu",
         "dropout": 0.1,
+        "use_remat": True,
         "name": "reader",
         "trainable": False,
     }

@@ -1,0 +1,129 @@
+"""Work on arrays of very many elements, chunk after chunk."""
+
+import keras
+from keras import ops
+
+
+def over_chunks(step, state, tensors, size, like=()):
+    """Runs a step over all chunks of tensors along their second axis.
+
+    Args:
+        step: Callable of `(state, chunk)`, where `chunk` is the dict of the tensors'
+            parts of shape `(B, m, ...)`. Returns the next state and a tuple of tensors.
+        state: Tuple of tensors.
+        tensors: Dict of tensors of shape `(B, M, ...)`.
+        size: Integer, elements in a chunk. The last chunk may have fewer.
+        like: Tensors with the dtypes of those that a step returns besides the state.
+
+    Returns:
+        The last state, and a list of what the steps returned besides, joined along the
+        second axis.
+    """
+    length = ops.shape(next(iter(tensors.values())))[1]
+
+    def step_at(state, start, size):
+        return step(state, {k: _slice(x, start, size) for k, x in tensors.items()})
+
+    backend = keras.backend.backend()
+    # JAX knows all lengths when it runs; its symbolic ones cannot be cut.
+    if length <= size if isinstance(length, int) else backend == "jax":
+        return step(state, tensors)
+    if backend == "tensorflow":
+        return _over_chunks_tensorflow(step_at, state, length, size, like)
+    over = {"jax": _over_chunks_jax, "torch": _over_chunks_torch}[backend]
+    return over(step_at, state, length, size)
+
+
+def _slice(tensor, start, size):
+    """Returns `tensor[:, start : start + size]`, for a `start` inside a loop."""
+    shape = ops.shape(tensor)
+    starts = (0, start) + (0,) * (len(shape) - 2)
+    return ops.slice(tensor, starts, (shape[0], size, *shape[2:]))
+
+
+def _over_chunks_jax(step, state, length, size):
+    """Backend-specific path: one compiled body, whatever the number of chunks."""
+    import jax
+    import jax.numpy as jnp
+
+    num_full = length // size
+    outputs = []
+    if num_full:
+        starts = jnp.arange(num_full) * size
+        state, stacked = jax.lax.scan(
+            lambda state, start: step(state, start, size), state, starts
+        )
+        # (n, B, m, ...) to (B, n * m, ...)
+        outputs.append(
+            [
+                jnp.moveaxis(x, 0, 1).reshape(x.shape[1], -1, *x.shape[3:])
+                for x in stacked
+            ]
+        )
+    if rest := length - num_full * size:
+        state, last = step(state, num_full * size, rest)
+        outputs.append(last)
+    return state, [jnp.concatenate(x, axis=1) for x in zip(*outputs, strict=True)]
+
+
+def _over_chunks_tensorflow(step, state, length, size, like):
+    """Backend-specific path: a loop of one iteration at a time bounds the memory."""
+    import tensorflow as tf
+
+    # At least one input is left for the last chunk: an unknown length has no remainder
+    # to test for, and there is no maximum of nothing.
+    if not isinstance(length, int):
+        size = tf.minimum(size, length)  # XLA refuses the slice of a loop never run
+    num_full = (length - 1) // size
+    # Lists, not a TensorArray: that cannot stack nothing at all with a free batch size.
+    parts = [
+        tf.raw_ops.TensorListReserve(
+            element_shape=-1, num_elements=num_full, element_dtype=x.dtype
+        )
+        for x in like
+    ]
+
+    def body(i, state, parts):
+        state, outputs = step(state, i * size, size)
+        parts = [
+            tf.raw_ops.TensorListSetItem(input_handle=part, index=i, item=x)
+            for part, x in zip(parts, outputs, strict=True)
+        ]
+        return i + 1, state, parts
+
+    _, new_state, parts = tf.while_loop(
+        lambda i, *_: i < num_full,
+        body,
+        (0, tuple(state), parts),
+        shape_invariants=(
+            tf.TensorShape([]),
+            tuple(tf.TensorShape([None] * len(x.shape)) for x in state),
+            [tf.TensorShape([]) for _ in parts],
+        ),
+        parallel_iterations=1,
+    )
+    for x, old in zip(new_state, state, strict=True):
+        x.set_shape(old.shape)
+    new_state, last = step(new_state, num_full * size, length - num_full * size)
+    outputs = []
+    for part, rest in zip(parts, last, strict=True):
+        batch, _, *widths = ops.shape(rest)
+        x = tf.raw_ops.TensorListStack(
+            input_handle=part,
+            element_shape=[batch, size, *widths],
+            element_dtype=rest.dtype,
+        )  # (n, B, m, ...)
+        x = tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+        x = tf.reshape(x, [batch, num_full * size, *widths])
+        outputs.append(tf.concat([x, rest], 1))
+    return new_state, outputs
+
+
+def _over_chunks_torch(step, state, length, size):
+    import torch
+
+    outputs = []
+    for start in range(0, length, size):
+        state, found = step(state, start, min(size, length - start))
+        outputs.append(found)
+    return state, [torch.cat(x, dim=1) for x in zip(*outputs, strict=True)]

@@ -1,0 +1,52 @@
+import csv
+import runpy
+import shlex
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from tests.test_readme import COMMANDS, ROOT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "num_inputs"),
+    [
+        (["--work", "tiny", "--modes", "train"], "tiny", [50_176] * 2),
+        (["--sweep", "--sizes", "3136", "6272"], "sweep", [3_136, 3_136, 6_272, 6_272]),
+    ],
+)
+def test_measures_and_writes_table_and_plot(arguments, name, num_inputs, tmp_path):
+    program = ROOT / "tools" / "benchmark.py"
+    competitor = f"ours {keras.backend.backend()}"
+    result = subprocess.run(
+        [
+            *(sys.executable, program, *arguments, "--competitors", competitor),
+            *("--repetitions", "1", "--calls", "1", "--output", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    with (tmp_path / f"{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["num_inputs"]) for row in rows] == num_inputs
+    measured = ("first_call_seconds", "seconds", "peak_gib", "gflops")
+    assert all(float(row[field]) > 0 for row in rows for field in measured)
+    assert keras.__version__ in rows[0]["versions"]
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    table = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    names = {line.split(" | ")[0].removeprefix("| ") for line in table[2:]}
+    assert names - {f"matmul {keras.backend.backend()}"} == {competitor}
+    assert len(table) == len(rows) + 2
+
+
+def test_readme_commands_are_understood():
+    parser = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))["_parser"]()
+    commands = [c for c in COMMANDS if c.startswith("make benchmark")]
+    assert commands
+    for command in commands:
+        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
+        parser.parse_args(shlex.split(given.get("ARGS", "")))
