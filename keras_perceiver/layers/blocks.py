@@ -437,7 +437,7 @@ class LatentTransformer(keras.layers.Layer):
         dropout: Float in `[0, 1)`, rate at the end of every residual branch.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
             and computes the rest again in the backward pass, dropout included: a third
-            more compute for a fraction of the memory.
+            more compute for less memory.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
@@ -605,7 +605,7 @@ class IterativeAttention(keras.layers.Layer):
             uses none.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
             and computes the rest again in the backward pass, dropout included: up to a
-            third more compute for a fraction of the memory.
+            third more compute for less memory.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
@@ -846,8 +846,8 @@ def _repeat_tensorflow(layers, latents, arguments, seeds, training):
     """Runs the same layers once for each of `seeds`, the weights handed on.
 
     Backend-specific path: TensorFlow keeps the gradients that a weight gets from each
-    of its uses until it has them all, here seven times the size of the model. A weight
-    that is passed on from one use to the next gets them added up one by one.
+    of its uses until it has them all. A weight that is passed on from one use to the
+    next gets them added up one by one.
     """
     import tensorflow as tf
 

@@ -114,7 +114,7 @@ class Perceiver(CheckedModel):
             uses none.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
             and computes the rest again in the backward pass, dropout included: up to a
-            third more compute for a fraction of the memory.
+            third more compute for less memory.
         dtype: Dtype policy of latents and attention. Defaults to the global policy.
             The modality layer brings its own.
         **kwargs: `name` and `trainable`, as for every Keras model.
