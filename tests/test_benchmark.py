@@ -14,7 +14,7 @@ from tests.test_readme import COMMANDS, ROOT
     ("arguments", "name", "num_inputs"),
     [
         (["--work", "tiny", "--modes", "train"], "tiny", [50_176] * 2),
-        (["--sweep", "--sizes", "3136", "6272"], "sweep", [3_136, 3_136, 6_272, 6_272]),
+        (["--sweep", "--sizes", "6272", "--modes", "forward"], "sweep", [6_272]),
     ],
 )
 def test_measures_and_writes_table_and_plot(arguments, name, num_inputs, tmp_path):

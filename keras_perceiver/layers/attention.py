@@ -14,12 +14,11 @@ from keras_perceiver.layers.chunked_attention import (
     split_heads,
 )
 
-# More scores than this for one example (H x N x M), and they are computed in chunks.
-# The self-attends of the paper, 8 x 512 x 512, stay below it.
-_MAX_PLAIN_SCORES = 2**22
-# Scores in a chunk of one example: 4 MiB, which the caches of a CPU core and its
-# neighbours hold.
-_CHUNK_SCORES = 2**20
+# More scores than this for one example (H x N x M), and they are not kept for training.
+_MAX_PLAIN_SCORES = 2**20
+# Scores in a chunk of one example: 8 MiB, which the caches of a few CPU cores hold. The
+# self-attends of the paper, 8 x 512 x 512, are one chunk.
+_CHUNK_SCORES = 2**21
 
 
 def attend(
@@ -29,9 +28,10 @@ def attend(
 
     Each query takes the average of the values, weighted by the softmax over all keys of
     `query . key * scale`. There are two forms, which give the same numbers. The plain
-    one stores all scores. The chunked one, for more than 4 million scores an example or
+    one stores all scores. The chunked one, for more than a million scores an example or
     an unknown number of inputs, works on a few thousand inputs at a time, forward and
-    backward; its memory is linear in the number of inputs.
+    backward; its memory is linear in the number of inputs. On torch without a mask it is
+    torch's own fused kernel.
 
     Scores, exponentials and their sum are float32 whatever the dtype of the arguments,
     and the division comes after the product with the values, so that half precision
@@ -90,7 +90,9 @@ def attend(
     dtype = query.dtype
     query = split_heads(query * ops.cast(scale, dtype), num_heads)  # (B, H, N, qk)
     num_queries, num_inputs = query.shape[2], key.shape[1]
-    if _is_plain(num_heads, num_queries, num_inputs):
+    if _is_fused(inputs_mask, inputs_scale):
+        outputs = _fused_attention(query, key, value)
+    elif _is_plain(num_heads, num_queries, num_inputs):
         outputs = _plain_attention(query, key, value, inputs_mask, inputs_scale)
     else:
         outputs = chunked_attention(
@@ -103,6 +105,12 @@ def attend(
             scale=inputs_scale,
         )
     return merge_heads(ops.cast(outputs, dtype))  # (B, N, H * v)
+
+
+def _is_fused(inputs_mask, inputs_scale):
+    """Tells whether the backend has a kernel of its own for this."""
+    is_simple = inputs_mask is None and inputs_scale is None
+    return is_simple and keras.backend.backend() == "torch"
 
 
 def _is_plain(num_heads, num_queries, num_inputs):
@@ -136,3 +144,16 @@ def _plain_attention(query, key, value, keep, scale):
     weights = ops.exp(scores - shift)
     total = ops.sum(weights, axis=-1, keepdims=True)  # (B, H, N, 1)
     return matmul_float32(ops.cast(weights, value.dtype), value) / total
+
+
+def _fused_attention(query, key, value):
+    """Backend-specific path: torch's own kernel is exact, and stores no scores either.
+
+    It has no factors of keys, and with a mask gives NaN where a query has no key at all.
+    """
+    import torch
+
+    num_heads = query.shape[1]
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, split_heads(key, num_heads), split_heads(value, num_heads), scale=1.0
+    )

@@ -14,6 +14,7 @@ from keras_perceiver._checks import (
 from keras_perceiver.layers.attention import attend
 from keras_perceiver.layers.chunks import over_chunks
 from keras_perceiver.layers.norm import LayerNorm
+from keras_perceiver.layers.recompute import recompute
 
 # Keras' default is 1e-3; the paper's implementation uses 1e-5.
 _NORM_EPSILON = 1e-5
@@ -57,14 +58,12 @@ class _AttentionBlock(keras.layers.Layer):
             "output_projection", query_dim, (*query_shape[:-1], v_dim)
         )
         self.mlp_norm = self._norm("mlp_norm", query_shape)
-        self.mlp_hidden = self._dense(
-            "mlp_hidden", hidden_dim, query_shape, activation=self.activation
-        )
+        self.mlp_hidden = self._dense("mlp_hidden", hidden_dim, query_shape)
         self.mlp_output = self._dense(
             "mlp_output", query_dim, (*query_shape[:-1], hidden_dim)
         )
 
-    def _dense(self, name, units, shape, **kwargs):
+    def _dense(self, name, units, shape):
         # A name makes a new initializer in every layer: one shared instance would
         # give them equal weights.
         layer = keras.layers.Dense(
@@ -72,7 +71,6 @@ class _AttentionBlock(keras.layers.Layer):
             kernel_initializer="lecun_normal",
             dtype=self.dtype_policy,
             name=name,
-            **kwargs,
         )
         layer.build(shape)
         return layer
@@ -92,21 +90,22 @@ class _AttentionBlock(keras.layers.Layer):
             return None
         return ops.stack([self.seed_generator.next() for _ in range(2)])
 
-    def _attend(self, normed_query, normed_inputs, inputs_mask=None):
-        """Attention with keys and values computed for every input."""
-        return attend(
-            self.query(normed_query),
-            self.key(normed_inputs),
-            self.value(normed_inputs),
-            num_heads=self.num_heads,
-            inputs_mask=inputs_mask,
-        )
-
-    def _finish(self, query, attended, seeds):
+    def _finish(self, query, attended, seeds, training):
         """From what attention gives, `(B, N, v_dim)`, to the block's output."""
         seeds = (None, None) if seeds is None else (seeds[0], seeds[1])
         query = query + self._drop(self.output_projection(attended), seeds[0])
-        outputs = self.mlp_output(self.mlp_hidden(self.mlp_norm(query)))
+        hidden = _keep_input_only(
+            lambda x: self.mlp_hidden(self.mlp_norm(x)),
+            [self.mlp_norm, self.mlp_hidden],
+            query,
+            training,
+        )
+        outputs = _keep_input_only(
+            lambda x: self.mlp_output(self.activation(x)),
+            [self.mlp_output],
+            hidden,
+            training,
+        )
         return query + self._drop(outputs, seeds[1])  # (B, N, D)
 
     def _drop(self, outputs, seed):
@@ -125,6 +124,30 @@ class _AttentionBlock(keras.layers.Layer):
             "activation": keras.activations.serialize(self.activation),
             "dropout": self.dropout,
         }
+
+
+def _keep_input_only(function, layers, x, training):
+    """Returns `function(x)`, whose norms and activations are not kept for the gradient.
+
+    They cost next to nothing to compute again, and half of the memory of training. The
+    products that follow are not computed twice: their results are not needed again, and
+    compilers leave them out. Torch has none in eager mode, so it keeps everything.
+
+    Args:
+        function: Callable of one tensor that calls no layers but `layers`.
+        layers: Layers with all weights that `function` reads.
+        x: Tensor.
+        training: Boolean.
+    """
+    if not training or keras.backend.backend() == "torch":
+        return function(x)
+    variables = [weight for layer in layers for weight in layer.weights]
+
+    def run(x, *weights):
+        with keras.StatelessScope(zip(variables, weights, strict=True)):
+            return function(x)
+
+    return recompute(run, x, *[ops.copy(weight) for weight in variables])
 
 
 class _DrawnSeed(keras.random.SeedGenerator):
@@ -248,10 +271,16 @@ class CrossAttend(_AttentionBlock):
             if inputs_mask is not None:
                 # Before the norm, whose gradient would otherwise carry NaN from padding.
                 inputs = ops.where(ops.cast(inputs_mask, "bool")[:, :, None], inputs, 0)
-            attended = self._attend(normed_query, self.inputs_norm(inputs), inputs_mask)
-        return self._finish(
-            query, attended, self.draw_seeds(training) if seeds is None else seeds
-        )
+            normed = self.inputs_norm(inputs)
+            attended = attend(
+                self.query(normed_query),
+                self.key(normed),
+                self.value(normed),
+                num_heads=self.num_heads,
+                inputs_mask=inputs_mask,
+            )
+        seeds = self.draw_seeds(training) if seeds is None else seeds
+        return self._finish(query, attended, seeds, training)
 
     def projects_queries(self, num_queries, input_dim):
         """Tells whether projecting the queries costs less than keys and values."""
@@ -406,12 +435,15 @@ class SelfAttend(_AttentionBlock):
         self._build_block(latents_shape, latents_shape)
 
     def call(self, latents, seeds=None, training=None):
-        normed = self.attention_norm(latents)
-        return self._finish(
-            latents,
-            self._attend(normed, normed),
-            self.draw_seeds(training) if seeds is None else seeds,
-        )
+        def project(latents):
+            normed = self.attention_norm(latents)
+            return self.query(normed), self.key(normed), self.value(normed)
+
+        layers = [self.attention_norm, self.query, self.key, self.value]
+        query, key, value = _keep_input_only(project, layers, latents, training)
+        attended = attend(query, key, value, num_heads=self.num_heads)
+        seeds = self.draw_seeds(training) if seeds is None else seeds
+        return self._finish(latents, attended, seeds, training)
 
     def compute_output_shape(self, latents_shape):
         return tuple(latents_shape)
@@ -543,10 +575,11 @@ class LatentTransformer(keras.layers.Layer):
                 layer, tensors[:num_weights], latents, seeds=seed, training=training
             )
 
+        tensors = [*weights, *([] if seed is None else [seed])]
         if self.use_remat and training:
             # With the seed given from outside, the dropout of both runs is the same.
-            run = keras.remat(run)
-        return run(latents, *weights, *([] if seed is None else [seed]))
+            return recompute(run, latents, *tensors)
+        return run(latents, *tensors)
 
     def compute_output_shape(self, latents_shape):
         return tuple(latents_shape)

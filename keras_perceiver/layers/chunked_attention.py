@@ -113,44 +113,39 @@ class _ChunkedAttention:
 
     def _load(self, chunk, dtype):
         """Scales and masks a chunk; returns keys and values split into heads."""
-        key, value = (self._load_one(chunk, name, dtype) for name in ("key", "value"))
-        return key, key if value is None else value
 
-    def _load_one(self, chunk, name, dtype):
-        if name not in chunk:
-            return None
-        tensor = chunk[name]  # (B, m, H * d)
-        if "scale" in chunk:
-            tensor = ops.cast(tensor, "float32") * chunk["scale"][..., None]
-        tensor = ops.cast(tensor, dtype)
-        if "keep" in chunk:
-            # Zero times NaN is NaN: padding must not reach a product.
-            tensor = ops.where(chunk["keep"][..., None], tensor, 0)
-        return split_heads(tensor, self.num_heads)
+        def load(tensor):  # (B, m, H * d)
+            if "scale" in chunk:
+                tensor = ops.cast(tensor, "float32") * chunk["scale"][..., None]
+            tensor = _masked(ops.cast(tensor, dtype), chunk)
+            return split_heads(tensor, self.num_heads)
+
+        key = load(chunk["key"])
+        return key, load(chunk["value"]) if "value" in chunk else key
 
     def _unload(self, chunk, of_key, of_value, wanted):
         """Gradients of a chunk's tensors from those of its loaded keys and values."""
         of_key, of_value = merge_heads(of_key), merge_heads(of_value)
-        if "value" not in chunk:
-            of_key = of_key + of_value
-        loaded = {"key": of_key, "value": of_value}
-        gradients = {}
-        of_scale = 0.0
-        for name in ("key", "value"):
-            if name not in chunk:
-                continue
-            gradient = loaded[name]  # (B, m, H * d), float32
-            if "keep" in chunk:
-                gradient = ops.where(chunk["keep"][..., None], gradient, 0)
+        if "value" in chunk:
+            loaded = {"key": of_key, "value": of_value}
+        else:
+            loaded = {"key": of_key + of_value}
+        gradients = {"scale": 0.0}
+        for name, gradient in loaded.items():
+            gradient = _masked(gradient, chunk)  # (B, m, H * d), float32
             if "scale" in chunk:
-                tensor = ops.cast(chunk[name], "float32")
-                if "keep" in chunk:
-                    tensor = ops.where(chunk["keep"][..., None], tensor, 0)
-                of_scale = of_scale + ops.sum(gradient * tensor, -1)
+                tensor = _masked(ops.cast(chunk[name], "float32"), chunk)
+                gradients["scale"] += ops.sum(gradient * tensor, -1)
                 gradient = gradient * chunk["scale"][..., None]
             gradients[name] = ops.cast(gradient, chunk[name].dtype)
-        gradients["scale"] = of_scale
         return tuple(gradients[name] for name in wanted)
+
+
+def _masked(tensor, chunk):
+    """Zeros in the place of padding: zero times NaN, in a product, would be NaN."""
+    if "keep" not in chunk:
+        return tensor
+    return ops.where(chunk["keep"][..., None], tensor, 0)
 
 
 def _scores(query, key, chunk):

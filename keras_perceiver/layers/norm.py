@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_perceiver.layers.recompute import after
+
 
 class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis: same weights, same values.
@@ -38,7 +40,7 @@ def _differentiable(epsilon):
         outputs = normed * ops.cast(scale, "float32") + ops.cast(offset, "float32")
 
         def backward(gradient):
-            normed, inverse_std = normalise(_after(gradient, inputs))
+            normed, inverse_std = normalise(after(gradient, inputs))
             of_normed = gradient * ops.cast(scale, "float32")
             of_inputs = inverse_std * (
                 of_normed
@@ -60,17 +62,3 @@ def _sum_columns(x):
     rows = ops.reshape(x, (-1, x.shape[-1]))  # (B * L, D)
     ones = ops.ones_like(rows[:, :1])
     return ops.reshape(ops.matmul(ops.transpose(ones), rows), (-1,))  # (D,)
-
-
-def _after(gradient, tensor):
-    """Returns `tensor`, in TensorFlow's graph only once the gradient is there.
-
-    Else its optimizer finds that the forward pass has computed the same before, and
-    keeps that for the backward pass.
-    """
-    if keras.backend.backend() != "tensorflow":
-        return tensor
-    import tensorflow as tf
-
-    with tf.control_dependencies([gradient]):
-        return tf.identity(tensor)

@@ -17,10 +17,12 @@ def _numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
 
 
-@pytest.fixture(params=["plain", "chunked", "one chunk"])
+@pytest.fixture(params=["as chosen", "plain", "chunked", "one chunk"])
 def form(request, monkeypatch):
     """Each form of attention in turn, the chunked one with chunks of three inputs."""
-    if request.param != "plain":
+    if request.param != "as chosen":
+        monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
+    if "chunk" in request.param:
         monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
         size = 3 if request.param == "chunked" else 7
         monkeypatch.setattr(attention, "_chunk_size", lambda *_: size)
@@ -113,6 +115,7 @@ def test_forms_have_the_same_values_and_gradients(
         )
 
     expected, expected_gradients = gradients(run, *arrays)
+    monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
     monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
     monkeypatch.setattr(attention, "_chunk_size", lambda *_: 3)
     outputs, found = gradients(run, *arrays)
@@ -129,12 +132,15 @@ def test_form_follows_from_the_shapes(monkeypatch):
         "chunked_attention",
         lambda *args, **kwargs: calls.append(kwargs) or chunked(*args, **kwargs),
     )
-    q, k, v = _arrays(np.random.default_rng(0), 1, 512, 8192, 2, 2)
-    attend(q, k, v)
+    q, k, v = _arrays(np.random.default_rng(0), 1, 512, 2048, 2, 2)
+    attend(q, k, v, inputs_mask=k[..., 0] > 0)
     assert not calls
     long = np.concatenate([k, k[:, :1]], 1)
+    attend(q, long, long, inputs_mask=long[..., 0] > 0)
+    assert [call["chunk_size"] for call in calls] == [4096]
+    # Without a mask torch's own kernel does it.
     attend(q, long, long)
-    assert [call["chunk_size"] for call in calls] == [2048]
+    assert len(calls) == (1 if keras.backend.backend() == "torch" else 2)
 
 
 def test_unknown_number_of_inputs():

@@ -115,7 +115,7 @@ def test_pixels_permuted_with_their_positions_change_no_logit():
     assert np.abs(logits(moved) - expected).max() / scale > 1e-3
 
 
-def test_file_gives_the_same_logits_under_every_backend(tmp_path):
+def test_file_gives_the_same_logits_under_another_backend(tmp_path):
     model = _randomize(_model())
     images, _ = _data()
     model.save(tmp_path / "model.keras")
@@ -129,22 +129,23 @@ def test_file_gives_the_same_logits_under_every_backend(tmp_path):
         "np.testing.assert_allclose(y / scale, data['y'] / scale, atol=1e-5)\n"
         "print(keras.backend.backend())\n"
     )
-    for backend in set(BACKENDS) - {keras.backend.backend()}:
-        result = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                program,
-                tmp_path / "model.keras",
-                tmp_path / "data.npz",
-            ],
-            env={**os.environ, "KERAS_BACKEND": backend},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stderr[-2000:]
-        assert result.stdout.strip().endswith(backend)
+    # The tests of all backends together close the circle.
+    backend = BACKENDS[BACKENDS.index(keras.backend.backend()) - 1]
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            tmp_path / "model.keras",
+            tmp_path / "data.npz",
+        ],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert result.stdout.strip().endswith(backend)
 
 
 def test_fit_on_a_tf_dataset_learns():
@@ -166,6 +167,7 @@ def test_fit_on_a_tf_dataset_learns():
 @pytest.fixture
 def chunks(monkeypatch):
     """Makes every attention run in chunks of four inputs."""
+    monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
     monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
     monkeypatch.setattr(attention, "_chunk_size", lambda *_: 4)
 
@@ -173,7 +175,7 @@ def chunks(monkeypatch):
 def _weights_after_training(jit_compile="auto"):
     images, labels = _data()
     keras.utils.set_random_seed(0)
-    model = _model(num_blocks=3)
+    model = _model(num_blocks=3, num_self_attends_per_block=1)
     model.compile(
         keras.optimizers.SGD(0.01),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -186,17 +188,23 @@ def _weights_after_training(jit_compile="auto"):
 def test_chunks_change_nothing_compiled_or_not(request):
     expected = _weights_after_training()
     request.getfixturevalue("chunks")
-    for jit_compile in ("auto", True):
+    # JAX is always compiled.
+    for jit_compile in (
+        ("auto", True) if keras.backend.backend() != "jax" else ("auto",)
+    ):
         for a, b in zip(
             _weights_after_training(jit_compile=jit_compile), expected, strict=True
         ):
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-@pytest.mark.usefixtures("chunks")
-def test_chunks_are_exported(tmp_path):
-    # The export compares the SavedModel with `predict`.
-    export_for_serving(_model(num_blocks=3), tmp_path)
+# Other backends export in a process of TensorFlow's, which knows nothing of the fixture.
+if keras.backend.backend() == "tensorflow":
+
+    @pytest.mark.usefixtures("chunks")
+    def test_chunks_are_exported(tmp_path):
+        # The export compares the SavedModel with `predict`.
+        export_for_serving(_model(num_self_attends_per_block=1), tmp_path)
 
 
 def _two_devices():
