@@ -14,7 +14,7 @@ from keras_perceiver._checks import (
 from keras_perceiver.layers.attention import attend
 from keras_perceiver.layers.chunks import over_chunks
 from keras_perceiver.layers.norm import LayerNorm
-from keras_perceiver.layers.recompute import recompute
+from keras_perceiver.layers.recompute import hand_on, recompute
 
 # Keras' default is 1e-3; the paper's implementation uses 1e-5.
 _NORM_EPSILON = 1e-5
@@ -878,24 +878,17 @@ def _repeat_jax(layers, latents, arguments, seeds, training):
 def _repeat_tensorflow(layers, latents, arguments, seeds, training):
     """Runs the same layers once for each of `seeds`, the weights handed on.
 
-    Backend-specific path: TensorFlow keeps the gradients that a weight gets from each
-    of its uses until it has them all. A weight that is passed on from one use to the
-    next gets them added up one by one.
+    Backend-specific path: see `hand_on`.
     """
-    import tensorflow as tf
-
     weights = {id(layer): [w.value for w in layer.weights] for layer in layers}
-    for seeds_of_block in seeds:
+    for i, seeds_of_block in enumerate(seeds):
         for layer, seed in zip(layers, seeds_of_block, strict=True):
             extra = arguments if isinstance(layer, CrossAttend) else {}
-            weights[id(layer)] = [tf.identity(weight) for weight in weights[id(layer)]]
+            own = weights[id(layer)]
+            if i < len(seeds) - 1:
+                latents, own, weights[id(layer)] = hand_on(latents, own)
             latents = _call_with(
-                layer,
-                weights[id(layer)],
-                latents,
-                seeds=seed,
-                training=training,
-                **extra,
+                layer, own, latents, seeds=seed, training=training, **extra
             )
     return latents
 

@@ -17,6 +17,7 @@ import keras
 from keras import ops
 
 from keras_perceiver.layers.chunks import over_chunks
+from keras_perceiver.layers.recompute import after
 
 # Score of a masked key. Finite, so that a row with no key at all stays free of NaN.
 MASKED_SCORE = -1e30
@@ -231,7 +232,9 @@ def _run_tensorflow(attention, query, *tensors):
         outputs, log_total = attention.forward(query, *tensors)
 
         def backward(gradient):
-            arguments = (query, tensors, outputs, log_total, gradient)
+            # One chunk, without a loop, would be found to be the forward pass's own.
+            late_query, *late = (after(gradient, x) for x in (query, *tensors))
+            arguments = (late_query, late, outputs, log_total, gradient)
             of_query, _ = attention.backward(*arguments, wanted=())
             wanted = [name for name in attention.names if name != "keep"]
             _, found = attention.backward(*arguments, wanted)

@@ -46,3 +46,30 @@ def after(gradient, tensor):
 
     with tf.control_dependencies([gradient]):
         return tf.identity(tensor)
+
+
+def hand_on(x, tensors):
+    """Returns `x`, `tensors` for one use, and `tensors` for all later uses.
+
+    Backend-specific path for TensorFlow: left to itself it goes back through all uses of
+    a weight and adds up the weight's gradients at the end, all at once. Here the gradient
+    of a use is added to those of later uses before that of `x` goes on to earlier ones.
+    """
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def run(x, *tensors):
+        def backward(of_x, *gradients):
+            of_this, of_later = gradients[: len(tensors)], gradients[len(tensors) :]
+            sums = [a + b for a, b in zip(of_this, of_later, strict=True)]
+            # Else TensorFlow's optimizer makes one sum of all sums.
+            sums = [tf.raw_ops.Snapshot(input=x) for x in sums]
+            with tf.control_dependencies(sums):
+                return tf.identity(of_x), *sums
+
+        # Each output is a tensor of its own, with a gradient of its own.
+        return tuple(map(tf.identity, (x, *tensors, *tensors))), backward
+
+    x, *tensors = run(x, *tensors)
+    half = len(tensors) // 2
+    return x, tensors[:half], tensors[half:]

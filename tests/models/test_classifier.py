@@ -188,7 +188,7 @@ def _weights_after_training(jit_compile="auto"):
 def test_chunks_change_nothing_compiled_or_not(request):
     expected = _weights_after_training()
     request.getfixturevalue("chunks")
-    # JAX is always compiled.
+    # JAX always compiles, and torch leaves chunks out of what it compiles.
     for jit_compile in (
         ("auto", True) if keras.backend.backend() != "jax" else ("auto",)
     ):
