@@ -47,7 +47,7 @@ def _randomize(model):
 
 def test_contract(tmp_path):
     def make():
-        return _model(num_self_attends_per_block=1, dropout=0.1)
+        return _model(num_blocks=1, num_self_attends_per_block=1, dropout=0.1)
 
     contracts.check_model(make, *_data(), tmp_path)
 
