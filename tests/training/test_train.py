@@ -21,7 +21,7 @@ def _little(seen=None):
     full = recipes.get("digits")
 
     def data(batch_size, seed):
-        splits = digits(batch_size, seed)
+        splits = digits(batch_size, seed, augment=False)
         return splits._replace(train=splits.train.take(160 // batch_size))
 
     def model():
