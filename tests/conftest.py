@@ -1,8 +1,9 @@
 """Set up before any test module: order of imports, devices, seeds."""
 
 # torch before TensorFlow: the other order crashes when both are in one process.
-import torch  # noqa: F401, I001
+import torch  # noqa: I001
 
+import functools
 import os
 
 # Several virtual devices, so that nothing passes only because there is one.
@@ -18,6 +19,10 @@ if keras.backend.backend() == "tensorflow":
         tf.config.list_physical_devices("CPU")[0],
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
+
+if keras.backend.backend() == "torch":
+    # What torch makes of a traced step takes its compiler minutes, and is its business.
+    torch.compile = functools.partial(torch.compile, backend="aot_eager")
 
 
 @pytest.fixture(autouse=True)
