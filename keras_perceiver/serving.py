@@ -111,7 +111,8 @@ def export_for_serving(model, folder, version=None):
     '1'
     """
     folder = Path(folder)
-    if version is None:
+    is_chosen = version is not None
+    if not is_chosen:
         version = next_version(folder)
     check_version(folder, version)
     # A dot keeps the unfinished folder out of TF Serving's sight.
@@ -125,8 +126,18 @@ def export_for_serving(model, folder, version=None):
             _run(["-c", _EXPORT_PROGRAM, work / "model.keras", saved_model])
         _write_examples(model, work / "examples.npz")
         _run([_CHECK_PROGRAM, saved_model, work / "examples.npz"])
-        saved_model.rename(folder / str(version))
-    return folder / str(version)
+        return _publish(saved_model, folder, version, is_chosen)
+
+
+def _publish(saved_model, folder, version, is_chosen):
+    """Renames to a version, or to the next free one if another export was faster."""
+    while True:
+        try:
+            return saved_model.rename(folder / str(version))
+        except OSError:
+            if is_chosen or not (folder / str(version)).exists():
+                raise
+            version = next_version(folder)
 
 
 def _export(model, path):

@@ -60,6 +60,18 @@ def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_export_that_is_overtaken_takes_the_next_number(tmp_path):
+    folder, mine = tmp_path / "exports", tmp_path / "mine"
+    for path in (folder / "1", folder / "2", mine):
+        path.mkdir(parents=True)
+        (path / "saved_model.pb").write_text(path.name)
+    with pytest.raises(OSError, match="not empty"):
+        serving._publish(mine, folder, version=1, is_chosen=True)
+    assert serving._publish(mine, folder, version=1, is_chosen=False) == folder / "3"
+    assert (folder / "3" / "saved_model.pb").read_text() == "mine"
+    assert (folder / "1" / "saved_model.pb").read_text() == "1"
+
+
 @pytest.mark.parametrize("version", [0, -1, "1", 1.5])
 def test_bad_versions(version, tmp_path):
     with pytest.raises(ValueError, match="`version` must be a positive integer"):

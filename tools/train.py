@@ -52,20 +52,33 @@ def _train(options):
         )
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import recipes
-    from keras_perceiver.serving import next_version
     from keras_perceiver.training import train
 
     recipe = recipes.get(options.recipe)
-    runs = Path("runs") / recipe.name
     return train(
         recipe,
-        run_folder=options.run_folder or runs / str(next_version(runs)),
+        run_folder=options.run_folder or _new_run_folder(recipe),
         export_folder=options.export_folder or Path("exports") / recipe.name,
         epochs=options.epochs,
         batch_size=options.batch_size,
         seed=options.seed,
         precision=options.precision,
     )
+
+
+def _new_run_folder(recipe):
+    """Makes the folder with the next free number, even if two runs start at once."""
+    from keras_perceiver.serving import next_version
+
+    runs = Path("runs") / recipe.name
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = runs / str(next_version(runs))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
 
 
 if __name__ == "__main__":

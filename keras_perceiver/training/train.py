@@ -93,8 +93,7 @@ def train(
             "Choose another folder."
         )
     check_writable("run_folder", run_folder)
-    version = next_version(export_folder)
-    check_version(export_folder, version)
+    check_version(export_folder, next_version(export_folder))
     plt = _pyplot()
 
     previous_policy = keras.config.dtype_policy()
@@ -143,7 +142,7 @@ def train(
         run_folder / "history.png",
         lambda path: _plot(plt, history.history, metrics, path),
     )
-    export = export_for_serving(model, export_folder, version)
+    export = export_for_serving(model, export_folder)
     return {**metrics, "model": model_path, "export": export}
 
 

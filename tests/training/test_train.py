@@ -71,7 +71,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     assert metrics["test_accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
     assert metrics["test_loss"] == pytest.approx(test["loss"], rel=1e-5)
     assert result["export"] == exports / "1"
-    assert exported == [(seen[0], exports, 1)]
+    assert exported == [(seen[0], exports)]
     assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
     # The progress bar is part of the promise.
     assert "Epoch 2/2" in capsys.readouterr().out
