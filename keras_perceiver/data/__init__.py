@@ -1,12 +1,19 @@
 """Data sets as `tf.data` pipelines. The only package that imports TensorFlow."""
 
 from keras_perceiver.data.digits import digits
-from keras_perceiver.data.files import AudioFiles, ImageFiles, PointFiles, VideoFiles
+from keras_perceiver.data.files import (
+    AudioFiles,
+    Files,
+    ImageFiles,
+    PointFiles,
+    VideoFiles,
+)
 from keras_perceiver.data.folders import LabelledFolder, read_folder
 from keras_perceiver.data.splits import Splits
 
 __all__ = [
     "AudioFiles",
+    "Files",
     "ImageFiles",
     "LabelledFolder",
     "PointFiles",

@@ -12,6 +12,8 @@ from keras_perceiver._checks import check_positive
 class Files:
     """Base of the readers: turns the file of one example into one array.
 
+    To read another kind of file, make a subclass with these attributes and `read`.
+
     Attributes:
         input_name: String, the name of the model's input.
         suffixes: Tuple of lower-case strings, the endings of the file names.
@@ -28,6 +30,9 @@ class Files:
 
     def read(self, path):
         """Returns the float32 array of a file.
+
+        Args:
+            path: Path of the file.
 
         Raises:
             ValueError: if the file does not hold what the reader is for; names it.

@@ -426,17 +426,12 @@ class _Pipeline:
             some = [examples[index] for index in indices]
             bucket = buckets[indices].max()
             longest = {name: sizes[bucket] for name, sizes in lengths.items()}
-            return [*self._batch(some, longest), [e.label for e in some]]
+            labels = np.array([example.label for example in some], "int32")
+            return [*self._batch(some, longest), labels]
 
         def load(indices):
-            tensors = tf.numpy_function(
-                lambda i: [
-                    np.asarray(array, spec.dtype.as_numpy_dtype)
-                    for array, spec in zip(read(i), specs.values(), strict=True)
-                ],
-                [indices],
-                [spec.dtype for spec in specs.values()],
-            )
+            dtypes = [spec.dtype for spec in specs.values()]
+            tensors = tf.numpy_function(read, [indices], dtypes)
             for tensor, spec in zip(tensors, specs.values(), strict=True):
                 tensor.set_shape((indices.shape[0], *spec.shape))
             *inputs, labels = tensors

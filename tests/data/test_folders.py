@@ -6,6 +6,7 @@ import tensorflow as tf
 import keras_perceiver as kp
 from keras_perceiver.data import (
     AudioFiles,
+    Files,
     ImageFiles,
     PointFiles,
     VideoFiles,
@@ -444,6 +445,28 @@ def test_bad_arguments(images):
     for files in (ImageFiles, {"image": "png"}):
         with pytest.raises((TypeError), match=r"must be a reader.*Pass for example"):
             read_folder(images, files, 2)
+
+
+class TextFiles(Files):
+    """A reader of a user: a text as its character codes."""
+
+    input_name = "text"
+    suffixes = (".txt",)
+    num_mask_axes = 1
+    shape = (None,)
+    use_mask = True
+
+    def read(self, path):
+        return np.array([ord(letter) for letter in path.read_text()], "float32")
+
+
+def test_own_reader(tmp_path):
+    write_bytes(tmp_path / "a" / "0.txt", b"hello")
+    write_bytes(tmp_path / "a" / "1.txt", b"hi")
+    read = read_folder(tmp_path, TextFiles(), 2, shuffle=False)
+    [(inputs, _)] = _batches(read.dataset)
+    np.testing.assert_array_equal(inputs["text_mask"].sum(1), [5, 2])
+    assert bytes(inputs["text"][0].astype("uint8")) == b"hello"
 
 
 def test_text_files_are_points(tmp_path):
