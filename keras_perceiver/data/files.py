@@ -91,9 +91,8 @@ class ImageFiles(Files):
 
     def read(self, path):
         with _decoding(path, "an image"), tf.device("CPU"):
-            image = tf.io.decode_image(
-                tf.io.read_file(str(path)), expand_animations=False
-            )
+            content = Path(path).read_bytes()
+            image = tf.io.decode_image(content, expand_animations=False)
         *size, channels = image.shape
         if channels != self.shape[-1]:
             raise bad_file(
@@ -109,7 +108,8 @@ class ImageFiles(Files):
                 columns = min(size[1], round(size[0] * width / height)) or 1
                 top, left = (size[0] - rows) // 2, (size[1] - columns) // 2
                 image = image[top : top + rows, left : left + columns]
-            image = tf.image.resize(image, (height, width), antialias=True)
+            if image.shape != self.shape:  # it would cost more than all else
+                image = tf.image.resize(image, (height, width), antialias=True)
         return image.numpy().astype("float32") / 127.5 - 1
 
 
@@ -142,7 +142,7 @@ class AudioFiles(Files):
         # The operation in `keras.utils.audio_dataset_from_directory`, which itself takes
         # any sample rate for the one that is meant, and names no file in errors.
         with _decoding(path, "a 16-bit WAV"), tf.device("CPU"):
-            audio, sample_rate = tf.audio.decode_wav(tf.io.read_file(str(path)))
+            audio, sample_rate = tf.audio.decode_wav(Path(path).read_bytes())
         if sample_rate != self.sample_rate:
             raise bad_file(
                 path,
