@@ -1,6 +1,24 @@
 """Data sets as `tf.data` pipelines. The only package that imports TensorFlow."""
 
 from keras_perceiver.data.digits import digits
+from keras_perceiver.data.files import (
+    AudioFiles,
+    Files,
+    ImageFiles,
+    PointFiles,
+    VideoFiles,
+)
+from keras_perceiver.data.folders import LabelledFolder, read_folder
 from keras_perceiver.data.splits import Splits
 
-__all__ = ["Splits", "digits"]
+__all__ = [
+    "AudioFiles",
+    "Files",
+    "ImageFiles",
+    "LabelledFolder",
+    "PointFiles",
+    "Splits",
+    "VideoFiles",
+    "digits",
+    "read_folder",
+]
