@@ -6,6 +6,7 @@ for Keras' image layers, which draw from `seed`.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 
@@ -44,12 +45,14 @@ def image_changes(seed, shift=0.1, zoom=0.15, rotation=0.05, noise=0.05):
     return change
 
 
-def sound_changes(shift=0.1, gain=(0.3, 1.2), noise=0.005):
-    """Delays sounds, changes their loudness and adds noise.
+def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
+    """Delays sounds, plays them faster or slower, louder or softer, and adds noise.
 
     Args:
         shift: Float, greatest delay as a fraction of the batch's length; what is pushed
             out at the end is lost.
+        speed: Float, greatest change of speed, and with it of pitch, as a fraction.
+            Samples in between are interpolated linearly.
         gain: Pair of floats, range of the factor of the amplitude.
         noise: Float, standard deviation of the noise.
 
@@ -60,33 +63,47 @@ def sound_changes(shift=0.1, gain=(0.3, 1.2), noise=0.005):
 
     def change(inputs, key):
         audio, mask = inputs["audio"], inputs["audio_mask"]
-        batch_size, num_samples = tf.unstack(tf.shape(audio))
-        largest = tf.cast(shift * tf.cast(num_samples, "float32"), "int32")
-        delay = tf.random.stateless_uniform(
-            (), [key, 0], 0, largest + 1, "int32"
-        )  # of the whole batch: a mask stays a run of samples from the start
-        start = tf.minimum(delay, num_samples)
-        audio = tf.pad(audio, [[0, 0], [start, 0]])[:, :num_samples]
-        mask = tf.pad(mask, [[0, 0], [start, 0]], constant_values=True)
-        factor = tf.random.stateless_uniform((batch_size, 1), [key, 1], *gain)
-        grain = tf.random.stateless_normal(tf.shape(audio), [key, 2], stddev=noise)
+        num_samples = tf.shape(audio)[1]
+        shape = (tf.shape(audio)[0], 1)
+        longest = tf.cast(num_samples, "float32") * shift
+        delay = tf.floor(tf.random.stateless_uniform(shape, [key, 0]) * (longest + 1))
+        rate = tf.random.stateless_uniform(shape, [key, 1], 1 - speed, 1 + speed)
+        # Where the samples of the new sound lie in the old one, (B, samples)
+        times = (tf.range(num_samples, dtype="float32") - delay) * rate
+        before = tf.floor(times)
+        weight = times - before
+
+        def at(index):
+            index = tf.cast(index, "int32")
+            there = tf.cast((index >= 0) & (index < num_samples), "float32")
+            index = tf.clip_by_value(index, 0, num_samples - 1)
+            return tf.gather(audio, index, batch_dims=1) * there
+
+        audio = at(before) * (1 - weight) + at(before + 1) * weight
+        length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
+        factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
+        grain = tf.random.stateless_normal(tf.shape(audio), [key, 3], stddev=noise)
         audio = tf.clip_by_value(audio * factor + grain, -1.0, 1.0)
-        return {**inputs, "audio": audio, "audio_mask": mask[:, :num_samples]}
+        return {**inputs, "audio": audio, "audio_mask": times < length}
 
     return change
 
 
-def point_changes(scale=0.2, noise=0.01, mirror_axis=0):
-    """Stretches point clouds along each axis, mirrors half of them and moves points.
+def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1):
+    """Stretches, mirrors and turns point clouds, and moves every point a little.
 
     Args:
-        scale: Float, greatest change of size as a fraction.
+        scale: Float, greatest change of size along each axis as a fraction.
         noise: Float, standard deviation of each point's movement.
-        mirror_axis: Integer, the coordinate whose sign changes.
+        mirror_axis: Integer, the coordinate whose sign changes in half of the clouds.
+        rotation: Float, greatest angle around the upright axis as a fraction of a full
+            turn.
+        up_axis: Integer, the upright axis.
 
     Returns:
         Callable of points of shape `(batch, points, 3)` and a key.
     """
+    across = [axis for axis in range(3) if axis != up_axis]
 
     def change(points, key):
         batch_size = tf.shape(points)[0]
@@ -95,8 +112,17 @@ def point_changes(scale=0.2, noise=0.01, mirror_axis=0):
         )
         side = tf.random.stateless_uniform((batch_size, 1, 1), [key, 1])
         mirror = tf.one_hot(mirror_axis, 3, on_value=-1.0, off_value=1.0)
-        factor = tf.where(side < 0.5, factor * mirror, factor)
-        moved = tf.random.stateless_normal(tf.shape(points), [key, 2], stddev=noise)
-        return points * factor + moved
+        points = points * tf.where(side < 0.5, factor * mirror, factor)
+        angle = tf.random.stateless_uniform(
+            (batch_size, 1), [key, 2], -2 * np.pi * rotation, 2 * np.pi * rotation
+        )
+        axes = tf.unstack(points, axis=-1)
+        a, b = (axes[axis] for axis in across)
+        axes[across[0]] = a * tf.cos(angle) - b * tf.sin(angle)
+        axes[across[1]] = a * tf.sin(angle) + b * tf.cos(angle)
+        points = tf.stack(axes, axis=-1)
+        return points + tf.random.stateless_normal(
+            tf.shape(points), [key, 3], stddev=noise
+        )
 
     return change

@@ -51,28 +51,49 @@ def test_points_stay_where_they_are_but_for_size_and_side():
     assert factors.min() < 0.85
     assert factors.max() > 1.15
 
+    turned = point_changes(scale=0.0, noise=0.0, rotation=0.5)(points, 3).numpy()
+    np.testing.assert_array_equal(turned[..., 1], points[..., 1])
+    radii = [np.hypot(p[..., 0], p[..., 2]) for p in (turned, points)]
+    np.testing.assert_allclose(*radii, atol=1e-6)
+    assert np.abs(turned - points).max() > 0.1
+
     moved = point_changes(scale=0.0, noise=0.1)(points, 3).numpy()
     assert 0.08 < np.std(np.abs(moved[..., 1:]) - np.abs(points[..., 1:])) < 0.12
 
 
 def test_sounds_move_with_their_masks():
     inputs = _sounds()
-    change = sound_changes(shift=0.5, gain=(2.0, 2.0), noise=0.0)
+    change = sound_changes(shift=0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0)
     found = [change(inputs, key) for key in range(5)]
     delays = set()
     for changed in found:
         audio, mask = changed["audio"].numpy(), changed["audio_mask"].numpy()
-        delay = int(mask[2].sum()) - 1
-        delays.add(delay)
-        assert 0 <= delay <= 25
-        expected = np.zeros_like(audio)
-        expected[:, delay:] = inputs["audio"][:, : 50 - delay]
-        np.testing.assert_allclose(audio, np.clip(2 * expected, -1, 1), atol=1e-6)
-        lengths = np.minimum([[50], [20 + delay], [1 + delay]], 50)
-        np.testing.assert_array_equal(mask, np.arange(50) < lengths)
-    assert len(delays) > 1
+        delay = mask.sum(1, keepdims=True) - [[50], [20], [1]]
+        delays |= set(delay[1:].ravel())
+        assert delays <= set(range(26))
+        for i in (1, 2):
+            expected = np.roll(inputs["audio"][i], delay[i])  # it ends with zeros
+            np.testing.assert_allclose(audio[i], 2 * expected, atol=1e-6)
+        lengths = delay + [[50], [20], [1]]
+        np.testing.assert_array_equal(mask[1:], np.arange(50) < lengths[1:])
+        assert mask[0].all()
+    assert len(delays) > 2  # each sound for itself
 
-    noisy = sound_changes(shift=0.0, gain=(1.0, 1.0), noise=0.1)(inputs, 0)
+    times = np.arange(1000) / 100
+    wave = {
+        "audio": np.sin(times)[None].astype("float32"),
+        "audio_mask": np.arange(1000)[None] < 500,
+    }
+    change = sound_changes(shift=0.0, speed=0.5, gain=(1.0, 1.0), noise=0.0)
+    changed = change(wave, 1)
+    rate = 500 / changed["audio_mask"].numpy().sum()
+    assert 0.5 < rate < 0.95 or 1.05 < rate < 1.5
+    inside = times * rate < 9.9
+    np.testing.assert_allclose(
+        changed["audio"][0][inside], np.sin(rate * times[inside]), atol=0.02
+    )
+
+    noisy = sound_changes(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)(inputs, 0)
     difference = noisy["audio"].numpy() - inputs["audio"]
     assert 0.08 < difference.std() < 0.12
     tf.debugging.assert_equal(noisy["audio_mask"], inputs["audio_mask"])
