@@ -1,5 +1,6 @@
 """The Perceiver: raw inputs to latents."""
 
+import abc
 import sys
 
 import keras
@@ -28,13 +29,13 @@ class CheckedModel(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.input_spec = None  # `check_inputs` does more
 
+    @abc.abstractmethod
     def check_inputs(self, inputs):
         """Raises `ValueError` unless `inputs` (tensor, or dict with mask) can be read.
 
         Args:
             inputs: Array, tensor or `tf.TensorSpec`, or a dict or list of these.
         """
-        raise NotImplementedError
 
     def check_data(self, x, y=None):
         """Checks what `fit`, `evaluate` and `predict` get, as far as it is known.

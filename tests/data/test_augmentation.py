@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from keras_perceiver.data import image_changes, point_changes, sound_changes
 
+pytestmark = pytest.mark.one_backend
+
 
 def _images():
     return np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 3)).astype("float32")
@@ -74,7 +76,7 @@ def test_sounds_move_with_their_masks():
         for i in (1, 2):
             expected = np.roll(inputs["audio"][i], delay[i])  # it ends with zeros
             np.testing.assert_allclose(audio[i], 2 * expected, atol=1e-6)
-        lengths = delay + [[50], [20], [1]]
+        lengths = np.add(delay, [[50], [20], [1]])
         np.testing.assert_array_equal(mask[1:], np.arange(50) < lengths[1:])
         assert mask[0].all()
     assert len(delays) > 2  # each sound for itself

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_perceiver.data import digits
 
+pytestmark = pytest.mark.one_backend
+
 
 def _arrays(dataset):
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)

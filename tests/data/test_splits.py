@@ -5,6 +5,8 @@ import tensorflow as tf
 from keras_perceiver.data import PointFiles, folder_splits
 from tests.data.files import write_points
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def folder(tmp_path):
