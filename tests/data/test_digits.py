@@ -70,7 +70,7 @@ def test_batches_have_one_shape():
     assert {len(x) for x, _ in splits.validation} | {
         len(x) for x, _ in splits.test
     } == {180}
-    assert all(isinstance(split, tf.data.Dataset) for split in splits)
+    assert all(isinstance(split, tf.data.Dataset) for split in splits[:3])
 
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):

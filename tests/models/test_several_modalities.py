@@ -225,3 +225,36 @@ def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
     again = PerceiverClassifier.from_config(model.get_config())
     again.set_weights(model.get_weights())
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
+
+
+def test_answers_from_the_modality_that_is_left():
+    rng = np.random.default_rng(0)
+    labels = np.arange(96) % 3
+    pitch = (0.05, 0.15, 0.3)  # of the sample rate
+    stripes = [(2, 1), (1, 2), (2, 2)]  # pixels down and across with one sign
+
+    def image(label):
+        down, across = stripes[label]
+        signs = np.add.outer(np.arange(8) // down, np.arange(8) // across) % 2 * 2 - 1
+        return signs[..., None] * rng.uniform(0.5, 1)
+
+    phases = rng.uniform(0, 2 * np.pi, (96, 1))
+    angles = 2 * np.pi * np.outer(np.take(pitch, labels), np.arange(40)) + phases
+    x = {
+        "audio": np.sin(angles).astype("float32"),
+        "audio_mask": np.ones((96, 40), bool),
+        "image": np.stack([image(label) for label in labels]).astype("float32"),
+        "image_mask": np.ones((96, 8, 8), bool),
+    }
+    modality = {
+        "audio": Audio(40, 8000, patch_size=20, num_bands=2, use_mask=True),
+        "image": Image((8, 8, 1), num_bands=4, patch_size=4, use_mask=True),
+    }
+    model = _model(modality, num_blocks=1, latent_dim=32, modality_dropout=0.3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(5e-3), loss, metrics=["accuracy"])
+    model.fit(x, labels, epochs=40, batch_size=32, verbose=0)
+    for missing in ("audio", "image"):
+        left = {**x, f"{missing}_mask": np.zeros_like(x[f"{missing}_mask"])}
+        found = model.evaluate(left, labels, batch_size=96, verbose=0)[1]
+        assert found > 0.6, f"without {missing}: {found}"  # majority: 0.33
