@@ -29,7 +29,9 @@ def check_layer(cls, config, *inputs, unknown_length=()):
     _check_gradients(layer, inputs)
 
 
-def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
+def check_model(
+    make, x, y, tmp_path, half_policies=_HALF_POLICIES, check_jit=not _USUAL_JIT
+):
     """Checks a model that ends in logits.
 
     Args:
@@ -38,6 +40,7 @@ def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
         y: Class indices.
         tmp_path: Folder for the files of the test.
         half_policies: Dtype policies to train under besides float32.
+        check_jit: Boolean, whether to train under `jit_compile=True` besides.
     """
     model = make()
     expected = model.predict(x, verbose=0)
@@ -59,7 +62,7 @@ def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
         model.predict(first, verbose=0), expected[:1], rtol=1e-5, atol=1e-5
     )
     _check_fit(model, x, y, jit_compile=_USUAL_JIT)
-    if half_policies and not _USUAL_JIT:
+    if check_jit:
         _check_fit(make(), x, y, jit_compile=True)
     for policy in half_policies:
         keras.config.set_dtype_policy(policy)

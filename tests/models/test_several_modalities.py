@@ -77,9 +77,12 @@ def test_contract(tmp_path):
 
     def make():
         dropout = {"modality_dropout": {"image": 0.3}, "element_dropout": 0.1}
-        return _model(num_blocks=1, **dropout)  # torch compiles for minutes
+        return _model(num_blocks=1, **dropout)
 
-    contracts.check_model(make, x, labels, tmp_path, half_policies=("mixed_bfloat16",))
+    options = {"half_policies": ("mixed_bfloat16",)}
+    if keras.backend.backend() == "torch":
+        options["check_jit"] = False  # a minute; a model of images does it
+    contracts.check_model(make, x, labels, tmp_path, **options)
 
 
 def test_elements_permuted_within_and_across_modalities_change_no_logit():
@@ -165,7 +168,7 @@ def test_many_labels_an_example():
     )
     losses = model.fit(x, targets, epochs=30, verbose=0).history["loss"]
     assert losses[-1] < 0.5 * losses[0]
-    dataset = tf.data.Dataset.from_tensor_slices((x, targets)).batch(3)
+    dataset = tf.data.Dataset.from_tensor_slices((x, targets)).batch(6)
     model.fit(dataset, verbose=0)
 
 
