@@ -31,7 +31,7 @@ train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and exp
 test: $(VENV)/.installed-test  ## Run all tests on TensorFlow, JAX and PyTorch
 	@failed=""; for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
-		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 $(TESTS) || failed="$$failed $$backend"; \
+		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 --dist worksteal $(TESTS) || failed="$$failed $$backend"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
 

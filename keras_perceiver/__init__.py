@@ -1,6 +1,7 @@
 """The Perceiver for Keras 3."""
 
 from keras_perceiver.layers import (
+    ByteArray,
     CrossAttend,
     FourierPositionEncoding,
     IterativeAttention,
@@ -10,13 +11,24 @@ from keras_perceiver.layers import (
     SelfAttend,
     attend,
 )
-from keras_perceiver.modalities import Image
+from keras_perceiver.modalities import (
+    Array,
+    Audio,
+    Image,
+    MelSpectrogram,
+    PointCloud,
+    Sequence,
+    Video,
+)
 from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
 from keras_perceiver.serving import export_for_serving
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Array",
+    "Audio",
+    "ByteArray",
     "CrossAttend",
     "FourierPositionEncoding",
     "Image",
@@ -24,9 +36,13 @@ __all__ = [
     "LatentArray",
     "LatentTransformer",
     "LearnedPositionEncoding",
+    "MelSpectrogram",
     "Perceiver",
     "PerceiverClassifier",
+    "PointCloud",
     "SelfAttend",
+    "Sequence",
+    "Video",
     "attend",
     "export_for_serving",
     "flops",

@@ -157,13 +157,11 @@ def _write_examples(model, path):
     arrays = {"tolerance": _TOLERANCE[dtype]}
     for size in _CHECK_BATCH_SIZES:
         inputs = {}
-        for tensor in model.inputs:
-            # A free length may be anything; 5 is as good as any.
-            shape = [size, *(5 if n is None else n for n in tensor.shape[1:])]
-            values = rng.uniform(-1, 1, shape)
-            if tensor.dtype == "bool":
-                values = values > -0.5
-            inputs[tensor.name] = values.astype(tensor.dtype)
+        for name, modality in encoder.byte_array.modalities.items():
+            inputs[name] = modality.random_inputs(rng, size)
+            if modality.use_mask:
+                shape = inputs[name].shape[: 1 + len(modality.mask_shape)]
+                inputs[f"{name}_mask"] = rng.random(shape) > 0.25
         outputs = model.predict(
             inputs if isinstance(model.input, dict) else inputs[model.inputs[0].name],
             batch_size=size,

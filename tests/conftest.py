@@ -9,6 +9,9 @@ import os
 # Several virtual devices, so that nothing passes only because there is one.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
+# XLA takes minutes to optimize what runs for milliseconds.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import keras
 import pytest
 
@@ -23,6 +26,15 @@ if keras.backend.backend() == "tensorflow":
 if keras.backend.backend() == "torch":
     # What torch makes of a traced step takes its compiler minutes, and is its business.
     torch.compile = functools.partial(torch.compile, backend="aot_eager")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Runs what no backend has a part in once, among TensorFlow's tests."""
+    if keras.backend.backend() == "tensorflow":
+        return
+    left_out = [item for item in items if item.get_closest_marker("one_backend")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(autouse=True)

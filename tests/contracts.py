@@ -15,19 +15,23 @@ def check_layer(cls, config, *inputs, unknown_length=()):
 
     Args:
         cls: Layer class.
-        config: Dict of constructor arguments, none at its default where that is possible.
-        *inputs: Arrays for the call, in order.
+        config: Dict of constructor arguments, none at its default where that is
+            possible. Where an argument is a layer, a function that makes the dict.
+        *inputs: Arrays, or dicts of arrays, for the call, in order.
         unknown_length: Indices of the inputs whose second dimension may be unknown.
     """
-    _check_config(cls, config)
-    layer = _check_build(cls, config, inputs)
-    _check_symbolic(cls, config, inputs, unknown_length)
+    make = config if callable(config) else lambda: config
+    _check_config(cls, make)
+    layer = _check_build(cls, make, inputs)
+    _check_symbolic(cls, make, inputs, unknown_length)
     for policy in _HALF_POLICIES:
-        _check_policy(cls, config, inputs, policy)
+        _check_policy(cls, make, inputs, policy)
     _check_gradients(layer, inputs)
 
 
-def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
+def check_model(
+    make, x, y, tmp_path, half_policies=_HALF_POLICIES, check_jit=not _USUAL_JIT
+):
     """Checks a model that ends in logits.
 
     Args:
@@ -36,6 +40,7 @@ def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
         y: Class indices.
         tmp_path: Folder for the files of the test.
         half_policies: Dtype policies to train under besides float32.
+        check_jit: Boolean, whether to train under `jit_compile=True` besides.
     """
     model = make()
     expected = model.predict(x, verbose=0)
@@ -57,7 +62,7 @@ def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
         model.predict(first, verbose=0), expected[:1], rtol=1e-5, atol=1e-5
     )
     _check_fit(model, x, y, jit_compile=_USUAL_JIT)
-    if half_policies and not _USUAL_JIT:
+    if check_jit:
         _check_fit(make(), x, y, jit_compile=True)
     for policy in half_policies:
         keras.config.set_dtype_policy(policy)
@@ -67,12 +72,13 @@ def check_model(make, x, y, tmp_path, half_policies=_HALF_POLICIES):
         keras.config.set_dtype_policy("float32")
 
 
-def _check_config(cls, config):
+def _check_config(cls, make):
+    config = make()
     layer = cls(**config)
     stored = layer.get_config()
     for name, value in config.items():
         kept = stored[name]
-        if isinstance(value, keras.layers.Layer):
+        if isinstance(value, (keras.layers.Layer, dict)):
             value = keras.saving.serialize_keras_object(value)
         assert kept == value or kept == tuple(value), (name, kept, value)
     again = cls.from_config(json.loads(json.dumps(stored)))
@@ -84,39 +90,61 @@ def _check_config(cls, config):
     assert type(restored) is cls
 
 
-def _check_build(cls, config, inputs):
-    layer = cls(**config)
-    before = layer.get_config()
-    layer.build(*[x.shape for x in inputs])
+def _check_build(cls, make, inputs):
+    layer = cls(**make())
+    before = _without_shapes(layer.get_config())
+    layer.build(*keras.tree.map_structure(lambda x: x.shape, inputs))
     assert layer.built
-    assert layer.get_config() == before
+    assert _without_shapes(layer.get_config()) == before
     paths = [weight.path for weight in layer.weights]
     assert len(set(paths)) == len(paths)
     layer(*inputs)
     assert [weight.path for weight in layer.weights] == paths
+    # Its parts come back from a config with as many weights.
+    again = cls.from_config(layer.get_config())
+    again(*inputs)
+    assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
     return layer
 
 
-def _check_symbolic(cls, config, inputs, unknown_length):
-    symbolic = []
-    for i, x in enumerate(inputs):
+def _without_shapes(config):
+    """Drops what Keras notes about layers inside a layer once they are built."""
+    if not isinstance(config, dict):
+        return config
+    return {k: _without_shapes(v) for k, v in config.items() if k != "build_config"}
+
+
+def _check_symbolic(cls, make, inputs, unknown_length):
+    def symbolic(i, x):
         shape = [None, *x.shape[1:]]
         if i in unknown_length:
             shape[1] = None
-        symbolic.append(keras.KerasTensor(shape, dtype=str(x.dtype)))
-    layer = cls(**config)
-    spec = layer(*symbolic)
-    output = layer(*inputs)
-    assert spec.shape[0] is None
-    assert len(spec.shape) == len(output.shape)
-    for expected, actual in zip(spec.shape, output.shape, strict=True):
-        assert expected in (None, actual)
-    assert spec.dtype == keras.backend.standardize_dtype(output.dtype)
+        return keras.KerasTensor(shape, dtype=str(x.dtype))
+
+    layer = cls(**make())
+    spec = layer(
+        *(
+            keras.tree.map_structure(lambda x, i=i: symbolic(i, x), structure)
+            for i, structure in enumerate(inputs)
+        )
+    )
+    specs, outputs = keras.tree.flatten(spec), keras.tree.flatten(layer(*inputs))
+    for spec, output in zip(specs, outputs, strict=True):
+        if output is None:
+            continue
+        assert spec.shape[0] is None
+        assert len(spec.shape) == len(output.shape)
+        for expected, actual in zip(spec.shape, output.shape, strict=True):
+            assert expected in (None, actual)
+        assert spec.dtype == keras.backend.standardize_dtype(output.dtype)
 
 
-def _check_policy(cls, config, inputs, policy):
+def _check_policy(cls, make, inputs, policy):
+    keras.config.set_dtype_policy(policy)  # for layers among the arguments
+    config = make()
+    keras.config.set_dtype_policy("float32")
     layer = cls(**config, dtype=policy)
-    output = layer(*inputs)
+    output = keras.tree.flatten(layer(*inputs))[0]
     compute_dtype = policy.removeprefix("mixed_")
     assert keras.backend.standardize_dtype(output.dtype) == compute_dtype
     values = np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(output, "float32")))
@@ -124,7 +152,8 @@ def _check_policy(cls, config, inputs, policy):
     for sublayer in layer._flatten_layers():
         assert sublayer.dtype_policy.name == policy, sublayer
     for weight in layer.weights:
-        assert weight.dtype == "float32"
+        if "seed_generator" not in weight.path:
+            assert weight.dtype == "float32"
 
 
 class Wrapped(keras.Model):
@@ -135,14 +164,14 @@ class Wrapped(keras.Model):
         self.layer = layer
 
     def call(self, inputs):
-        return self.layer(*inputs)
+        return keras.tree.flatten(self.layer(*inputs))[0]
 
 
 def _check_gradients(layer, inputs):
     if not layer.trainable_weights:
         return
     model = Wrapped(layer)
-    shape = layer(*inputs).shape
+    shape = model(list(inputs)).shape
     target = np.random.default_rng(0).normal(size=shape).astype("float32")
     _check_training_step(model, list(inputs), target, "mse", _USUAL_JIT)
 

@@ -13,7 +13,10 @@ from tests.test_readme import COMMANDS, ROOT
 @pytest.mark.parametrize(
     ("arguments", "name", "num_inputs"),
     [
-        (["--work", "tiny", "--modes", "train"], "tiny", [50_176] * 2),
+        pytest.param(
+            *(["--work", "tiny", "--modes", "train"], "tiny", [50_176] * 2),
+            marks=pytest.mark.one_backend,
+        ),
         (["--sweep", "--sizes", "6272", "--modes", "forward"], "sweep", [6_272]),
     ],
 )

@@ -8,7 +8,10 @@ from tests.test_readme import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def _run(path, monkeypatch):
+# On one backend, as it takes as long as dozens of tests.
+@pytest.mark.one_backend
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs(path, monkeypatch):
     monkeypatch.setenv("NOTEBOOK_EPOCHS", "1")
     monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
     monkeypatch.delenv("MPLBACKEND", raising=False)
@@ -24,11 +27,3 @@ def _run(path, monkeypatch):
         for output in cell.get("outputs", [])
     )
     assert figures >= 4
-
-
-# It takes as long as dozens of tests, so it runs on one backend.
-if keras.backend.backend() == "tensorflow":
-
-    @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-    def test_notebook_runs(path, monkeypatch):
-        _run(path, monkeypatch)

@@ -20,6 +20,9 @@ def main(arguments=None):
     parser.add_argument("recipe", help="name of a recipe, such as digits")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument(
+        "--data", metavar="DIR", help="folder with train/ and test/, for some recipes"
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
         "--precision",
@@ -63,6 +66,7 @@ def _train(options):
         batch_size=options.batch_size,
         seed=options.seed,
         precision=options.precision,
+        data_folder=options.data,
     )
 
 

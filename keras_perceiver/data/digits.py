@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_perceiver.data.splits import Splits
+from keras_perceiver.data.splits import Splits, augmented
 
 NUM_CLASSES = 10
 IMAGE_SHAPE = (8, 8, 1)
@@ -67,11 +67,7 @@ def digits(batch_size=32, seed=0, augment=True):
     train = train.shuffle(len(images), seed=seed)
     train = train.batch(batch_size, drop_remainder=True)  # one shape, as above
     if augment:
-        keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
-        change = _augmentation(seed)
-        train = tf.data.Dataset.zip(train, keys).map(
-            lambda batch, key: (change(batch[0], key), batch[1])
-        )
+        train = augmented(train, _augmentation(seed), seed)
 
     def held_out(images, labels):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
@@ -81,6 +77,7 @@ def digits(batch_size=32, seed=0, augment=True):
         train=train.prefetch(tf.data.AUTOTUNE),
         validation=held_out(val_images, val_labels),
         test=held_out(test_images, test_labels),
+        class_names=tuple(map(str, range(NUM_CLASSES))),
     )
 
 

@@ -1,5 +1,6 @@
 """What one file holds: a reader for each kind, that makes one array of one file."""
 
+import abc
 import contextlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras_perceiver._checks import check_positive
 
 
-class Files:
+class Files(abc.ABC):
     """Base of the readers: turns the file of one example into one array.
 
     To read another kind of file, make a subclass with these attributes and `read`.
@@ -28,6 +29,7 @@ class Files:
     num_mask_axes = None
     use_mask = False
 
+    @abc.abstractmethod
     def read(self, path):
         """Returns the float32 array of a file.
 
@@ -37,7 +39,6 @@ class Files:
         Raises:
             ValueError: if the file does not hold what the reader is for; names it.
         """
-        raise NotImplementedError
 
     def _set_length(self, name, length, use_mask):
         """Keeps the length of the arrays, `None` for any, and whether there is a mask."""

@@ -1,8 +1,11 @@
 """What every data set of this package returns."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from keras_perceiver.data.folders import read_folder
 
 
 class Splits(NamedTuple):
@@ -11,3 +14,69 @@ class Splits(NamedTuple):
     train: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
+    class_names: tuple
+
+
+def folder_splits(
+    folder,
+    files,
+    batch_size,
+    seed=0,
+    augment=None,
+    validation_fraction=0.15,
+    group=None,
+):
+    """Reads `<folder>/train` and `<folder>/test` of labelled files.
+
+    A part of the training folder is held out for validation, the same one for every
+    seed. All arrays stay in memory.
+
+    Args:
+        folder: Path of a folder with the folders `train` and `test`.
+        files: Reader or dict of readers, see `read_folder`.
+        batch_size: Integer, examples per batch.
+        seed: Integer, seed of the order and of the changes.
+        augment: Callable `(inputs, key)` that changes a training batch at random, such
+            as `image_changes(seed)`, or `None`.
+        validation_fraction: Float in (0, 1), the part of each class that is held out.
+        group: Callable, see `LabelledFolder.split`.
+
+    Returns:
+        `Splits`. Training batches are all full.
+
+    Raises:
+        FileNotFoundError: if a folder is missing.
+        ValueError: as `read_folder`.
+    """
+    folder = Path(folder)
+    options = {"batch_size": batch_size, "use_cache": True}
+    whole = read_folder(
+        folder / "train", files, seed=seed, drop_remainder=True, **options
+    )
+    test = read_folder(
+        folder / "test", files, class_names=whole.class_names, shuffle=False, **options
+    )
+    train, validation = whole.split(validation_fraction, group)
+    return Splits(
+        train=train.dataset
+        if augment is None
+        else augmented(train.dataset, augment, seed),
+        validation=validation.dataset,
+        test=test.dataset,
+        class_names=whole.class_names,
+    )
+
+
+def augmented(dataset, change, seed):
+    """Changes the inputs of every batch at random, another way every epoch.
+
+    Args:
+        dataset: `tf.data.Dataset` of `(inputs, labels)`.
+        change: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`.
+        seed: Integer, seed of the keys.
+    """
+    keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    dataset = tf.data.Dataset.zip(dataset, keys).map(
+        lambda batch, key: (change(batch[0], key), batch[1])
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)

@@ -8,12 +8,14 @@ from keras_perceiver.layers.blocks import (
     LatentTransformer,
     SelfAttend,
 )
+from keras_perceiver.layers.byte_array import ByteArray
 from keras_perceiver.layers.position import (
     FourierPositionEncoding,
     LearnedPositionEncoding,
 )
 
 __all__ = [
+    "ByteArray",
     "CrossAttend",
     "FourierPositionEncoding",
     "IterativeAttention",

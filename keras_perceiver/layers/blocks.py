@@ -15,6 +15,7 @@ from keras_perceiver.layers.attention import attend
 from keras_perceiver.layers.chunks import over_chunks
 from keras_perceiver.layers.norm import LayerNorm
 from keras_perceiver.layers.recompute import hand_on, recompute
+from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 
 # Keras' default is 1e-3; the paper's implementation uses 1e-5.
 _NORM_EPSILON = 1e-5
@@ -88,7 +89,7 @@ class _AttentionBlock(keras.layers.Layer):
         """
         if not (training and self.dropout):
             return None
-        return ops.stack([self.seed_generator.next() for _ in range(2)])
+        return ops.stack([draw_seed(self.seed_generator) for _ in range(2)])
 
     def _finish(self, query, attended, seeds, training):
         """From what attention gives, `(B, N, v_dim)`, to the block's output."""
@@ -112,7 +113,7 @@ class _AttentionBlock(keras.layers.Layer):
         if seed is None:
             return outputs
         # Not a Dropout layer: that draws its seed where it is called.
-        return keras.random.dropout(outputs, self.dropout, seed=_DrawnSeed(seed))
+        return keras.random.dropout(outputs, self.dropout, seed=DrawnSeed(seed))
 
     def get_config(self):
         return {
@@ -148,20 +149,6 @@ def _keep_input_only(function, layers, x, training):
             return function(x)
 
     return recompute(run, x, *[ops.copy(weight) for weight in variables])
-
-
-class _DrawnSeed(keras.random.SeedGenerator):
-    """A seed drawn before, in the form that Keras' random functions take."""
-
-    # No call of the parent's __init__: that makes a variable, here in the middle of a
-    # traced call. Keras' torch dropout asks whether there was a seed to begin with.
-    _initial_seed = 0
-
-    def __init__(self, seed):
-        self.drawn = seed
-
-    def next(self, ordered=True):
-        return self.drawn
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")

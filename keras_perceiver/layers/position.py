@@ -19,7 +19,7 @@ class FourierPositionEncoding(keras.layers.Layer):
     from 1 to `max_resolution / 2`, and x itself: in all
     `num_axes * (2 * num_bands + 1)` channels in the order positions of all axes, sines
     of all axes, cosines of all axes. For a grid the table of each axis is computed in
-    float64, whatever the dtype of the layer.
+    float64, whatever the dtype of the layer. One layer encodes grids of any size.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2 and
@@ -29,12 +29,12 @@ class FourierPositionEncoding(keras.layers.Layer):
         num_bands: Integer, number of frequencies K per axis.
         max_resolution: Integer or tuple of one integer per axis, the resolution mu whose
             Nyquist frequency mu / 2 is the highest frequency. Defaults to the shape of
-            the grid; must be given for `positions`.
+            the grid; must be given for a grid with unknown axes and for `positions`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, *grid, channels)` with a fully known grid of any
-            rank, read for its shape only.
+        inputs: Tensor of shape `(batch, *grid, channels)` with a grid of any rank, read
+            for its shape only.
         positions: Tensor of shape `(batch, num_inputs, num_axes)` with coordinates in
             [-1, 1] of each example's own elements, or `None` for those of the grid.
 
@@ -43,8 +43,8 @@ class FourierPositionEncoding(keras.layers.Layer):
         `num_inputs` is the number of grid points, last axis fastest.
 
     Raises:
-        ValueError: if a size is not positive, if `max_resolution` has another number of
-            axes than the grid or the positions, or if the grid is not fully known.
+        ValueError: if a size is not positive, or if `max_resolution` has another number
+            of axes than the grid or the positions, or is missing where it must be given.
 
     Example:
 
@@ -74,21 +74,21 @@ class FourierPositionEncoding(keras.layers.Layer):
 
     def call(self, inputs, positions=None):
         if positions is None:
-            features = self._grid_features(_grid_of(inputs.shape))  # (1, M, P)
-            batch_size = ops.shape(inputs)[0]
-            features = ops.cast(features, self.compute_dtype)
-            return ops.broadcast_to(features, (batch_size, *features.shape[1:]))
+            features = self._grid_features(inputs)  # (1, M, P)
+            shape = (ops.shape(inputs)[0], *ops.shape(features)[1:])
+            return ops.broadcast_to(ops.cast(features, self.compute_dtype), shape)
         check_rank("positions", positions.shape, 3, "(batch, num_inputs, num_axes)")
         return ops.cast(self._coordinate_features(positions), self.compute_dtype)
 
-    def _frequencies(self, num_axes, grid=None):
+    def _frequencies(self, num_axes, grid=(None,)):
         """Returns the frequencies of every axis in units of pi, `(num_axes, K)`."""
         resolution = self.max_resolution
         if resolution is None:
-            if grid is None:
+            if None in grid:
                 raise ValueError(
-                    "`max_resolution` must be given to encode `positions`. Received: "
-                    "max_resolution=None. Set it to twice the highest frequency."
+                    "`max_resolution` must be given to encode `positions` or a grid with "
+                    "unknown axes. Received: max_resolution=None. "
+                    "Set it to twice the highest frequency."
                 )
             resolution = grid
         elif not isinstance(resolution, tuple):
@@ -101,24 +101,30 @@ class FourierPositionEncoding(keras.layers.Layer):
             )
         return np.stack([np.linspace(1.0, r / 2, self.num_bands) for r in resolution])
 
-    def _grid_features(self, grid):
+    def _grid_features(self, inputs):
+        grid = _grid_of(inputs.shape)
         frequencies = self._frequencies(len(grid), grid)
+        lengths = ops.shape(inputs)[1:-1]
         raw, sines, cosines = [], [], []
-        for axis, (length, bands) in enumerate(zip(grid, frequencies, strict=True)):
-            positions = np.linspace(-1.0, 1.0, length)[:, None]  # (n, 1)
+        for axis, (length, bands) in enumerate(zip(lengths, frequencies, strict=True)):
+            positions = 2 * _fractions(length)[:, None] - 1  # (n, 1), float64
             angles = math.pi * positions * bands  # (n, K)
+            sine, cosine = (
+                (np.sin, np.cos) if isinstance(length, int) else (ops.sin, ops.cos)
+            )
             shape = [1] * len(grid)
             shape[axis] = length
             for tables, table in (
                 (raw, positions),
-                (sines, np.sin(angles)),
-                (cosines, np.cos(angles)),
+                (sines, sine(angles)),
+                (cosines, cosine(angles)),
             ):
                 # Only these tables, one per axis, are stored in a graph.
-                table = table.astype("float32").reshape(*shape, -1)
-                tables.append(ops.broadcast_to(table, (*grid, table.shape[-1])))
+                width = table.shape[-1]
+                table = ops.reshape(ops.cast(table, "float32"), (*shape, width))
+                tables.append(ops.broadcast_to(table, (*lengths, width)))
         features = ops.concatenate([*raw, *sines, *cosines], axis=-1)  # (*grid, P)
-        return ops.reshape(features, (1, math.prod(grid), features.shape[-1]))
+        return ops.reshape(features, (1, -1, features.shape[-1]))
 
     def _coordinate_features(self, positions):
         num_axes = positions.shape[-1]
@@ -133,7 +139,8 @@ class FourierPositionEncoding(keras.layers.Layer):
     def compute_output_shape(self, inputs_shape, positions_shape=None):
         if positions_shape is None:
             grid = _grid_of(inputs_shape)
-            num_inputs, num_axes = math.prod(grid), len(grid)
+            self._frequencies(len(grid), grid)  # checks the settings
+            num_inputs, num_axes = grid_size(grid), len(grid)
         else:
             _, num_inputs, num_axes = positions_shape
         return (inputs_shape[0], num_inputs, num_axes * (2 * self.num_bands + 1))
@@ -150,62 +157,139 @@ class FourierPositionEncoding(keras.layers.Layer):
 class LearnedPositionEncoding(keras.layers.Layer):
     """One learned vector for every point of a grid: no prior on space at all.
 
+    Called on a grid of another size, it interpolates between the vectors, linearly along
+    each axis; the first and the last points of both grids fall together.
+
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.1 and table 2
-        (learned positions on ImageNet).
+        (learned positions on ImageNet); Hugging Face's `project_pos_dim` for the
+        projection.
 
     Args:
         dim: Integer, width of each vector.
+        grid: Tuple of integers, the points along each axis that have a vector. Defaults
+            to the grid that the layer is built on.
+        projected_dim: Integer, width that a learned linear layer projects the vectors
+            to. Defaults to no projection.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, *grid, channels)` with a fully known grid of any
-            rank, read for its shape only.
+        inputs: Tensor of shape `(batch, *grid, channels)` with a grid of the same rank,
+            read for its shape only.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, dim)`, where `num_inputs` is the number of
-        grid points, last axis fastest.
+        Tensor of shape `(batch, num_inputs, dim)`, or `(batch, num_inputs,
+        projected_dim)`, where `num_inputs` is the number of grid points, last axis
+        fastest.
 
     Raises:
-        ValueError: if `dim` is not positive or the grid is not fully known.
+        ValueError: if a size is not positive, if `grid` is missing where the layer is
+            built on a grid with unknown axes, or if it has another rank.
 
     Example:
 
     >>> images = keras.random.normal((2, 32, 48, 3))
     >>> tuple(LearnedPositionEncoding(dim=16)(images).shape)
     (2, 1536, 16)
+    >>> encoding = LearnedPositionEncoding(16, grid=(8, 8), projected_dim=5)
+    >>> tuple(encoding(images).shape)
+    (2, 1536, 5)
     """
 
-    def __init__(self, dim, **kwargs):
+    def __init__(self, dim, grid=None, projected_dim=None, **kwargs):
         super().__init__(**kwargs)
         check_positive(dim=dim)
+        if grid is not None:
+            grid = tuple(grid)
+            check_positive(**{f"grid[{i}]": n for i, n in enumerate(grid)})
+        if projected_dim is not None:
+            check_positive(projected_dim=projected_dim)
         self.dim = dim
+        self.grid = grid
+        self.projected_dim = projected_dim
 
     def build(self, inputs_shape):
+        built_on = _grid_of(inputs_shape)
+        grid = self.grid or built_on
+        if None in grid or len(grid) != len(built_on):
+            raise ValueError(
+                "`grid` must give every axis of the inputs a length. Received: "
+                f"grid={self.grid}, inputs.shape={tuple(inputs_shape)}. "
+                f"Set `grid` to {len(built_on)} integers."
+            )
         self.positions = self.add_weight(
-            shape=(*_grid_of(inputs_shape), self.dim),
+            shape=(*grid, self.dim),
             initializer=learned_array_initializer(),
             name="positions",
         )
+        if self.projected_dim is not None:
+            self.projection = keras.layers.Dense(
+                self.projected_dim,
+                kernel_initializer="lecun_normal",
+                dtype=self.dtype_policy,
+                name="projection",
+            )
+            self.projection.build((1, None, self.dim))
 
     def call(self, inputs):
-        shape = self.compute_output_shape(inputs.shape)
-        positions = ops.reshape(self.positions, (1, *shape[1:]))  # (1, M, dim)
-        return ops.broadcast_to(positions, (ops.shape(inputs)[0], *shape[1:]))
+        table = ops.convert_to_tensor(self.positions)  # (*grid, dim)
+        if _grid_of(inputs.shape) != tuple(table.shape[:-1]):
+            for length in ops.shape(inputs)[1:-1]:
+                # Takes the first axis away and puts the new one last.
+                matrix = _interpolation(table.shape[0], length)
+                matrix = ops.cast(matrix, table.dtype)
+                table = ops.tensordot(table, matrix, [[0], [1]])
+            table = ops.moveaxis(table, 0, -1)
+        positions = ops.reshape(table, (1, -1, self.dim))  # (1, M, dim)
+        if self.projected_dim is not None:
+            positions = self.projection(positions)
+        shape = (ops.shape(inputs)[0], *ops.shape(positions)[1:])
+        return ops.broadcast_to(positions, shape)
 
     def compute_output_shape(self, inputs_shape):
-        return (inputs_shape[0], math.prod(_grid_of(inputs_shape)), self.dim)
+        dim = self.projected_dim or self.dim
+        return (inputs_shape[0], grid_size(_grid_of(inputs_shape)), dim)
 
     def get_config(self):
-        return {**super().get_config(), "dim": self.dim}
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "grid": self.grid,
+            "projected_dim": self.projected_dim,
+        }
+
+
+def grid_size(grid):
+    """Returns the number of points of a grid, `None` if an axis is unknown."""
+    return None if None in grid else math.prod(grid)
 
 
 def _grid_of(inputs_shape):
     grid = tuple(inputs_shape[1:-1])
-    if not grid or None in grid:
+    if not grid:
         raise ValueError(
-            "`inputs` must have shape `(batch, *grid, channels)` with a fully known grid. "
+            "`inputs` must have shape `(batch, *grid, channels)`. "
             f"Received: inputs.shape={tuple(inputs_shape)}. "
-            "Give every axis but the first a length."
+            "Give the inputs one axis or more between batch and channels."
         )
     return grid
+
+
+def _fractions(length):
+    """Returns `length` numbers evenly spaced from 0 to 1, in float64.
+
+    A length that is unknown in TensorFlow's graph makes a tensor, any other an array.
+    """
+    if isinstance(length, int):
+        return np.linspace(0.0, 1.0, length)
+    steps = ops.cast(ops.maximum(length - 1, 1), "float64")
+    return ops.cast(ops.arange(length), "float64") / steps
+
+
+def _interpolation(old_length, new_length):
+    """Returns the matrix `(new, old)` of linear interpolation along one axis."""
+    positions = _fractions(new_length)[:, None] * (old_length - 1)
+    distances = abs(positions - np.arange(old_length))
+    if isinstance(new_length, int):
+        return np.maximum(1 - distances, 0)
+    return ops.relu(1 - distances)

@@ -18,7 +18,9 @@ class PerceiverClassifier(CheckedModel):
 
     A plain Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`, `export`. The
     logits are float32 under every dtype policy, so compile it with a loss that takes
-    logits: `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+    logits: `keras.losses.SparseCategoricalCrossentropy(from_logits=True)` for one class
+    an example, `keras.losses.BinaryCrossentropy(from_logits=True)` for any number of
+    them, with targets of shape `(batch, num_classes)`.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1.

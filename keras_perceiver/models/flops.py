@@ -2,12 +2,13 @@
 
 import math
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models.classifier import PerceiverClassifier
 from keras_perceiver.models.perceiver import Perceiver
 
 
-def flops(model):
+def flops(model, num_inputs=None):
     """Counts the floating-point operations of one forward pass of one example.
 
     The convention of the paper's tables: two per multiplication-and-addition of every
@@ -20,12 +21,15 @@ def flops(model):
 
     Args:
         model: `Perceiver` or `PerceiverClassifier`.
+        num_inputs: Integer, number of input elements of the example. Defaults to that
+            of the longest example; must be given where the model knows none.
 
     Returns:
         Integer, number of floating-point operations.
 
     Raises:
         TypeError: if `model` is of another class.
+        ValueError: if the number of inputs is not known.
 
     Example:
 
@@ -34,14 +38,24 @@ def flops(model):
     True
     """
     if isinstance(model, PerceiverClassifier):
-        return flops(model.encoder) + 2 * math.prod(model.head.kernel.shape)
+        return flops(model.encoder, num_inputs) + 2 * math.prod(model.head.kernel.shape)
     if not isinstance(model, Perceiver):
         raise TypeError(
             "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
             f"model={model!r} of type {type(model).__name__}. Pass one of these."
         )
     num_latents = model.latent_array.num_latents
-    num_inputs = math.prod(model.modality.grid)
+    if num_inputs is None:
+        lengths = {k: m.num_inputs for k, m in model.byte_array.modalities.items()}
+        unknown = [name for name, length in lengths.items() if length is None]
+        if unknown:
+            raise ValueError(
+                "`num_inputs` must be given where any length will do. Received: "
+                f"num_inputs=None, and {unknown} may have any length. "
+                "Pass the number of elements of all modalities together."
+            )
+        num_inputs = sum(lengths.values())
+    check_positive(num_inputs=num_inputs)
     macs = 0
     for layer in model.iterative_attention.sequence():
         if isinstance(layer, CrossAttend):

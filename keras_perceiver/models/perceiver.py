@@ -1,10 +1,13 @@
 """The Perceiver: raw inputs to latents."""
 
+import abc
 import sys
 
 import keras
+import numpy as np
 
-from keras_perceiver.layers import IterativeAttention, LatentArray
+from keras_perceiver.layers import ByteArray, IterativeAttention, LatentArray
+from keras_perceiver.modalities.base import Modality
 
 
 def is_tf_dataset(x):
@@ -26,13 +29,13 @@ class CheckedModel(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.input_spec = None  # `check_inputs` does more
 
+    @abc.abstractmethod
     def check_inputs(self, inputs):
         """Raises `ValueError` unless `inputs` (tensor, or dict with mask) can be read.
 
         Args:
             inputs: Array, tensor or `tf.TensorSpec`, or a dict or list of these.
         """
-        raise NotImplementedError
 
     def check_data(self, x, y=None):
         """Checks what `fit`, `evaluate` and `predict` get, as far as it is known.
@@ -82,7 +85,7 @@ class Perceiver(CheckedModel):
 
     Args:
         modality: Modality layer that turns the raw inputs into elements, such as
-            `keras_perceiver.Image((224, 224, 3))`.
+            `keras_perceiver.Image((224, 224, 3))`, or dict of modality layers by name.
         num_latents: Integer, number of latents N.
         latent_dim: Integer, width of each latent D.
         num_blocks: Integer, number of latent Transformers in the sequence.
@@ -115,24 +118,30 @@ class Perceiver(CheckedModel):
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
             and computes the rest again in the backward pass, dropout included: up to a
             third more compute for less memory.
+        modality_dim: Integer, see `ByteArray`.
+        modality_dropout: Float in `[0, 1)`, or dict of these by the modality's name:
+            rate at which training hides a modality of an example, never its last one.
+        element_dropout: Float in `[0, 1)`, or dict of these by the modality's name:
+            rate at which training hides elements.
         dtype: Dtype policy of latents and attention. Defaults to the global policy.
-            The modality layer brings its own.
+            The modality layers bring their own.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:
         inputs: What the modality reads, for `Image` a tensor of shape
             `(batch, height, width, channels)`. With `use_mask`, a dict of it and its
-            mask: `{"image": ..., "image_mask": ...}`.
+            mask, `{"image": ..., "image_mask": ...}`; for a dict of modalities, a dict
+            with the inputs of all of them, and the masks of those with `use_mask`.
         training: Boolean, whether dropout is active.
 
     Returns:
         Tensor of shape `(batch, num_latents, latent_dim)`.
 
     Raises:
-        TypeError: if `modality` is not a modality layer.
+        TypeError: if `modality` is neither a modality layer nor a dict of them.
         ValueError: if a size is not positive, if a width is not divisible by its number
-            of heads, if `num_cross_attends > num_blocks`, or if the inputs of a call do
-            not fit the modality.
+            of heads, if `num_cross_attends > num_blocks`, if `ByteArray` refuses its
+            settings, or if the inputs of a call do not fit the modalities.
 
     Example:
 
@@ -164,17 +173,29 @@ class Perceiver(CheckedModel):
         activation="gelu",
         dropout=0.0,
         use_remat=False,
+        modality_dim=4,
+        modality_dropout=0.0,
+        element_dropout=0.0,
         dtype=None,
         **kwargs,
     ):
-        if not isinstance(modality, keras.layers.Layer) or not hasattr(
-            modality, "input_name"
-        ):
-            raise TypeError(
-                "`modality` must be a modality layer. Received: "
-                f"modality={modality!r} of type {type(modality).__name__}. "
-                "Pass for example `keras_perceiver.Image((height, width, channels))`."
-            )
+        modalities = modality.values() if isinstance(modality, dict) else [modality]
+        for layer in modalities:
+            if not isinstance(layer, Modality):
+                raise TypeError(
+                    "`modality` must be a modality layer or a dict of them. Received: "
+                    f"{layer!r} of type {type(layer).__name__}. "
+                    "Pass for example `keras_perceiver.Image((height, width, channels))`."
+                )
+        byte_array = ByteArray(
+            modality,
+            modality_dim=modality_dim,
+            modality_dropout=modality_dropout,
+            element_dropout=element_dropout,
+            # That of the elements, for the trunk to read all their digits.
+            dtype=next((layer.dtype_policy for layer in modalities), None),
+            name="byte_array",
+        )
         latent_array = LatentArray(
             num_latents, latent_dim, dtype=dtype, name="latent_array"
         )
@@ -199,24 +220,32 @@ class Perceiver(CheckedModel):
             name="iterative_attention",
         )
 
-        inputs = keras.Input(modality.shape, name=modality.input_name)
-        inputs_mask = None
-        if modality.use_mask:
-            mask_name = f"{modality.input_name}_mask"
-            mask = keras.Input(modality.grid, dtype="bool", name=mask_name)
-            flatten = keras.layers.Reshape((-1,), dtype="bool", name="inputs_mask")
-            inputs_mask = flatten(mask)  # (B, M)
-        elements = modality(inputs)  # (B, M, C)
+        inputs = {}
+        for name, layer in byte_array.modalities.items():
+            inputs[name] = keras.Input(
+                layer.input_shape, dtype=layer.input_dtype, name=name
+            )
+            if layer.use_mask:
+                mask_name = f"{name}_mask"
+                inputs[mask_name] = keras.Input(
+                    layer.mask_shape, dtype="bool", name=mask_name
+                )
+        elements, inputs_mask = byte_array(inputs)  # (B, M, C), (B, M)
         latents = iterative_attention(
             latent_array(elements), elements, inputs_mask=inputs_mask
         )
-        if modality.use_mask:
-            inputs = {modality.input_name: inputs, mask_name: mask}
+        if byte_array.is_single and len(inputs) == 1:
+            (inputs,) = inputs.values()
         super().__init__(inputs=inputs, outputs=latents, **kwargs)
 
-        self.modality = modality
+        self.byte_array = byte_array
         self.latent_array = latent_array
         self.iterative_attention = iterative_attention
+
+    @property
+    def modality(self):
+        """The modality layer, or the dict of modality layers by name."""
+        return self.byte_array.modality
 
     def check_inputs(self, inputs):
         names = [x.name for x in self.inputs]
@@ -229,21 +258,22 @@ class Perceiver(CheckedModel):
                 f"The inputs must be {names}. Received: {sorted(inputs)}. "
                 f"Add {missing}, as in `model({{name: array}})` with all these names."
             )
-        self.modality.check_inputs(inputs[names[0]].shape)
+        for name, modality in self.byte_array.modalities.items():
+            mask = inputs[f"{name}_mask"] if modality.use_mask else None
+            modality.check_inputs(inputs[name].shape, getattr(mask, "shape", None))
+            if isinstance(inputs[name], np.ndarray):
+                modality.check_values(inputs[name], mask)
 
     def get_config(self):
-        trunk = self.iterative_attention.get_config()
-        # The model has a name and a trainable switch of its own.
-        dtype = trunk.pop("dtype")
-        del trunk["name"], trunk["trainable"]
+        # The model has a name and a trainable switch of its own, and the dtype is that
+        # of the trunk.
         return {
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": dtype,
-            "modality": keras.saving.serialize_keras_object(self.modality),
+            **self.byte_array.get_config(),
+            **self.iterative_attention.get_config(),
             "num_latents": self.latent_array.num_latents,
             "latent_dim": self.latent_array.latent_dim,
-            **trunk,
+            "name": self.name,
+            "trainable": self.trainable,
         }
 
     @classmethod

@@ -6,7 +6,7 @@ from functools import partial
 from types import MappingProxyType
 
 from keras_perceiver.layers import LearnedPositionEncoding
-from keras_perceiver.modalities import Image
+from keras_perceiver.modalities import Audio, Image, MelSpectrogram, PointCloud, Video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,12 +15,15 @@ class Preset:
 
     Attributes:
         source: String, what the settings are taken from, and which are our choice.
-        modality: Callable without arguments that makes the modality layer.
+        modality: Callable without arguments that makes the modality layer, or the dict
+            of them.
         encoder: Mapping of the other arguments of `Perceiver`.
         num_classes: Integer, number of classes of the source's data set.
         parameters: Integer, number of parameters with that many classes.
+        num_inputs: Integer, number of input elements of one example.
         gflops: Float, billions of floating-point operations of one forward pass of one
-            example, two per multiplication-and-addition (see `keras_perceiver.flops`).
+            such example, two per multiplication-and-addition (see
+            `keras_perceiver.flops`).
     """
 
     source: str
@@ -28,6 +31,7 @@ class Preset:
     encoder: Mapping
     num_classes: int
     parameters: int
+    num_inputs: int
     gflops: float
 
 
@@ -43,6 +47,37 @@ _IMAGENET = MappingProxyType(
     }
 )
 
+_AUDIOSET = MappingProxyType(
+    {
+        **_IMAGENET,
+        "num_blocks": 2,
+        "num_self_attends_per_block": 8,
+        "share_weights": False,
+    }
+)
+_AUDIOSET_SOURCE = (
+    "Jaegle et al., 2021, section 4.2. Many labels an example: compile with "
+    "BinaryCrossentropy(from_logits=True). Our choice: latents, heads and Fourier "
+    "bands, as on ImageNet. "
+)
+
+
+def _raw_audio():
+    return Audio(61_440, sample_rate=48_000, patch_size=128)
+
+
+def _mel_spectrogram():
+    return MelSpectrogram(
+        61_440, sample_rate=48_000, num_mel_bins=80, frame_length=2048, frame_step=1024
+    )
+
+
+def _video():
+    return Video((32, 224, 224, 3), patch_size=(2, 8, 8))
+
+
+_WITH_VIDEO = MappingProxyType({**_AUDIOSET, "modality_dropout": {"video": 0.3}})
+
 PRESETS = MappingProxyType(
     {
         "imagenet": Preset(
@@ -51,6 +86,7 @@ PRESETS = MappingProxyType(
             encoder=_IMAGENET,
             num_classes=1000,
             parameters=44_912_254,
+            num_inputs=50_176,
             gflops=706.3,
         ),
         "imagenet_learned": Preset(
@@ -62,7 +98,68 @@ PRESETS = MappingProxyType(
             encoder=_IMAGENET,
             num_classes=1000,
             parameters=57_857_662,
+            num_inputs=50_176,
             gflops=706.3,
+        ),
+        "audioset_raw": Preset(
+            source=_AUDIOSET_SOURCE + "61,440 samples at 48 kHz as 480 x 128.",
+            modality=_raw_audio,
+            encoder=_AUDIOSET,
+            num_classes=527,
+            parameters=107_419_677,
+            num_inputs=480,
+            gflops=126.4,
+        ),
+        "audioset_mel": Preset(
+            source=_AUDIOSET_SOURCE
+            + "4,800 points of a mel spectrogram, by our choice "
+            "60 frames x 80 bins.",
+            modality=_mel_spectrogram,
+            encoder=_AUDIOSET,
+            num_classes=527,
+            parameters=107_432_017,
+            num_inputs=4_800,
+            gflops=133.3,
+        ),
+        "audioset_video": Preset(
+            source=_AUDIOSET_SOURCE + "32 frames of 224x224 in patches of 2x8x8.",
+            modality=_video,
+            encoder=_AUDIOSET,
+            num_classes=527,
+            parameters=111_643_729,
+            num_inputs=12_544,
+            gflops=227.1,
+        ),
+        "audioset_raw_video": Preset(
+            source=_AUDIOSET_SOURCE + "Raw audio and video, which training drops for "
+            "30 % of the examples.",
+            modality=lambda: {"audio": _raw_audio(), "video": _video()},
+            encoder=_WITH_VIDEO,
+            num_classes=527,
+            parameters=111_685_411,
+            num_inputs=13_024,
+            gflops=231.7,
+        ),
+        "audioset_mel_video": Preset(
+            source=_AUDIOSET_SOURCE + "Mel spectrogram as in audioset_mel, and video, "
+            "which training drops for 30 % of the examples.",
+            modality=lambda: {"audio": _mel_spectrogram(), "video": _video()},
+            encoder=_WITH_VIDEO,
+            num_classes=527,
+            parameters=111_685_409,
+            num_inputs=17_344,
+            gflops=266.2,
+        ),
+        "modelnet40": Preset(
+            source="Jaegle et al., 2021, section 4.3: 64 bands, maximum frequency 1120. "
+            "Any number of points; the paper has about 2,000, counted are 2,048. Our "
+            "choice: latents and heads, as on ImageNet.",
+            modality=PointCloud,
+            encoder=MappingProxyType({**_IMAGENET, "num_blocks": 2}),
+            num_classes=40,
+            parameters=44_772_202,
+            num_inputs=2_048,
+            gflops=101.8,
         ),
         "digits": Preset(
             source="Our choice, for scikit-learn's 8x8 digits on two CPU cores.",
@@ -82,6 +179,7 @@ PRESETS = MappingProxyType(
             ),
             num_classes=10,
             parameters=90_582,
+            num_inputs=64,
             gflops=0.00305,
         ),
     }

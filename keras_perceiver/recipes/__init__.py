@@ -6,7 +6,8 @@ import pkgutil
 
 def names():
     """Returns the names of all recipes, sorted."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = pkgutil.iter_modules(__path__)
+    return sorted(m.name for m in modules if not m.name.startswith("_"))
 
 
 def get(name):

@@ -28,12 +28,14 @@ class Recipe:
 
     Attributes:
         name: String, the name of the recipe's module.
-        data: Callable `(batch_size, seed)` that returns `keras_perceiver.data.Splits`.
-        model: Callable without arguments that makes the model.
+        data: Callable `(batch_size, seed)`, or `(batch_size, seed, folder)` if the
+            recipe reads a folder, that returns `keras_perceiver.data.Splits`.
+        model: Callable `(num_classes)` that makes the model.
         optimizer: Callable `(num_steps)` that makes the optimizer of a run of so many
             steps.
         epochs: Integer, passes over the training data.
         batch_size: Integer, examples per training step.
+        reads_folder: Boolean, whether the data are in a folder that the user names.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Recipe:
     optimizer: Callable
     epochs: int
     batch_size: int
+    reads_folder: bool = False
 
 
 def train(
@@ -52,6 +55,7 @@ def train(
     batch_size=None,
     seed=0,
     precision="float32",
+    data_folder=None,
 ):
     """Trains, evaluates, saves and exports the model of a recipe.
 
@@ -67,12 +71,15 @@ def train(
         batch_size: Integer, examples per training step. Defaults to the recipe's.
         seed: Integer, seed of weights, order, augmentation and dropout.
         precision: String, Keras dtype policy of the model, one of `PRECISIONS`.
+        data_folder: Path of the data, for recipes that read a folder.
 
     Returns:
         Dict of what is in `metrics.json`, with the paths `model` and `export`.
 
     Raises:
-        ValueError: if a number is not positive or the precision is unknown.
+        ValueError: if a number is not positive, if the precision is unknown, or if
+            there is a data folder where none is read, or none where one is.
+        FileNotFoundError: if the data folder is missing.
         FileExistsError: if the run folder holds a model.
         PermissionError: if a folder cannot be written.
         ImportError: if matplotlib is not installed.
@@ -84,6 +91,17 @@ def train(
         raise ValueError(
             f"`precision` must be one of {PRECISIONS}. Received: "
             f"precision={precision!r}. Choose one of them."
+        )
+    if (data_folder is None) == recipe.reads_folder:
+        needs = "needs a" if recipe.reads_folder else "reads no"
+        raise ValueError(
+            f"The recipe {recipe.name!r} {needs} `data_folder`. Received: "
+            f"data_folder={data_folder!r}. "
+            + (
+                "Name the folder that holds train/ and test/ (--data DIR)."
+                if recipe.reads_folder
+                else "Leave it out."
+            )
         )
     run_folder = Path(run_folder)
     if (run_folder / "model.keras").exists():
@@ -100,8 +118,9 @@ def train(
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
     try:
-        splits = recipe.data(batch_size, seed)
-        model = recipe.model()
+        folder = (data_folder,) if recipe.reads_folder else ()
+        splits = recipe.data(batch_size, seed, *folder)
+        model = recipe.model(len(splits.class_names))
     finally:
         keras.config.set_dtype_policy(previous_policy)
     num_steps = epochs * int(splits.train.cardinality())
@@ -127,6 +146,7 @@ def train(
         "backend": keras.backend.backend(),
         "precision": precision,
         "seed": seed,
+        "class_names": splits.class_names,
         "parameters": model.count_params(),
         "epochs": epochs,
         "batch_size": batch_size,

@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from keras_perceiver.data import digits
 
+pytestmark = pytest.mark.one_backend
+
 
 def _arrays(dataset):
     images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
@@ -68,7 +70,7 @@ def test_batches_have_one_shape():
     assert {len(x) for x, _ in splits.validation} | {
         len(x) for x, _ in splits.test
     } == {180}
-    assert all(isinstance(split, tf.data.Dataset) for split in splits)
+    assert all(isinstance(split, tf.data.Dataset) for split in splits[:3])
 
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):

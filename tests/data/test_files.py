@@ -18,6 +18,8 @@ from tests.data.files import (
     write_video,
 )
 
+pytestmark = pytest.mark.one_backend
+
 
 def test_image(tmp_path):
     path = tmp_path / "a.png"

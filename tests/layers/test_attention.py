@@ -43,6 +43,26 @@ def test_equals_float64_reference(num_heads, masked):
     np.testing.assert_allclose(_numpy(outputs), expected, atol=1e-5)
 
 
+# Other backends' chunks are compiled wherever `gradients` is.
+if keras.backend.backend() == "torch":
+
+    @pytest.mark.usefixtures("form")
+    def test_torch_compiles_what_is_around_attention():
+        import torch
+
+        arrays = _arrays(np.random.default_rng(0))
+
+        def run(*tensors):
+            return 2 * attend(*tensors, num_heads=2)
+
+        expected, gradients_expected = gradients(run, *arrays)
+        outputs, found = gradients(torch.compile(run), *arrays)
+        for a, b in zip(
+            (outputs, *found), (expected, *gradients_expected), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.usefixtures("form")
 def test_large_scores_do_not_overflow():
     q, k, v = _arrays(np.random.default_rng(0))

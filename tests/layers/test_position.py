@@ -23,6 +23,51 @@ def test_learned_contract():
     )
 
 
+def test_learned_contract_with_another_grid_and_a_projection():
+    config = {"dim": 5, "grid": (3, 2), "projected_dim": 4}
+    inputs = np.zeros((2, 4, 6, 3), "float32")
+    contracts.check_layer(LearnedPositionEncoding, config, inputs, unknown_length=(0,))
+
+
+def _in_a_graph_of_unknown_lengths(layer, inputs):
+    """Calls a layer where TensorFlow does not know the grid; other backends always do."""
+    if keras.backend.backend() != "tensorflow":
+        return layer(inputs)
+    import tensorflow as tf
+
+    layer(inputs)  # makes its weights
+    shape = [None] * (inputs.ndim - 1) + [inputs.shape[-1]]
+    return tf.function(layer, input_signature=[tf.TensorSpec(shape)])(inputs)
+
+
+@pytest.mark.parametrize("grid", [(224,), (4, 6), (1, 5)])
+def test_fourier_features_of_a_grid_known_late(grid):
+    layer = FourierPositionEncoding(num_bands=8, max_resolution=224)
+    features = _in_a_graph_of_unknown_lengths(layer, np.zeros((2, *grid, 1), "float32"))
+    expected = reference.fourier_features(grid, 8, (224,) * len(grid))
+    np.testing.assert_allclose(_numpy(features)[1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("new", [(4, 6), (7, 5), (2, 1), (8, 3)])
+def test_learned_positions_are_interpolated(new):
+    layer = LearnedPositionEncoding(dim=5, grid=(4, 3))
+    features = _in_a_graph_of_unknown_lengths(layer, np.zeros((2, *new, 1), "float32"))
+    table = layer.positions.numpy().astype("float64")
+    for axis in range(2):
+        points = [np.linspace(-1, 1, n) for n in (new[axis], (4, 3)[axis])]
+        table = np.apply_along_axis(lambda y, p=points: np.interp(*p, y), axis, table)
+    np.testing.assert_allclose(_numpy(features)[1], table.reshape(-1, 5), atol=1e-6)
+
+
+def test_learned_positions_are_projected():
+    layer = LearnedPositionEncoding(dim=5, projected_dim=4)
+    features = _numpy(layer(np.zeros((2, 4, 6, 1), "float32")))
+    projection = reference.weights_of(layer.projection)["projection"]
+    table = layer.positions.numpy().astype("float64").reshape(24, 5)
+    expected = reference.linear(table, projection)
+    np.testing.assert_allclose(features[1], expected, atol=1e-6)
+
+
 def test_imagenet_grid_equals_float64_formula():
     layer = FourierPositionEncoding(num_bands=64, max_resolution=224)
     features = _numpy(layer(np.zeros((1, 224, 224, 3), "float32")))[0]
@@ -107,11 +152,21 @@ def test_learned_positions_are_one_vector_a_point():
         ),
         (
             lambda: FourierPositionEncoding(4)(keras.KerasTensor((None, None, 3))),
-            "fully known grid",
+            "`max_resolution` must be given",
         ),
         (
             lambda: LearnedPositionEncoding(4)(keras.KerasTensor((None, None, 3))),
-            "fully known grid",
+            "`grid` must give every axis",
+        ),
+        (
+            lambda: LearnedPositionEncoding(4, (5, 5))(np.zeros((1, 5, 3), "float32")),
+            "Set `grid` to 1 integers",
+        ),
+        (lambda: LearnedPositionEncoding(4, (5, 0)), r"`grid\[1\]` must be a pos"),
+        (lambda: LearnedPositionEncoding(4, projected_dim=0), "`projected_dim` must"),
+        (
+            lambda: FourierPositionEncoding(4, 8)(np.zeros((2, 3), "float32")),
+            "one axis or more",
         ),
     ],
 )

@@ -47,6 +47,8 @@ def test_config_holds_every_argument():
         "activation": "relu",
         "dropout": 0.1,
         "use_remat": True,
+        "modality_dim": 7,
+        "element_dropout": 0.2,
         "name": "reader",
         "trainable": False,
     }
@@ -137,5 +139,8 @@ def test_bad_arguments(settings, message):
 
 
 def test_refuses_what_is_no_modality():
-    with pytest.raises(TypeError, match="`modality` must be a modality layer.*Image"):
-        Perceiver(keras.layers.Dense(3))
+    for bad in (keras.layers.Dense(3), {"dense": keras.layers.Dense(3)}):
+        with pytest.raises(TypeError, match="must be a modality layer.*Dense.*Image"):
+            Perceiver(bad)
+    with pytest.raises(ValueError, match="`modality` must have names"):
+        Perceiver({})

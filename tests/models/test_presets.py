@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from keras_perceiver import PerceiverClassifier, flops
+from keras_perceiver import Perceiver, PerceiverClassifier, PointCloud, flops
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +22,56 @@ def test_stated_counts_are_true(name):
     model = PerceiverClassifier.from_preset(name)
     assert model.num_classes == preset.num_classes
     assert model.count_params() == preset.parameters
-    assert flops(model) / 1e9 == pytest.approx(preset.gflops, rel=1e-3)
+    counted = flops(model, preset.num_inputs)
+    assert counted / 1e9 == pytest.approx(preset.gflops, rel=1e-3)
+    if name != "modelnet40":  # any number of points
+        assert flops(model) == counted
     assert preset.source
+
+
+def _counts(input_dim, num_inputs, num_reads, num_transformers, num_classes, extra=0):
+    """Parameters and GFLOPs of two blocks over 512 x 1024 latents, by hand.
+
+    `num_transformers` of the blocks have latent Transformers of their own, of
+    8 self-attends each where there are two and of 6 where there is one.
+    """
+    c, d, n, m = input_dim, 1024, 512, num_inputs
+    cross_attend = 4 * d + 2 * c + 2 * d * c + 2 * c * c + 3 * c + 2 * d * d + 3 * d
+    depth = {1: 6, 2: 8}[num_transformers]
+    parameters = num_reads * cross_attend + num_transformers * depth * 6_301_696
+    parameters += n * d + (d + 1) * num_classes + extra
+    read = n * (2 * d * c + 2 * d * d) + 2 * m * c * c + 2 * n * m * c
+    think = 6 * n * d * d + 2 * n * n * d
+    macs = num_reads * read + 2 * depth * think + d * num_classes
+    return parameters, 2 * macs / 1e9
+
+
+# Widths: what an element holds, Fourier features, modality features.
+AUDIO, MEL, VIDEO = 128 + 129, 1 + 2 * 129, 2 * 8 * 8 * 3 + 3 * 129
+POINTS = 3 * 129
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("audioset_raw", _counts(AUDIO, 480, 2, 2, 527)),
+        ("audioset_mel", _counts(MEL, 4800, 2, 2, 527)),
+        ("audioset_video", _counts(VIDEO, 12_544, 2, 2, 527)),
+        (
+            "audioset_raw_video",
+            _counts(VIDEO + 4, 13_024, 2, 2, 527, extra=4 + VIDEO + 4 - AUDIO),
+        ),
+        (
+            "audioset_mel_video",
+            _counts(VIDEO + 4, 17_344, 2, 2, 527, extra=4 + VIDEO + 4 - MEL),
+        ),
+        ("modelnet40", _counts(POINTS, 2048, 2, 1, 40)),
+    ],
+)
+def test_other_counts_by_hand(name, counts):
+    preset = PerceiverClassifier.presets[name]
+    assert preset.parameters == counts[0]
+    assert preset.gflops == pytest.approx(counts[1], rel=1e-3)
 
 
 IMAGENET_COUNTS = [
@@ -46,6 +94,17 @@ def test_imagenet_has_the_papers_counts(overrides, parameters, gflops):
         assert self_attend.count_params() == 6_301_696
         assert model.encoder.latent_array.count_params() == 524_288
         assert model.head.count_params() == 1_025_000
+
+
+def test_flops_needs_the_number_of_inputs_where_any_will_do():
+    encoder = Perceiver(PointCloud(num_bands=2), num_latents=2, latent_dim=8)
+    with pytest.raises(
+        ValueError, match=r"`num_inputs` must be.*\['points'\] may have"
+    ):
+        flops(encoder)
+    with pytest.raises(ValueError, match="`num_inputs` must be a positive integer"):
+        flops(encoder, 0)
+    assert flops(encoder, 20) > flops(encoder, 10)
 
 
 def test_flops_refuses_other_models():

@@ -24,11 +24,11 @@ def _little(seen=None):
         splits = digits(batch_size, seed, augment=False)
         return splits._replace(train=splits.train.take(160 // batch_size))
 
-    def model():
+    def model(num_classes):
         from keras_perceiver import PerceiverClassifier
 
         model = PerceiverClassifier.from_preset(
-            "digits", num_blocks=1, num_self_attends_per_block=1
+            "digits", num_classes, num_blocks=1, num_self_attends_per_block=1
         )
         if seen is not None:
             seen.append(model)
@@ -86,8 +86,8 @@ def test_options_have_an_effect(tmp_path):
         little = _little(seen)
         model = little.model
 
-        def recorded():
-            made = model()
+        def recorded(num_classes):
+            made = model(num_classes)
             policies.append(made.encoder.iterative_attention.dtype_policy.name)
             return made
 
@@ -165,9 +165,43 @@ def test_batch_larger_than_the_data(tmp_path):
         train(_little(), tmp_path / "run", tmp_path / "exports", batch_size=2000)
 
 
+def test_recipe_that_reads_a_folder(tmp_path, exported):
+    from keras_perceiver.data import PointFiles, folder_splits
+    from keras_perceiver.modalities import PointCloud
+    from keras_perceiver.recipes._small import folder_recipe
+    from tests.data.files import write_points
+
+    def make(name="furniture"):
+        return folder_recipe(
+            name,
+            lambda size, seed, folder: folder_splits(
+                folder, PointFiles(20), size, seed
+            ),
+            lambda: PointCloud(20, num_bands=2, max_resolution=4),
+            epochs=1,
+            batch_size=4,
+            num_blocks=1,
+        )
+
+    for part in ("train", "test"):
+        for name in ("chair", "lamp", "sofa"):
+            for i in range(4):
+                write_points(tmp_path / "data" / part / name / f"{i}.npy", seed=i)
+    folders = {"run_folder": tmp_path / "run", "export_folder": tmp_path / "exports"}
+    with pytest.raises(ValueError, match="needs a `data_folder`.*--data"):
+        train(make(), **folders)
+    with pytest.raises(ValueError, match="reads no `data_folder`.*Leave it out"):
+        train(_little(), **folders, data_folder=tmp_path / "data")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        train(make(), **folders, data_folder=tmp_path / "nowhere")
+    result = train(make(), **folders, data_folder=tmp_path / "data")
+    assert result["class_names"] == ("chair", "lamp", "sofa")
+    assert exported[0][0].num_classes == 3
+
+
 def test_unknown_recipe():
     with pytest.raises(
-        ValueError, match=r"`recipe` must be one of \['digits'\].*Choose"
+        ValueError, match=r"`recipe` must be one of \[.*'digits'.*\].*Choose"
     ):
         recipes.get("nothing")
 
@@ -183,7 +217,7 @@ def test_every_recipe_has_its_name_and_its_card():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], r"^error: `recipe` must be one of \['digits'\]"),
+        (["nothing"], r"^error: `recipe` must be one of \[.*'digits'.*\]"),
         (["digits", "--epochs", "0"], "^error: `epochs` must be a positive integer"),
         (
             ["digits", "--run-folder", "/dev/null/run"],

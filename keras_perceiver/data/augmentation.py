@@ -1,0 +1,128 @@
+"""Random changes of a batch that leave its labels true.
+
+Each function returns a callable `(inputs, key)` for `folder_splits`: float32 inputs and
+an int64 scalar, another one for every batch. The same key gives the same change, except
+for Keras' image layers, which draw from `seed`.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def image_changes(seed, shift=0.1, zoom=0.15, rotation=0.05, noise=0.05):
+    """Moves, zooms, turns and mirrors images, and changes brightness and contrast.
+
+    Args:
+        seed: Integer, seed of the moves.
+        shift: Float, greatest shift as a fraction of height and width.
+        zoom: Float, greatest change of size as a fraction.
+        rotation: Float, greatest angle as a fraction of a full turn.
+        noise: Float, standard deviation of the noise on every channel.
+
+    Returns:
+        Callable of images of shape `(batch, height, width, channels)` and a key.
+    """
+    # The data stay float32 whatever the precision of the model.
+    options = {"fill_mode": "nearest", "dtype": "float32"}
+    layers = (
+        keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"),
+        keras.layers.RandomTranslation(shift, shift, seed=seed + 1, **options),
+        keras.layers.RandomZoom(zoom, zoom, seed=seed + 2, **options),
+        keras.layers.RandomRotation(rotation, seed=seed + 3, **options),
+    )
+
+    def change(images, key):
+        for layer in layers:
+            images = layer(images, training=True)
+        shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
+        # Each channel for itself: a change of colour as well.
+        contrast = tf.random.stateless_uniform(shape, [key, 0], 0.7, 1.3)
+        brightness = tf.random.stateless_uniform(shape, [key, 1], -0.2, 0.2)
+        grain = tf.random.stateless_normal(tf.shape(images), [key, 2], stddev=noise)
+        return tf.clip_by_value(images * contrast + brightness + grain, -1.0, 1.0)
+
+    return change
+
+
+def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
+    """Delays sounds, plays them faster or slower, louder or softer, and adds noise.
+
+    Args:
+        shift: Float, greatest delay as a fraction of the batch's length; what is pushed
+            out at the end is lost.
+        speed: Float, greatest change of speed, and with it of pitch, as a fraction.
+            Samples in between are interpolated linearly.
+        gain: Pair of floats, range of the factor of the amplitude.
+        noise: Float, standard deviation of the noise.
+
+    Returns:
+        Callable of a dict with waveforms `"audio"` and `"audio_mask"`, both of shape
+        `(batch, samples)`, and a key.
+    """
+
+    def change(inputs, key):
+        audio, mask = inputs["audio"], inputs["audio_mask"]
+        num_samples = tf.shape(audio)[1]
+        shape = (tf.shape(audio)[0], 1)
+        longest = tf.cast(num_samples, "float32") * shift
+        delay = tf.floor(tf.random.stateless_uniform(shape, [key, 0]) * (longest + 1))
+        rate = tf.random.stateless_uniform(shape, [key, 1], 1 - speed, 1 + speed)
+        # Where the samples of the new sound lie in the old one, (B, samples)
+        times = (tf.range(num_samples, dtype="float32") - delay) * rate
+        before = tf.floor(times)
+        weight = times - before
+
+        def at(index):
+            index = tf.cast(index, "int32")
+            there = tf.cast((index >= 0) & (index < num_samples), "float32")
+            index = tf.clip_by_value(index, 0, num_samples - 1)
+            return tf.gather(audio, index, batch_dims=1) * there
+
+        audio = at(before) * (1 - weight) + at(before + 1) * weight
+        length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
+        factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
+        grain = tf.random.stateless_normal(tf.shape(audio), [key, 3], stddev=noise)
+        audio = tf.clip_by_value(audio * factor + grain, -1.0, 1.0)
+        return {**inputs, "audio": audio, "audio_mask": times < length}
+
+    return change
+
+
+def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1):
+    """Stretches, mirrors and turns point clouds, and moves every point a little.
+
+    Args:
+        scale: Float, greatest change of size along each axis as a fraction.
+        noise: Float, standard deviation of each point's movement.
+        mirror_axis: Integer, the coordinate whose sign changes in half of the clouds.
+        rotation: Float, greatest angle around the upright axis as a fraction of a full
+            turn.
+        up_axis: Integer, the upright axis.
+
+    Returns:
+        Callable of points of shape `(batch, points, 3)` and a key.
+    """
+    across = [axis for axis in range(3) if axis != up_axis]
+
+    def change(points, key):
+        batch_size = tf.shape(points)[0]
+        factor = tf.random.stateless_uniform(
+            (batch_size, 1, 3), [key, 0], 1 - scale, 1 + scale
+        )
+        side = tf.random.stateless_uniform((batch_size, 1, 1), [key, 1])
+        mirror = tf.one_hot(mirror_axis, 3, on_value=-1.0, off_value=1.0)
+        points = points * tf.where(side < 0.5, factor * mirror, factor)
+        angle = tf.random.stateless_uniform(
+            (batch_size, 1), [key, 2], -2 * np.pi * rotation, 2 * np.pi * rotation
+        )
+        axes = tf.unstack(points, axis=-1)
+        a, b = (axes[axis] for axis in across)
+        axes[across[0]] = a * tf.cos(angle) - b * tf.sin(angle)
+        axes[across[1]] = a * tf.sin(angle) + b * tf.cos(angle)
+        points = tf.stack(axes, axis=-1)
+        return points + tf.random.stateless_normal(
+            tf.shape(points), [key, 3], stddev=noise
+        )
+
+    return change

@@ -1,0 +1,225 @@
+"""The byte array: one modality or many, as one array of elements."""
+
+import keras
+from keras import ops
+
+from keras_perceiver._checks import check_fraction, check_positive
+from keras_perceiver.layers.arrays import learned_array_initializer
+from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class ByteArray(keras.layers.Layer):
+    """Joins the elements of all modalities into the one array that a Perceiver reads.
+
+    A single modality gives its elements as they are. Of several, each has a learned
+    vector of its own that fills its elements up to a common width, the widest one plus
+    `modality_dim`: it tells the Perceiver what an element is. A modality whose mask is
+    all `False` is one that an example does not have.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2 and
+        appendix C (modality encodings; video dropped for 30 % of the examples).
+
+    Args:
+        modality: Modality layer, or dict of modality layers by name.
+        modality_dim: Integer, width of the learned vector of the widest modality.
+            Without effect on a single modality.
+        modality_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
+            Training hides a modality of an example at this rate, but never the last one
+            that the example has left. Needs several modalities.
+        element_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
+            Training hides elements at this rate.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Dict with the raw inputs of every modality by name, and under the name
+            with `"_mask"` a boolean mask of raw positions (`False` for padding) where
+            there is one. The name of a single modality is its `input_name`; its raw
+            inputs may also come as they are.
+        training: Boolean, whether modalities and elements are hidden.
+
+    Returns:
+        Tuple of a tensor of shape `(batch, num_inputs, input_dim)`, the elements in the
+        order of the modalities, and their boolean mask of shape `(batch, num_inputs)`,
+        or `None` where nothing is masked.
+
+    Raises:
+        ValueError: if a size or rate is out of range, if a rate has the name of no
+            modality, if modality dropout has nothing to choose from, or if a name ends
+            with `"_mask"`.
+
+    Example:
+
+    >>> byte_array = ByteArray(
+    ...     {
+    ...         "image": Image((8, 8, 3), num_bands=4),  # 64 elements, 3 + 18 wide
+    ...         "audio": Audio(800, 8000, patch_size=20, num_bands=4),  # 40, 20 + 9
+    ...     }
+    ... )
+    >>> images = keras.random.normal((2, 8, 8, 3))
+    >>> sounds = keras.random.uniform((2, 800), -1, 1)
+    >>> elements, mask = byte_array({"image": images, "audio": sounds})
+    >>> tuple(elements.shape), mask
+    ((2, 104, 33), None)
+    """
+
+    def __init__(
+        self,
+        modality,
+        modality_dim=4,
+        modality_dropout=0.0,
+        element_dropout=0.0,
+        **kwargs,
+    ):
+        # The modalities know what to cast.
+        super().__init__(**{"autocast": False, **kwargs})
+        self.is_single = not isinstance(modality, dict)
+        self.modalities = (
+            {modality.input_name: modality} if self.is_single else dict(modality)
+        )
+        if not self.modalities or any(n.endswith("_mask") for n in self.modalities):
+            raise ValueError(
+                "`modality` must have names, and none that ends with '_mask', as masks "
+                f"do. Received: names {list(self.modalities)}. Rename the modalities."
+            )
+        check_positive(modality_dim=modality_dim)
+        self.modality_dim = modality_dim
+        self.modality_dropout = modality_dropout
+        self.element_dropout = element_dropout
+        self._modality_rates = self._rates("modality_dropout", modality_dropout)
+        self._element_rates = self._rates("element_dropout", element_dropout)
+        if any(self._modality_rates.values()) and len(self.modalities) == 1:
+            raise ValueError(
+                "`modality_dropout` needs several modalities. Received: "
+                f"modality_dropout={modality_dropout} for {list(self.modalities)} only. "
+                "Set it to 0.0, or use `element_dropout`."
+            )
+        self._has_dropout = any(
+            (*self._modality_rates.values(), *self._element_rates.values())
+        )
+        if self._has_dropout:
+            self.seed_generator = keras.random.SeedGenerator()
+
+    def _rates(self, name, rates):
+        """Returns the rate of every modality."""
+        if not isinstance(rates, dict):
+            rates = dict.fromkeys(self.modalities, rates)
+        unknown = set(rates) - set(self.modalities)
+        if unknown:
+            raise ValueError(
+                f"`{name}` must have names of modalities. Received: {sorted(unknown)}. "
+                f"The modalities are {list(self.modalities)}."
+            )
+        for rate in rates.values():
+            check_fraction(**{name: rate})
+        return {modality: rates.get(modality, 0.0) for modality in self.modalities}
+
+    @property
+    def modality(self):
+        """The modality layer, or the dict of modality layers by name."""
+        if self.is_single:
+            return next(iter(self.modalities.values()))
+        return dict(self.modalities)
+
+    def build(self, inputs_shape):
+        inputs_shape = self._by_name(inputs_shape)
+        widths = {}
+        for name, modality in self.modalities.items():
+            if not modality.built:  # it may be another model's too
+                modality.build(inputs_shape[name])
+            widths[name] = modality.compute_output_shape(inputs_shape[name])[-1]
+        self._dim = max(widths.values())
+        if self.is_single:
+            return
+        self._dim += self.modality_dim
+        self.modality_features = {
+            name: self.add_weight(
+                shape=(self._dim - width,),
+                initializer=learned_array_initializer(),
+                name=f"{name}_features",
+            )
+            for name, width in widths.items()
+        }
+
+    def call(self, inputs, training=None):
+        inputs = self._by_name(inputs)
+        arrays, masks = [], []
+        for name, modality in self.modalities.items():
+            mask = inputs.get(f"{name}_mask")
+            elements = modality(inputs[name], inputs_mask=mask)  # (B, M_i, C_i)
+            elements = ops.cast(elements, self.compute_dtype)
+            if not self.is_single:
+                features = ops.cast(self.modality_features[name], self.compute_dtype)
+                shape = (*ops.shape(elements)[:2], features.shape[0])
+                features = ops.broadcast_to(features, shape)
+                elements = ops.concatenate([elements, features], axis=-1)
+            arrays.append(elements)
+            masks.append(None if mask is None else modality.elements_mask(mask))
+        has_dropout = self._has_dropout and training
+        if has_dropout or any(mask is not None for mask in masks):
+            # All or none: those without a mask have every element.
+            masks = [
+                ops.ones(ops.shape(elements)[:2], "bool") if mask is None else mask
+                for elements, mask in zip(arrays, masks, strict=True)
+            ]
+        if has_dropout:
+            masks = self._hide(masks)
+        if self.is_single:
+            return arrays[0], masks[0]
+        mask = None if masks[0] is None else ops.concatenate(masks, axis=1)
+        return ops.concatenate(arrays, axis=1), mask
+
+    def _hide(self, masks):
+        """Applies both dropouts to the masks `(B, M_i)` of the modalities."""
+        rates = list(self._modality_rates.values())
+        if any(rates):
+            present = ops.stack([ops.any(mask, axis=1) for mask in masks], axis=1)
+            rates = ops.convert_to_tensor(rates, "float32")
+            drawn = self._draw(ops.shape(present)) >= rates  # (B, modalities)
+            # An example that has none of those drawn keeps what it has.
+            keep = drawn | ~ops.any(drawn & present, axis=1, keepdims=True)
+            masks = [mask & keep[:, i, None] for i, mask in enumerate(masks)]
+        rates = self._element_rates.values()
+        return [
+            mask & (self._draw(ops.shape(mask)) >= rate) if rate else mask
+            for mask, rate in zip(masks, rates, strict=True)
+        ]
+
+    def _draw(self, shape):
+        """Draws numbers in [0, 1)."""
+        seed = DrawnSeed(draw_seed(self.seed_generator))
+        return keras.random.uniform(shape, dtype="float32", seed=seed)
+
+    def compute_output_spec(self, inputs, training=None):
+        shapes = [
+            modality.compute_output_shape(self._by_name(inputs)[name].shape)
+            for name, modality in self.modalities.items()
+        ]
+        lengths = [shape[1] for shape in shapes]
+        shape = (shapes[0][0], None if None in lengths else sum(lengths))
+        return (
+            keras.KerasTensor((*shape, self._dim), self.compute_dtype),
+            keras.KerasTensor(shape, "bool"),  # where a call may give `None`
+        )
+
+    def _by_name(self, inputs):
+        if isinstance(inputs, dict):
+            return inputs
+        return dict.fromkeys(self.modalities, inputs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "modality": keras.saving.serialize_keras_object(self.modality),
+            "modality_dim": self.modality_dim,
+            "modality_dropout": self.modality_dropout,
+            "element_dropout": self.element_dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        modality = keras.saving.deserialize_keras_object(
+            config["modality"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "modality": modality})

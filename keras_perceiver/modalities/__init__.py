@@ -1,0 +1,16 @@
+"""Modalities: layers that turn one raw batch into elements with positions."""
+
+from keras_perceiver.modalities.audio import Audio, MelSpectrogram
+from keras_perceiver.modalities.grids import Array, Image, Video
+from keras_perceiver.modalities.points import PointCloud
+from keras_perceiver.modalities.sequence import Sequence
+
+__all__ = [
+    "Array",
+    "Audio",
+    "Image",
+    "MelSpectrogram",
+    "PointCloud",
+    "Sequence",
+    "Video",
+]

@@ -1,0 +1,343 @@
+"""Sound, from the waveform: raw samples or a mel spectrogram."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.base import Series, group, pad_to_multiple, per_axis
+
+# Below this power of a mel bin (-80 dB of a full-scale tone) everything is silence.
+_SILENCE = 1e-8
+
+
+class _Waveform(Series):
+    """What both readings of a waveform share."""
+
+    input_name = "audio"
+    _fix = "Cut, pad or resample the sound, or make the modality for this length."
+
+    def __init__(self, num_samples, sample_rate, *args, **kwargs):
+        check_positive(num_samples=num_samples, sample_rate=sample_rate)
+        super().__init__(num_samples, *args, **kwargs)
+        self.num_samples = num_samples
+        self.sample_rate = sample_rate
+
+    @property
+    def duration(self):
+        """Length of the longest sound, in seconds."""
+        return self.num_samples / self.sample_rate
+
+    def _rule(self):
+        at_most = "up to " if self.use_mask else ""
+        return (
+            f"Waveforms must have shape `(batch, samples)` with {at_most}"
+            f"{self.num_samples} samples."
+        )
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_samples": self.num_samples,
+            "sample_rate": self.sample_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Audio(_Waveform):
+    """Turns raw waveforms into elements: groups of samples with position features.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 61,440
+        samples at 48 kHz (1.28 s) are 480 elements of 128 samples.
+
+    Args:
+        num_samples: Integer, length in samples; with `use_mask` the greatest length. The
+            last element is filled up with zeros.
+        sample_rate: Integer, samples per second (hertz).
+        patch_size: Integer, consecutive samples in an element.
+        num_bands: Integer, number of Fourier frequencies. Defaults to 64. Only for
+            Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer, see `FourierPositionEncoding`. Defaults to the number of
+            elements.
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, num_inputs, patch_size)` and returns position features of shape
+            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`. Needs
+            `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`, and lets batches be shorter
+            than `num_samples`. Positions stay those of the greatest length.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, samples)`, in -1 to 1.
+        inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
+            which is read as zeros, or `None`.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
+        of elements and `input_dim` the samples of an element and its position features.
+
+    Raises:
+        ValueError: if a size is not positive, if both Fourier settings and
+            `position_encoding` are given, or if `inputs` has another length.
+
+    Example:
+
+    >>> sounds = keras.random.uniform((2, 1000), -1, 1)
+    >>> tuple(Audio(1000, sample_rate=8000, patch_size=16, num_bands=6)(sounds).shape)
+    (2, 63, 29)
+    """
+
+    def __init__(
+        self,
+        num_samples,
+        sample_rate,
+        patch_size=128,
+        num_bands=None,
+        max_resolution=None,
+        position_encoding=None,
+        use_mask=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_samples,
+            sample_rate,
+            num_bands,
+            max_resolution,
+            position_encoding,
+            use_mask,
+            **kwargs,
+        )
+        check_positive(patch_size=patch_size)
+        self.patch_size = patch_size
+
+    @property
+    def _element_dim(self):
+        return self.patch_size
+
+    def _grid_of(self, lengths):
+        return tuple(n and -(-n // self.patch_size) for n in lengths)
+
+    def _elements(self, inputs):
+        samples = pad_to_multiple(inputs, self.patch_size)[..., None]
+        return group(samples, (self.patch_size,))
+
+    def elements_mask(self, inputs_mask):
+        """Returns which elements have a sample that is no padding, `(B, M)`."""
+        return ops.any(self._elements(ops.cast(inputs_mask, "bool")), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class MelSpectrogram(_Waveform):
+    """Turns raw waveforms into elements: points or patches of a mel spectrogram.
+
+    Frame i begins at sample `i * frame_step` and takes `frame_length` samples under a
+    Hann window; after the end there are zeros. Powers are summed by triangles on the
+    mel scale (HTK's) and go to decibels: 0 dB, a sine of amplitude 1, becomes 1 and
+    -80 dB or less becomes -1. An example does not depend on the others in its batch, nor
+    on their length. Computed in float32 under every dtype policy.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 4,800
+        elements for 61,440 samples at 48 kHz.
+
+    Args:
+        num_samples: Integer, length in samples; with `use_mask` the greatest length.
+        sample_rate: Integer, samples per second (hertz).
+        num_mel_bins: Integer, number of triangles on the mel scale.
+        frame_length: Integer, samples in a frame.
+        frame_step: Integer, samples from one frame to the next, at most `frame_length`.
+        min_frequency: Float, lower edge of the first triangle, in hertz.
+        max_frequency: Float, upper edge of the last triangle, in hertz. Defaults to half
+            the sample rate.
+        patch_size: Integer or pair of integers, the frames and mel bins in an element.
+            `num_mel_bins` must be a multiple of it; frames are filled up with silence.
+        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
+            for Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer or pair of integers, see `FourierPositionEncoding`.
+            Defaults to the number of elements along time and frequency.
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, times, frequencies, channels)` and returns position features of
+            shape `(batch, times * frequencies, features)`, such as
+            `LearnedPositionEncoding`. Needs `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`, and lets batches be shorter
+            than `num_samples`. Positions stay those of the greatest length.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, samples)`, in -1 to 1.
+        inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
+            which is read as zeros, or `None`. A frame counts if one of the `frame_step`
+            samples that it begins with does.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
+        of elements, last axis mel bins, and `input_dim` the values of an element and its
+        position features.
+
+    Raises:
+        ValueError: if a size is not positive, if `num_mel_bins` is not a multiple of the
+            patch size, if the frequencies are not in order or so close that a triangle
+            is empty, if both Fourier settings and `position_encoding` are given, or if
+            `inputs` has another length.
+
+    Example:
+
+    >>> sounds = keras.random.uniform((2, 8000), -1, 1)
+    >>> mel = MelSpectrogram(8000, 8000, num_mel_bins=20, frame_length=400,
+    ...                      frame_step=200, patch_size=(1, 5), num_bands=6)
+    >>> tuple(mel(sounds).shape)
+    (2, 160, 31)
+    """
+
+    def __init__(
+        self,
+        num_samples,
+        sample_rate,
+        num_mel_bins=80,
+        frame_length=2048,
+        frame_step=1024,
+        min_frequency=20.0,
+        max_frequency=None,
+        patch_size=1,
+        num_bands=None,
+        max_resolution=None,
+        position_encoding=None,
+        use_mask=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_samples,
+            sample_rate,
+            num_bands,
+            max_resolution,
+            position_encoding,
+            use_mask,
+            **kwargs,
+        )
+        check_positive(
+            num_mel_bins=num_mel_bins, frame_length=frame_length, frame_step=frame_step
+        )
+        if frame_step > frame_length:
+            raise ValueError(
+                "`frame_step` must not exceed `frame_length`. Received: "
+                f"frame_step={frame_step}, frame_length={frame_length}. "
+                "Longer frames read every sample."
+            )
+        self._patch_sizes = per_axis("patch_size", patch_size, 2)
+        for size in self._patch_sizes:
+            check_positive(patch_size=size)
+        if num_mel_bins % self._patch_sizes[1]:
+            raise ValueError(
+                "`num_mel_bins` must be a multiple of the patch size along frequency. "
+                f"Received: num_mel_bins={num_mel_bins}, patch_size={patch_size}. "
+                "Change one of them."
+            )
+        highest = sample_rate / 2 if max_frequency is None else max_frequency
+        if not 0 <= min_frequency < highest <= sample_rate / 2:
+            raise ValueError(
+                "Frequencies must be 0 <= `min_frequency` < `max_frequency` <= "
+                f"`sample_rate` / 2. Received: min_frequency={min_frequency}, "
+                f"max_frequency={max_frequency}, sample_rate={sample_rate}. "
+                "Sound of this rate has no higher frequencies."
+            )
+        self.num_mel_bins = num_mel_bins
+        self.frame_length = frame_length
+        self.frame_step = frame_step
+        self.min_frequency = min_frequency
+        self.max_frequency = max_frequency
+        self.patch_size = (
+            self._patch_sizes if isinstance(patch_size, (tuple, list)) else patch_size
+        )
+        self._triangles = mel_triangles(
+            num_mel_bins, frame_length, sample_rate, min_frequency, highest
+        )
+        if not self._triangles.any(axis=0).all():
+            raise ValueError(
+                "Every mel bin must hold a frequency of the frames. Received: "
+                f"num_mel_bins={num_mel_bins}, frame_length={frame_length}, "
+                f"sample_rate={sample_rate}, min_frequency={min_frequency}. "
+                "Take fewer bins, longer frames or a higher `min_frequency`."
+            )
+
+    @property
+    def _element_dim(self):
+        return self._patch_sizes[0] * self._patch_sizes[1]
+
+    def _grid_of(self, lengths):
+        (length,) = lengths
+        frames_size, bins_size = self._patch_sizes
+        times = length and -(-length // (self.frame_step * frames_size))
+        return (times, self.num_mel_bins // bins_size)
+
+    def _elements(self, inputs):
+        # Not keras.layers.MelSpectrogram: it clips relative to the loudest point of the
+        # whole batch and mirrors the end of the longest example.
+        samples = ops.cast(inputs, "float32")
+        rest = self.frame_length - self.frame_step
+        samples = pad_to_multiple(samples, self.frame_step * self._patch_sizes[0], rest)
+        real, imaginary = ops.stft(
+            samples, self.frame_length, self.frame_step, self.frame_length, center=False
+        )  # (B, frames, frequencies)
+        # A Hann window of length n adds up to n / 2, a sine has two lines of half of it.
+        power = (ops.square(real) + ops.square(imaginary)) * (
+            4 / self.frame_length
+        ) ** 2
+        power = ops.matmul(power, ops.cast(self._triangles, "float32"))
+        decibels = 10 * ops.log10(power + _SILENCE)  # (B, frames, bins)
+        return group((decibels / 40 + 1)[..., None], self._patch_sizes)
+
+    def elements_mask(self, inputs_mask):
+        """Returns which elements have a frame that is no padding, `(B, M)`."""
+        size = self.frame_step * self._patch_sizes[0]
+        mask = pad_to_multiple(ops.cast(inputs_mask, "bool"), size)[..., None]
+        mask = ops.any(group(mask, (size,)), axis=-1)  # (B, times)
+        return ops.repeat(mask, self.grid[1], axis=1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_mel_bins": self.num_mel_bins,
+            "frame_length": self.frame_length,
+            "frame_step": self.frame_step,
+            "min_frequency": self.min_frequency,
+            "max_frequency": self.max_frequency,
+            "patch_size": self.patch_size,
+        }
+
+
+def mel_triangles(num_mel_bins, frame_length, sample_rate, lowest, highest):
+    """Returns the weight of every frequency in every mel bin, in float64.
+
+    Triangles of height 1 that overlap by half, evenly spaced on HTK's mel scale and
+    linear in it, as in `keras.layers.MelSpectrogram`.
+
+    Args:
+        num_mel_bins: Integer, number of triangles.
+        frame_length: Integer, samples in a frame.
+        sample_rate: Integer, samples per second (hertz).
+        lowest: Float, where the first triangle begins, in hertz.
+        highest: Float, where the last triangle ends, in hertz.
+
+    Returns:
+        Array of shape `(frame_length // 2 + 1, num_mel_bins)`.
+    """
+    lines = np.arange(frame_length // 2 + 1) * sample_rate / frame_length
+    edges = np.linspace(_mel(lowest), _mel(highest), num_mel_bins + 2)
+    # In units of a triangle's half width, from the first triangle's middle.
+    positions = (_mel(lines) - edges[1]) / (edges[1] - edges[0])
+    distances = abs(positions[:, None] - np.arange(num_mel_bins))
+    triangles = np.maximum(1 - distances, 0)
+    triangles[0] = 0  # the mean of the samples is no sound
+    return triangles
+
+
+def _mel(hertz):
+    return 2595 * np.log10(1 + np.asarray(hertz) / 700)

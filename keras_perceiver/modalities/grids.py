@@ -1,0 +1,296 @@
+"""Arrays on a grid: images, videos, and any other."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.base import Modality, group, per_axis
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Array(Modality):
+    """Turns arrays on a grid into elements: points or patches with position features.
+
+    For what has no layer of its own: sensor readings over time, volumes, tables.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
+
+    Args:
+        shape: Tuple `(*grid, channels)`. An axis of the grid may be `None`: batches then
+            have any length there. Fourier features need `max_resolution` for that,
+            `LearnedPositionEncoding` its `grid`.
+        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
+            for Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer or tuple of one integer per axis, see
+            `FourierPositionEncoding`. Defaults to the number of elements along each axis.
+        patch_size: Integer or tuple of one integer per axis, the points of a patch along
+            each axis. 1 means no patches. Lengths must be multiples of it.
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, *elements_grid, channels)` and returns position features of shape
+            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`. Needs
+            `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, *grid, channels)`, best scaled to about -1 to 1.
+        inputs_mask: Boolean tensor of shape `(batch, *grid)`, `False` for padding, which
+            is read as zeros, or `None`.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
+        of elements and `input_dim` the channels of an element and its position features.
+
+    Raises:
+        ValueError: if a size is not positive or not a multiple of `patch_size`, if both
+            Fourier settings and `position_encoding` are given, or if `inputs` has
+            another shape than `shape`.
+
+    Example:
+
+    >>> volumes = keras.random.normal((2, 8, 8, 4, 1))
+    >>> tuple(Array((8, 8, 4, 1), num_bands=6, patch_size=(2, 2, 1))(volumes).shape)
+    (2, 64, 43)
+    """
+
+    input_name = "array"
+    _noun, _fix = "Arrays", "Change the arrays, or make the modality for this shape."
+    _axes = None
+
+    def __init__(
+        self,
+        shape,
+        num_bands=None,
+        max_resolution=None,
+        patch_size=1,
+        position_encoding=None,
+        use_mask=False,
+        **kwargs,
+    ):
+        super().__init__(
+            num_bands, max_resolution, position_encoding, use_mask, **kwargs
+        )
+        shape = tuple(shape)
+        axes = self._axes or tuple(f"shape[{i}]" for i in range(len(shape) - 1))
+        if len(shape) != len(axes) + 1 or not axes:
+            raise ValueError(
+                f"`shape` must be ({', '.join(self._axes or ('*grid',))}, channels). "
+                f"Received: shape={shape}. One channel has an axis too, of length 1."
+            )
+        self._patch_sizes = per_axis("patch_size", patch_size, len(axes))
+        for size in self._patch_sizes:
+            check_positive(patch_size=size)
+        for axis, length, size in zip(axes, shape, self._patch_sizes, strict=False):
+            if length is None:
+                continue
+            check_positive(**{axis: length})
+            if length % size:
+                raise ValueError(
+                    "The lengths in `shape` must be multiples of `patch_size`. Received: "
+                    f"shape={shape}, patch_size={patch_size}. "
+                    "Resize the inputs or choose another patch size."
+                )
+        check_positive(channels=shape[-1])
+        self.shape = shape
+        self.patch_size = (
+            self._patch_sizes if isinstance(patch_size, (tuple, list)) else patch_size
+        )
+
+    @property
+    def input_shape(self):
+        return self.shape
+
+    @property
+    def mask_shape(self):
+        return self.shape[:-1]
+
+    @property
+    def example_shape(self):
+        lengths = zip(self.shape, self._patch_sizes, strict=False)
+        # Two patches where any number will do.
+        return (*(2 * p if n is None else n for n, p in lengths), self.shape[-1])
+
+    @property
+    def _element_dim(self):
+        return self.shape[-1] * math.prod(self._patch_sizes)
+
+    def _rule(self):
+        shape = ", ".join(str(n or "any") for n in self.shape)
+        multiples = (
+            f", in multiples of the patch size {self.patch_size}"
+            if None in self.shape and self.patch_size != 1
+            else ""
+        )
+        return f"{self._noun} must have shape `(batch, {shape})`{multiples}."
+
+    def _fits(self, sizes):
+        return super()._fits(sizes) and not any(
+            size is not None and size % patch
+            for size, patch in zip(sizes, self._patch_sizes, strict=False)
+        )
+
+    def _grid_of(self, lengths):
+        return tuple(
+            None if length is None else length // size
+            for length, size in zip(lengths, self._patch_sizes, strict=True)
+        )
+
+    def _elements(self, inputs):
+        return group(inputs, self._patch_sizes)
+
+    def elements_mask(self, inputs_mask):
+        """Returns which elements have a position that is no padding, `(B, M)`."""
+        mask = group(ops.cast(inputs_mask, "bool")[..., None], self._patch_sizes)
+        return ops.reshape(ops.any(mask, axis=-1), (ops.shape(mask)[0], -1))
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shape": self.shape,
+            "patch_size": self.patch_size,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Image(Array):
+    """Turns images into elements: pixels or patches with position features.
+
+    No convolution and no other prior on images: the Perceiver sees a set of elements,
+    each the channels of one pixel (or of one patch) and where it stands.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), sections 3.2 and 4.1.
+
+    Args:
+        shape: Tuple `(height, width, channels)`, in pixels. Height and width may be
+            `None`: batches then have any size. Fourier features need `max_resolution`
+            for that, `LearnedPositionEncoding` its `grid`.
+        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
+            for Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer or pair of integers, see `FourierPositionEncoding`.
+            Defaults to the number of elements along each axis.
+        patch_size: Integer or pair of integers, height and width of the patches in
+            pixels. 1 means pixels. Height and width must be multiples of it.
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, rows, columns, channels)` and returns position features of shape
+            `(batch, rows * columns, features)`, such as `LearnedPositionEncoding`. Needs
+            `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, height, width, channels)`, best scaled to about
+            -1 to 1 or 0 to 1.
+        inputs_mask: Boolean tensor of shape `(batch, height, width)`, `False` for
+            padding, which is read as zeros, or `None`.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
+        of elements and `input_dim` the channels of an element and its position features.
+
+    Raises:
+        ValueError: if a size is not positive or not a multiple of `patch_size`, if both
+            Fourier settings and `position_encoding` are given, or if `inputs` has
+            another shape than `shape`.
+
+    Example:
+
+    >>> images = keras.random.normal((2, 32, 48, 3))
+    >>> tuple(Image((32, 48, 3), num_bands=6)(images).shape)
+    (2, 1536, 29)
+    >>> tuple(Image((32, 48, 3), num_bands=6, patch_size=4)(images).shape)
+    (2, 96, 74)
+    """
+
+    input_name = "image"
+    _noun = "Images"
+    _fix = (
+        "Batch, resize or convert the images, or make the model for this shape: "
+        "`Image((height, width, channels))`."
+    )
+    _axes = ("height", "width")
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Video(Array):
+    """Turns videos into elements: patches over space and time with position features.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 32 frames
+        of 224 x 224 pixels in patches of 2 x 8 x 8 are 12,544 elements.
+
+    Args:
+        shape: Tuple `(frames, height, width, channels)`, in frames and pixels. All but
+            the channels may be `None`: batches then have any size. Fourier features need
+            `max_resolution` for that, `LearnedPositionEncoding` its `grid`.
+        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
+            for Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer or triple of integers, see `FourierPositionEncoding`.
+            Defaults to the number of elements along each axis.
+        patch_size: Integer or triple of integers, frames, height and width of the
+            patches. The lengths must be multiples of it.
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, times, rows, columns, channels)` and returns position features of
+            shape `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`.
+            Needs `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, frames, height, width, channels)`, best scaled
+            to about -1 to 1 or 0 to 1.
+        inputs_mask: Boolean tensor of shape `(batch, frames, height, width)`, `False`
+            for padding, which is read as zeros, or `None`.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
+        of elements and `input_dim` the channels of an element and its position features.
+
+    Raises:
+        ValueError: if a size is not positive or not a multiple of `patch_size`, if both
+            Fourier settings and `position_encoding` are given, or if `inputs` has
+            another shape than `shape`.
+
+    Example:
+
+    >>> videos = keras.random.normal((2, 4, 32, 48, 3))
+    >>> tuple(Video((4, 32, 48, 3), num_bands=6)(videos).shape)
+    (2, 48, 423)
+    """
+
+    input_name = "video"
+    _noun = "Videos"
+    _fix = (
+        "Batch, cut or resize the videos, or make the model for this shape: "
+        "`Video((frames, height, width, channels))`."
+    )
+    _axes = ("frames", "height", "width")
+
+    def __init__(
+        self,
+        shape,
+        num_bands=None,
+        max_resolution=None,
+        patch_size=(2, 8, 8),
+        position_encoding=None,
+        use_mask=False,
+        **kwargs,
+    ):
+        super().__init__(
+            shape,
+            num_bands,
+            max_resolution,
+            patch_size,
+            position_encoding,
+            use_mask,
+            **kwargs,
+        )

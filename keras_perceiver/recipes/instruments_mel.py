@@ -1,0 +1,37 @@
+"""Notes of 6 families of instruments: a Perceiver on mel spectrograms of WAV files.
+
+Command:   make train RECIPE=instruments_mel ARGS="--data DIR", DIR with train/ and test/
+Hardware:  2 CPU cores
+Time:      not measured yet
+Score:     not measured yet
+"""
+
+from keras_perceiver.data import AudioFiles, folder_splits, sound_changes
+from keras_perceiver.modalities import MelSpectrogram
+from keras_perceiver.recipes._small import folder_recipe
+
+SAMPLE_RATE = 8_000  # hertz
+NUM_SAMPLES = 8_000  # one second
+
+
+def data(batch_size, seed, folder):
+    """Returns the notes, at most one second of each."""
+    files = AudioFiles(SAMPLE_RATE, NUM_SAMPLES, use_mask=True)
+    return folder_splits(folder, files, batch_size, seed, sound_changes())
+
+
+RECIPE = folder_recipe(
+    "instruments_mel",
+    data,
+    lambda: MelSpectrogram(
+        NUM_SAMPLES,
+        SAMPLE_RATE,
+        num_mel_bins=40,
+        frame_length=512,
+        frame_step=128,
+        patch_size=(1, 4),
+        num_bands=8,
+        use_mask=True,
+    ),
+    epochs=60,
+)

@@ -1,0 +1,18 @@
+"""Notes of 6 families of instruments: a Perceiver on the samples of WAV files.
+
+Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and test/
+Hardware:  2 CPU cores
+Time:      not measured yet
+Score:     not measured yet
+"""
+
+from keras_perceiver.modalities import Audio
+from keras_perceiver.recipes._small import folder_recipe
+from keras_perceiver.recipes.instruments_mel import NUM_SAMPLES, SAMPLE_RATE, data
+
+RECIPE = folder_recipe(
+    "instruments_raw",
+    data,
+    lambda: Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=64, num_bands=16, use_mask=True),
+    epochs=100,
+)
