@@ -25,6 +25,7 @@ def folder_splits(
     augment=None,
     validation_fraction=0.15,
     group=None,
+    allow_missing=False,
 ):
     """Reads `<folder>/train` and `<folder>/test` of labelled files.
 
@@ -40,6 +41,7 @@ def folder_splits(
             as `image_changes(seed)`, or `None`.
         validation_fraction: Float in (0, 1), the part of each class that is held out.
         group: Callable, see `LabelledFolder.split`.
+        allow_missing: Boolean, see `read_folder`.
 
     Returns:
         `Splits`. Training batches are all full.
@@ -49,7 +51,11 @@ def folder_splits(
         ValueError: as `read_folder`.
     """
     folder = Path(folder)
-    options = {"batch_size": batch_size, "use_cache": True}
+    options = {
+        "batch_size": batch_size,
+        "allow_missing": allow_missing,
+        "use_cache": True,
+    }
     whole = read_folder(
         folder / "train", files, seed=seed, drop_remainder=True, **options
     )

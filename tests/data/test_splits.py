@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver.data import PointFiles, folder_splits
-from tests.data.files import write_points
+from keras_perceiver.data import ImageFiles, PointFiles, folder_splits
+from tests.data.files import write_image, write_points
 
 pytestmark = pytest.mark.one_backend
 
@@ -48,3 +48,20 @@ def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     splits = folder_splits(folder, PointFiles(20), 16, augment=shift)
     first, second = _arrays(splits.train).mean(), _arrays(splits.train).mean()
     assert abs(first - second) > 1e-6
+
+
+def test_groups_stay_together(folder):
+    # Files 0 to 4 and 5 to 9 of each class belong together.
+    splits = folder_splits(folder, PointFiles(20), 1, group=lambda stem: int(stem) // 5)
+    assert [sum(1 for _ in part) for part in splits[:2]] == [10, 10]
+
+
+def test_modalities_may_be_missing(folder):
+    for part in ("train", "test"):
+        write_image(folder / part / "lamp" / "1.png", (4, 4, 3))
+    files = {"points": PointFiles(20), "image": ImageFiles((4, 4, 3))}
+    with pytest.raises(ValueError, match="allow_missing=True"):
+        folder_splits(folder, files, 2)
+    splits = folder_splits(folder, files, 2, allow_missing=True)
+    there = [inputs["image_mask"].numpy().any((1, 2)).sum() for inputs, _ in splits[2]]
+    assert sum(there) == 1

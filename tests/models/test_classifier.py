@@ -164,6 +164,22 @@ def test_fit_on_a_tf_dataset_learns():
     assert history["accuracy"][-1] > 0.9
 
 
+def test_what_is_frozen_after_compile_stays():
+    images, labels = _data()
+    model = _model()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.encoder.trainable = False
+    before = model.get_weights()
+    model.fit(images, labels, verbose=0)
+    moved = [
+        weight.path
+        for weight, old in zip(model.weights, before, strict=True)
+        if (weight.numpy() != old).any()
+    ]
+    assert moved == [weight.path for weight in model.head.weights]
+
+
 @pytest.fixture
 def chunks(monkeypatch):
     """Makes every attention run in chunks of four inputs."""
