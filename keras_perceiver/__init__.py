@@ -22,6 +22,7 @@ from keras_perceiver.modalities import (
 )
 from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
 from keras_perceiver.serving import export_for_serving
+from keras_perceiver.training import SmoothedCrossentropy
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ __all__ = [
     "PointCloud",
     "SelfAttend",
     "Sequence",
+    "SmoothedCrossentropy",
     "Video",
     "attend",
     "export_for_serving",

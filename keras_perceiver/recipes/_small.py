@@ -55,5 +55,6 @@ def folder_recipe(name, data, modality, epochs, batch_size=32, **settings):
         optimizer=optimizer(2e-3),
         epochs=epochs,
         batch_size=batch_size,
+        label_smoothing=0.1,
         reads_folder=True,
     )

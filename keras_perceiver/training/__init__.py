@@ -1,5 +1,6 @@
-"""Training: what a recipe is, and how one is run."""
+"""Training: what a recipe is, how one is run, and what Keras lacks for it."""
 
+from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.train import PRECISIONS, Recipe, train
 
-__all__ = ["PRECISIONS", "Recipe", "train"]
+__all__ = ["PRECISIONS", "Recipe", "SmoothedCrossentropy", "train"]

@@ -17,6 +17,7 @@ from keras_perceiver.serving import (
     export_for_serving,
     next_version,
 )
+from keras_perceiver.training.losses import SmoothedCrossentropy
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _REPORTED_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
@@ -35,6 +36,7 @@ class Recipe:
             steps.
         epochs: Integer, passes over the training data.
         batch_size: Integer, examples per training step.
+        label_smoothing: Float in `[0, 1)`, see `SmoothedCrossentropy`.
         reads_folder: Boolean, whether the data are in a folder that the user names.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     optimizer: Callable
     epochs: int
     batch_size: int
+    label_smoothing: float = 0.0
     reads_folder: bool = False
 
 
@@ -131,7 +134,7 @@ def train(
         )
     model.compile(
         optimizer=recipe.optimizer(num_steps),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=SmoothedCrossentropy(recipe.label_smoothing),
         metrics=["accuracy"],
     )
     start = time.perf_counter()

@@ -34,7 +34,7 @@ def _little(seen=None):
             seen.append(model)
         return model
 
-    return Recipe("digits", data, model, full.optimizer, epochs=2, batch_size=32)
+    return Recipe("digits", data, model, full.optimizer, 2, 32, label_smoothing=0.2)
 
 
 @pytest.fixture
@@ -67,6 +67,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     )
     assert metrics["versions"]["keras"] == keras.__version__
     model = keras.saving.load_model(run / "model.keras")
+    assert model.loss.label_smoothing == seen[0].loss.label_smoothing == 0.2
     test = model.evaluate(digits().test, return_dict=True, verbose=0)
     assert metrics["test_accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
     assert metrics["test_loss"] == pytest.approx(test["loss"], rel=1e-5)

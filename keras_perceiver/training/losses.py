@@ -1,0 +1,55 @@
+"""Losses that Keras does not have."""
+
+import keras
+from keras import ops
+
+from keras_perceiver._checks import check_fraction
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Softmax cross-entropy of class indices and logits, with label smoothing.
+
+    `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)` for
+    labels that stay integers: the target is `1 - label_smoothing` on the label's class,
+    and `label_smoothing` spread evenly over all classes.
+
+    Reference:
+        [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7.
+
+    Args:
+        label_smoothing: Float in `[0, 1)`.
+        **kwargs: Arguments of `keras.losses.Loss`, such as `name` and `reduction`.
+
+    Call arguments:
+        y_true: Integer tensor of shape `(batch,)` or `(batch, 1)`, class indices.
+        y_pred: Tensor of shape `(batch, num_classes)`, logits.
+
+    Returns:
+        Scalar tensor, the mean over the batch.
+
+    Raises:
+        ValueError: if `label_smoothing` is out of range.
+
+    Example:
+
+    >>> loss = SmoothedCrossentropy(label_smoothing=0.1)
+    >>> labels, logits = np.array([2, 0]), np.array([[0.0, 0.0, 9.0], [9.0, 0.0, 0.0]])
+    >>> round(float(loss(labels, logits)), 3)
+    0.6
+    """
+
+    def __init__(self, label_smoothing, **kwargs):
+        super().__init__(**kwargs)
+        check_fraction(label_smoothing=label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
+        targets = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
+        return keras.losses.categorical_crossentropy(
+            targets, y_pred, from_logits=True, label_smoothing=self.label_smoothing
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
