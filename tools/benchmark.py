@@ -23,13 +23,19 @@ import time
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
-# Settings of the Perceiver, all on one 224 x 224 image.
-WORKS = {
+# One 224 x 224 image: what replaces the settings of the preset "imagenet".
+IMAGE_WORKS = {
     "imagenet": {},
     "one_cross_attend": {"num_cross_attends": 1},
     # For a try-out of this program.
     "tiny": {"num_latents": 32, "latent_dim": 64, "num_blocks": 2},
 }
+# Other presets, which the peers do not have, and their number of elements.
+OTHER_WORKS = {
+    "audioset_raw_video": 13_024,
+    "modelnet40": 200_000,
+}
+WORKS = (*IMAGE_WORKS, *OTHER_WORKS)
 SWEEP = (12_544, 50_176, 200_704, 1_003_520)
 # Inputs of the sweep that are generated; the others repeat them.
 ROWS = 3_136
@@ -126,6 +132,8 @@ def _model_tasks(options):
             )
         for name in options.competitors:
             backend, settings = competitors()[name]
+            if work in OTHER_WORKS and "layers" in settings:
+                continue
             for mode in options.modes:
                 tasks.append(
                     {
@@ -133,6 +141,7 @@ def _model_tasks(options):
                         "backend": backend,
                         "work": work,
                         "mode": mode,
+                        "num_inputs": OTHER_WORKS.get(work, 224 * 224),
                         "calls": options.calls,
                         **settings,
                     }
@@ -350,7 +359,23 @@ def _matmul(backend):
     return lambda: product(a)[0, 0].numpy()
 
 
-def _data():
+def _data(model, num_inputs):
+    """Returns one random example of what the model reads, and its label."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    inputs = {
+        # Clouds have any number of points.
+        name: rng.uniform(-1, 1, (1, num_inputs, 3)).astype("float32")
+        if None in modality.input_shape
+        else modality.random_inputs(rng, 1)
+        for name, modality in model.encoder.byte_array.modalities.items()
+    }
+    is_dict = isinstance(model.input, dict)
+    return inputs if is_dict else next(iter(inputs.values())), np.array([7])
+
+
+def _image():
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -359,27 +384,22 @@ def _data():
 
 def _model(task):
     """Returns a call of one forward pass or training step, and its paper GFLOPs."""
-    layers = task.get("layers")
-    model = _keras_model(task) if layers in (None, "keras") else None
-    gflops = _paper_gflops(task)
-    if model is None:
-        return _torch_peer(task), gflops
-    x, y = _data()
-    if task["mode"] == "forward":
-        return lambda: model.predict_on_batch(x), gflops
-    return lambda: model.train_on_batch(x, y), gflops
+    times = 3 if task["mode"] == "train" else 1
+    if task.get("layers") in (None, "keras"):
+        model, x, y, gflops = _keras_model(task)
+        if task["mode"] == "train":
+            return lambda: model.train_on_batch(x, y), times * gflops
+        return lambda: model.predict_on_batch(x), times * gflops
+    return _torch_peer(task), times * _PAPER_GFLOPS[task["work"]]
 
 
-def _paper_gflops(task):
-    # The counts of tests/models/test_presets.py; perceiver-pytorch's model is larger
-    # than the paper's and is measured by the paper's work.
-    forward = {"imagenet": 706.28, "one_cross_attend": 403.97, "tiny": 1.0}[
-        task["work"]
-    ]
-    return forward * (3 if task["mode"] == "train" else 1)
+# The counts of tests/models/test_presets.py, for models that are not ours.
+# perceiver-pytorch's is larger than the paper's and is measured by the paper's work.
+_PAPER_GFLOPS = {"imagenet": 706.28, "one_cross_attend": 403.97, "tiny": 1.0}
 
 
 def _keras_model(task):
+    """Returns a compiled model, an example, its label, and the forward pass's GFLOPs."""
     import keras
 
     import keras_perceiver as kp
@@ -387,19 +407,26 @@ def _keras_model(task):
     # keras.utils.set_random_seed would load TensorFlow, and its memory, on every backend.
     random.seed(0)
     keras.config.set_dtype_policy(task.get("policy", "float32"))
-    settings = dict(WORKS[task["work"]])
+    work = task["work"]
     if task.get("layers") == "keras":
-        model = _plain_keras_model(keras, kp, **settings)
+        model = _plain_keras_model(keras, kp, **IMAGE_WORKS[work])
+        x, y = _image()
+        gflops = _PAPER_GFLOPS[work]
     else:
         if task.get("plain"):
             _force_the_plain_form()
-        settings["use_remat"] = task.get("use_remat", False)
-        model = kp.PerceiverClassifier.from_preset("imagenet", **settings)
+        model = kp.PerceiverClassifier.from_preset(
+            work if work in OTHER_WORKS else "imagenet",
+            use_remat=task.get("use_remat", False),
+            **IMAGE_WORKS.get(work, {}),
+        )
+        x, y = _data(model, task["num_inputs"])
+        gflops = kp.flops(model, task["num_inputs"]) / 1e9
     model.compile(
         keras.optimizers.SGD(1e-3),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    return model
+    return model, x, y, gflops
 
 
 def _force_the_plain_form():
@@ -460,7 +487,7 @@ def _torch_peer(task):
     import torch
 
     torch.manual_seed(0)
-    x, y = map(torch.tensor, _data())
+    x, y = map(torch.tensor, _image())
     if task["layers"] == "transformers":
         model, forward = _transformers(x)
     else:

@@ -41,6 +41,8 @@ def main(arguments=None):
         result = _train(options)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
+    for name, accuracy in result.get("test_accuracy_without", {}).items():
+        print(f"test_accuracy without {name}: {accuracy:.4f}")
     print(f"test_accuracy: {result['test_accuracy']:.4f}")
     print(f"saved: {result['model']}")
     print(f"exported: {result['export']}")

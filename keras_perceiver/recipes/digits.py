@@ -17,7 +17,7 @@ RECIPE = Recipe(
     data=digits,
     model=lambda num_classes: PerceiverClassifier.from_preset("digits", num_classes),
     optimizer=optimizer(4e-3),
-    epochs=100,
+    epochs=120,
     batch_size=64,
     label_smoothing=0.1,
 )

@@ -14,16 +14,21 @@ SAMPLE_RATE = 8_000  # hertz
 NUM_SAMPLES = 8_000  # one second
 
 
+def files():
+    """Returns the reader of the notes, at most one second of each."""
+    return AudioFiles(SAMPLE_RATE, NUM_SAMPLES, use_mask=True)
+
+
 def data(batch_size, seed, folder):
-    """Returns the notes, at most one second of each."""
-    files = AudioFiles(SAMPLE_RATE, NUM_SAMPLES, use_mask=True)
-    return folder_splits(folder, files, batch_size, seed, sound_changes())
+    """Returns the notes. Those numbered alike are of one instrument."""
+    return folder_splits(
+        folder, files(), batch_size, seed, sound_changes(), group=lambda stem: stem[:3]
+    )
 
 
-RECIPE = folder_recipe(
-    "instruments_mel",
-    data,
-    lambda: MelSpectrogram(
+def modality():
+    """Returns the layer that makes a spectrogram of a note, 63 x 10 elements."""
+    return MelSpectrogram(
         NUM_SAMPLES,
         SAMPLE_RATE,
         num_mel_bins=40,
@@ -32,6 +37,7 @@ RECIPE = folder_recipe(
         patch_size=(1, 4),
         num_bands=8,
         use_mask=True,
-    ),
-    epochs=60,
-)
+    )
+
+
+RECIPE = folder_recipe("instruments_mel", data, modality, epochs=60)

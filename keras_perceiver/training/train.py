@@ -126,21 +126,28 @@ def train(
         model = recipe.model(len(splits.class_names))
     finally:
         keras.config.set_dtype_policy(previous_policy)
-    num_steps = epochs * int(splits.train.cardinality())
-    if num_steps < 1:
+    steps_per_epoch = int(splits.train.cardinality())
+    if steps_per_epoch < 1:
         raise ValueError(
             "`batch_size` must not exceed the number of training examples. Received: "
             f"batch_size={batch_size}, which leaves no full batch. Make it smaller."
         )
     model.compile(
-        optimizer=recipe.optimizer(num_steps),
+        optimizer=recipe.optimizer(epochs * steps_per_epoch),
         loss=SmoothedCrossentropy(recipe.label_smoothing),
         metrics=["accuracy"],
     )
     start = time.perf_counter()
-    history = model.fit(splits.train, validation_data=splits.validation, epochs=epochs)
+    history = model.fit(
+        # One iterator for all epochs: to start one takes longer than a small epoch.
+        splits.train.repeat(),
+        steps_per_epoch=steps_per_epoch,
+        validation_data=splits.validation,
+        epochs=epochs,
+    )
     seconds = time.perf_counter() - start
     test = model.evaluate(splits.test, return_dict=True, verbose=0)
+    without = _accuracy_without_each(model, splits.test)
 
     model_path = run_folder / "model.keras"
     _replace(model_path, model.save)
@@ -154,9 +161,12 @@ def train(
         "epochs": epochs,
         "batch_size": batch_size,
         "train_seconds": round(seconds, 2),
-        "examples_per_second": round(num_steps * batch_size / seconds, 1),
+        "examples_per_second": round(
+            epochs * steps_per_epoch * batch_size / seconds, 1
+        ),
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
+        **({"test_accuracy_without": without} if without else {}),
         "versions": _versions(),
     }
     text = json.dumps(metrics, indent=2) + "\n"
@@ -167,6 +177,32 @@ def train(
     )
     export = export_for_serving(model, export_folder)
     return {**metrics, "model": model_path, "export": export}
+
+
+def _accuracy_without_each(model, dataset):
+    """Returns the accuracy with one modality missing in all examples, by its name.
+
+    Empty if there is one modality only; those without a mask cannot be missing.
+    """
+    modalities = model.encoder.byte_array.modalities
+    if len(modalities) == 1:
+        return {}
+
+    def without(mask_name):
+        return dataset.map(
+            lambda inputs, labels: (
+                {**inputs, mask_name: inputs[mask_name] & False},
+                labels,
+            )
+        )
+
+    return {
+        name: model.evaluate(without(f"{name}_mask"), return_dict=True, verbose=0)[
+            "accuracy"
+        ]
+        for name, modality in modalities.items()
+        if modality.use_mask
+    }
 
 
 def _pyplot():
