@@ -19,7 +19,7 @@ EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train test lint benchmark constraints
+.PHONY: help train results test lint benchmark constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -27,6 +27,9 @@ help:  ## List the targets
 
 train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and export RECIPE=digits on BACKEND=tensorflow|jax|torch
 	KERAS_BACKEND=$(BACKEND) $(RUN) tools/train.py $(RECIPE) $(ARGS)
+
+results:  ## Print a table of all runs so far
+	$(PYTHON) tools/results.py $(ARGS)
 
 test: $(VENV)/.installed-test  ## Run all tests on TensorFlow, JAX and PyTorch
 	@failed=""; for backend in $(BACKENDS); do \

@@ -125,7 +125,15 @@ def test_make_help_lists_the_targets():
     result = subprocess.run(
         ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
     )
-    for target in ("help", "train", "test", "lint", "benchmark", "constraints"):
+    for target in (
+        "help",
+        "train",
+        "results",
+        "test",
+        "lint",
+        "benchmark",
+        "constraints",
+    ):
         assert re.search(rf"^{target} ", result.stdout, re.MULTILINE)
 
 

@@ -1,0 +1,58 @@
+"""Prints a table of the runs in a folder, the seeds of a recipe in one row.
+
+    python tools/results.py runs
+
+Reads the `metrics.json` of every run that tools/train.py has finished.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+# Runs that differ in one of these only are repetitions of one another.
+REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
+HEADER = ("Recipe", "Backend", "Seeds", "Test accuracy", "Median", "Training, s")
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("runs"), help="default: runs"
+    )
+    folder = parser.parse_args(arguments).folder
+    paths = sorted(folder.rglob("metrics.json"))
+    if not paths:
+        sys.exit(
+            "error: `folder` must hold finished runs. Received: no metrics.json in "
+            f"{str(folder)!r}. Train first, or name another folder."
+        )
+    print(table([json.loads(path.read_text()) for path in paths]))
+
+
+def table(runs):
+    """Returns the table, in Markdown, of a list of dicts as in `metrics.json`."""
+    groups = {}
+    for run in sorted(runs, key=lambda run: run["seed"]):
+        groups.setdefault(tuple(run[name] for name in REPEATED), []).append(run)
+    lines = [HEADER, ("---",) * len(HEADER)]
+    for (recipe, backend, precision, *_), group in sorted(groups.items()):
+        accuracies = [run["test_accuracy"] for run in group]
+        lines.append(
+            (
+                recipe,
+                backend if precision == "float32" else f"{backend}, {precision}",
+                ", ".join(str(run["seed"]) for run in group),
+                ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
+                f"{statistics.median(accuracies):.4f}",
+                ", ".join(f"{run['train_seconds']:.0f}" for run in group),
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
