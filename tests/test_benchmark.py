@@ -7,6 +7,7 @@ import sys
 import keras
 import pytest
 
+from keras_perceiver import PerceiverClassifier
 from tests.test_readme import COMMANDS, ROOT
 
 
@@ -53,3 +54,28 @@ def test_readme_commands_are_understood():
     for command in commands:
         given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
         parser.parse_args(shlex.split(given.get("ARGS", "")))
+
+
+@pytest.mark.one_backend
+def test_other_works_are_presets_and_get_an_example_of_their_size():
+    program = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))
+    assert program["OTHER_WORKS"].keys() <= PerceiverClassifier.presets.keys()
+    small = {"num_latents": 4, "latent_dim": 16, "num_blocks": 1}
+    points = PerceiverClassifier.from_preset("modelnet40", **small)
+    inputs, _ = program["_data"](points, 30)
+    assert inputs.shape == (1, 30, 3)
+    assert points.predict_on_batch(inputs).shape == (1, 40)
+    # Two modalities, whose numbers of elements are given.
+    both = PerceiverClassifier.from_preset("audioset_raw_video", **small)
+    inputs, _ = program["_data"](both, program["OTHER_WORKS"]["audioset_raw_video"])
+    assert {name: x.shape[1] for name, x in inputs.items()} == {
+        "audio": 61_440,
+        "video": 32,
+    }
+    tasks = program["_model_tasks"](
+        program["_parser"]().parse_args(
+            ["--work", "modelnet40", "--competitors", "ours jax", "transformers"]
+        )
+    )
+    names = [task["competitor"] for task in tasks if task["mode"] == "train"]
+    assert names == ["ours jax"]  # the peers have no such model

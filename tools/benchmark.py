@@ -191,7 +191,9 @@ def _measure(tasks, repetitions):
             if result.returncode:
                 lines = result.stderr.strip().splitlines()
                 sys.exit(f"error: {label} failed: {lines[-1] if lines else 'killed'}")
-            rows.append(task | json.loads(result.stdout.strip().splitlines()[-1]))
+            row = task | json.loads(result.stdout.strip().splitlines()[-1])
+            print(f"    {row['seconds']:.3f} s a call", file=sys.stderr)
+            rows.append(row)
     return rows
 
 
@@ -295,6 +297,9 @@ def _plot(path, rows, is_sweep):
                     x, [r[field] for r in line], marker="o", label=", ".join(name)
                 )
             axis.set(xscale="log", yscale="log", xlabel="inputs M", ylabel=label)
+            # Memory spans less than a power of ten, whose ticks alone would say nothing.
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}" if field == "peak_gib" else "")
             axis.grid(alpha=0.3, which="both")
         else:
             names = [f"{r['competitor']}, {r['work']}, {r['mode']}" for r in rows]
