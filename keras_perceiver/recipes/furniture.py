@@ -1,9 +1,10 @@
 """Furniture in 13 classes: a Perceiver on folders of small point clouds.
 
 Command:   make train RECIPE=furniture ARGS="--data DIR", DIR with train/ and test/
-Hardware:  2 CPU cores
-Time:      not measured yet
-Score:     not measured yet
+Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-24
+Time:      234 s of training
+Score:     test accuracy 0.489, the median of seeds 0, 1 and 2 (0.378 to 0.511), on 45
+           objects that trees on hand-made features get to 0.40
 """
 
 from keras_perceiver.data import PointFiles, folder_splits, point_changes
