@@ -87,7 +87,11 @@ def _parser():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--work", nargs="+", choices=WORKS, default=["one_cross_attend"]
+        "--work",
+        nargs="+",
+        choices=WORKS,
+        default=["one_cross_attend"],
+        help=f"{', '.join(OTHER_WORKS)}: our models only, the peers have none",
     )
     parser.add_argument(
         "--competitors",

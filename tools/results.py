@@ -11,7 +11,7 @@ import statistics
 import sys
 from pathlib import Path
 
-# Runs that differ in one of these only are repetitions of one another.
+# Runs that are alike in all of these repeat one another.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
 HEADER = ("Recipe", "Backend", "Seeds", "Test accuracy", "Median", "Training, s")
 

@@ -1,4 +1,4 @@
-"""Notes and drawings together: a Perceiver over two modalities, either of which may miss.
+"""Notes and drawings together: a Perceiver over modalities that may be missing.
 
 Each example is a drawing and a note: those of one class are of one clip art category and
 one family of instruments. Training hides either at random; `metrics.json` has the test

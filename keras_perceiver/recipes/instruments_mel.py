@@ -20,9 +20,17 @@ def files():
 
 
 def data(batch_size, seed, folder):
-    """Returns the notes. Those numbered alike are of one instrument."""
+    """Returns the notes.
+
+    Files whose names differ in the last character only, such as ten that follow each
+    other in number, are taken to be of one instrument: all or none are for validation.
+    """
+
+    def group(stem):
+        return stem[:-1] or stem
+
     return folder_splits(
-        folder, files(), batch_size, seed, sound_changes(), group=lambda stem: stem[:3]
+        folder, files(), batch_size, seed, sound_changes(), group=group
     )
 
 

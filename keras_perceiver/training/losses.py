@@ -26,7 +26,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         y_pred: Tensor of shape `(batch, num_classes)`, logits.
 
     Returns:
-        Scalar tensor, the mean over the batch.
+        Scalar tensor, the mean over the batch unless `reduction` says otherwise.
 
     Raises:
         ValueError: if `label_smoothing` is out of range.

@@ -77,7 +77,9 @@ def train(
         data_folder: Path of the data, for recipes that read a folder.
 
     Returns:
-        Dict of what is in `metrics.json`, with the paths `model` and `export`.
+        Dict of what is in `metrics.json`, with the paths `model` and `export`. Of a model
+        over several modalities it has `test_accuracy_without`, one accuracy by the name
+        of each modality that is then missing.
 
     Raises:
         ValueError: if a number is not positive, if the precision is unknown, or if
