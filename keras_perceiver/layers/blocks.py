@@ -524,49 +524,10 @@ class LatentTransformer(keras.layers.Layer):
         for i, layer in enumerate(self.self_attends):
             seed = None if seeds is None else seeds[i]
             if self.use_remat and training:
-                weights = [ops.copy(weight) for weight in layer.weights]
-                latents = self._run(layer, weights, latents, seed, training)
+                latents = _keep_latents_only(layer, latents, seed)
             else:
                 latents = layer(latents, seeds=seed, training=training)
         return latents
-
-    def stack_weights(self):
-        """Returns the weights of all self-attends, each kind stacked."""
-        weights = [
-            [weight.value for weight in layer.weights] for layer in self.self_attends
-        ]
-        return [ops.stack(kind) for kind in zip(*weights, strict=True)]
-
-    def call_stacked(self, latents, weights, seeds, training):
-        """`call` as one loop body that is compiled once, with `stack_weights()`.
-
-        Only JAX compiles loops well enough to gain from it.
-        """
-
-        def step(latents, slices):
-            weights, seed = slices
-            layer = self.self_attends[0]
-            return self._run(layer, weights, latents, seed, training), None
-
-        return ops.scan(step, latents, (weights, seeds), self.num_self_attends)[0]
-
-    def _run(self, layer, weights, latents, seed, training):
-        """A self-attend with other weights than its own, rematerialised if asked for."""
-        num_weights = len(weights)
-
-        def run(latents, *tensors):
-            # Weights come as arguments: on TensorFlow the gradient of what a
-            # rematerialised function captures would be lost.
-            seed = tensors[num_weights] if tensors[num_weights:] else None
-            return _call_with(
-                layer, tensors[:num_weights], latents, seeds=seed, training=training
-            )
-
-        tensors = [*weights, *([] if seed is None else [seed])]
-        if self.use_remat and training:
-            # With the seed given from outside, the dropout of both runs is the same.
-            return recompute(run, latents, *tensors)
-        return run(latents, *tensors)
 
     def compute_output_shape(self, latents_shape):
         return tuple(latents_shape)
@@ -582,6 +543,20 @@ class LatentTransformer(keras.layers.Layer):
             **settings,
             "use_remat": self.use_remat,
         }
+
+
+def _keep_latents_only(self_attend, latents, seed):
+    """Returns what a self-attend in training gives, of which only its input is kept."""
+    weights = [ops.copy(weight) for weight in self_attend.weights]
+
+    def run(latents, *tensors):
+        # The seed comes from outside, so that the dropout of both runs is the same.
+        seed = tensors[len(weights)] if tensors[len(weights) :] else None
+        return _call_with(
+            self_attend, tensors[: len(weights)], latents, seeds=seed, training=True
+        )
+
+    return recompute(run, latents, *weights, *([] if seed is None else [seed]))
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -778,28 +753,27 @@ class IterativeAttention(keras.layers.Layer):
 
     def call(self, latents, inputs, inputs_mask=None, training=None):
         latents = ops.cast(latents, self.compute_dtype)
-        arguments = {"inputs": inputs, "inputs_mask": inputs_mask}
+        reads = {"inputs": inputs, "inputs_mask": inputs_mask}
         shape = (latents.shape[1], inputs.shape[2])
         if any(layer.projects_queries(*shape) for layer in self.cross_attends):
             # Once for all cross-attends.
-            arguments["inputs_inverse_std"] = inverse_std(inputs, inputs_mask)
+            reads["inputs_inverse_std"] = inverse_std(inputs, inputs_mask)
         for layers, run in itertools.groupby(self.blocks()):
             num_times = len(list(run))
             seeds = [
                 tuple(layer.draw_seeds(training) for layer in layers)
                 for _ in range(num_times)
             ]
+            arguments = (latents, layers, reads, seeds, training)
             if num_times > 1 and _is_traced_by_jax(latents):
-                latents = _repeat_jax(layers, latents, arguments, seeds, training)
+                latents = _repeat_jax(*arguments)
             elif num_times > 1 and keras.backend.backend() == "tensorflow":
-                latents = _repeat_tensorflow(
-                    layers, latents, arguments, seeds, training
-                )
+                latents = _repeat_tensorflow(*arguments)
             else:
                 for seeds_of_block in seeds:
-                    for layer, seed in zip(layers, seeds_of_block, strict=True):
-                        extra = arguments if isinstance(layer, CrossAttend) else {}
-                        latents = layer(latents, seeds=seed, training=training, **extra)
+                    latents = _run_block(
+                        latents, layers, reads, seeds_of_block, training
+                    )
         return latents
 
     def compute_output_shape(self, latents_shape, inputs_shape):
@@ -836,33 +810,30 @@ def _is_traced_by_jax(tensor):
     return isinstance(tensor, jax.core.Tracer)
 
 
-def _repeat_jax(layers, latents, arguments, seeds, training):
+def _run_block(latents, layers, reads, seeds, training):
+    """Calls layers in order, the cross-attends with what they read."""
+    for layer, seed in zip(layers, seeds, strict=True):
+        extra = reads if isinstance(layer, CrossAttend) else {}
+        latents = layer(latents, seeds=seed, training=training, **extra)
+    return latents
+
+
+def _repeat_jax(latents, layers, reads, seeds, training):
     """Runs the same layers once for each of `seeds`, as one loop.
 
-    Backend-specific path: XLA compiles the body once, in a tenth of the time, and the
+    Backend-specific path: XLA compiles the body once, in a fraction of the time, and the
     loop keeps less in memory than the same body written out again and again.
     """
     import jax
 
-    stacks = {
-        id(layer): layer.stack_weights()
-        for layer in layers
-        if isinstance(layer, LatentTransformer)
-    }
-
     def step(latents, seeds):
-        for layer, seed in zip(layers, seeds, strict=True):
-            if id(layer) in stacks:
-                latents = layer.call_stacked(latents, stacks[id(layer)], seed, training)
-            else:
-                latents = layer(latents, seeds=seed, training=training, **arguments)
-        return latents, None
+        return _run_block(latents, layers, reads, seeds, training), None
 
     seeds, num_times = jax.tree.map(lambda *x: ops.stack(x), *seeds), len(seeds)
     return ops.scan(step, latents, seeds, num_times)[0]
 
 
-def _repeat_tensorflow(layers, latents, arguments, seeds, training):
+def _repeat_tensorflow(latents, layers, reads, seeds, training):
     """Runs the same layers once for each of `seeds`, the weights handed on.
 
     Backend-specific path: see `hand_on`.
@@ -870,7 +841,7 @@ def _repeat_tensorflow(layers, latents, arguments, seeds, training):
     weights = {id(layer): [w.value for w in layer.weights] for layer in layers}
     for i, seeds_of_block in enumerate(seeds):
         for layer, seed in zip(layers, seeds_of_block, strict=True):
-            extra = arguments if isinstance(layer, CrossAttend) else {}
+            extra = reads if isinstance(layer, CrossAttend) else {}
             own = weights[id(layer)]
             if i < len(seeds) - 1:
                 latents, own, weights[id(layer)] = hand_on(latents, own)

@@ -211,7 +211,10 @@ def _run_jax(attention, query, *tensors):
         wanted = [
             n for n, w in zip(attention.names, wanted, strict=True) if w is not None
         ]
-        of_query, found = attention.backward(*residuals, gradient, wanted)
+        query, *rest = residuals
+        # One chunk, without a loop, would be found to be the forward pass's own.
+        query = after(gradient, query)
+        of_query, found = attention.backward(query, *rest, gradient, wanted)
         found = dict(zip(wanted, found, strict=True))
         return (of_query, *(found.get(name) for name in attention.names))
 

@@ -49,10 +49,14 @@ def _over_chunks_jax(step, state, length, size):
     num_full = length // size
     outputs = []
     if num_full:
-        starts = jnp.arange(num_full) * size
-        state, stacked = jax.lax.scan(
-            lambda state, start: step(state, start, size), state, starts
-        )
+
+        def body(state, start):
+            # Where this loop is inside another one that has a gradient, JAX would put
+            # all chunks into memory before the outer loop, if they could be known there.
+            state, start = jax.lax.optimization_barrier((state, start))
+            return step(state, start, size)
+
+        state, stacked = jax.lax.scan(body, state, jnp.arange(num_full) * size)
         # (n, B, m, ...) to (B, n * m, ...)
         outputs.append(
             [

@@ -14,10 +14,35 @@ def recompute(function, x, *tensors):
         x: Tensor on which all that is worth dropping depends.
         *tensors: Further tensors, such as weights.
     """
-    if keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if backend == "torch":
         return keras.remat(function)(x, *tensors)
-    # Not keras.remat: TensorFlow's adds a zero to every argument to make it wait for the
-    # gradient, and so copies all weights each time.
+    # Not keras.remat: on JAX nothing in it makes the backward pass wait for the gradient;
+    # TensorFlow's adds a zero to every argument for that, and so copies all weights.
+    run = {"jax": _recompute_jax, "tensorflow": _recompute_tensorflow}[backend]
+    return run(function, x, *tensors)
+
+
+def _recompute_jax(function, x, *tensors):
+    import jax
+
+    @jax.custom_vjp
+    def run(*tensors):
+        return function(*tensors)
+
+    def forward(*tensors):
+        return function(*tensors), tensors
+
+    def backward(tensors, gradients):
+        x, *tensors = tensors
+        late = after(jax.tree.leaves(gradients)[0], x)
+        return jax.vjp(function, late, *tensors)[1](gradients)
+
+    run.defvjp(forward, backward)
+    return run(x, *tensors)
+
+
+def _recompute_tensorflow(function, x, *tensors):
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -35,17 +60,22 @@ def recompute(function, x, *tensors):
 
 
 def after(gradient, tensor):
-    """Returns `tensor`, in TensorFlow's graph only once the gradient is there.
+    """Returns `tensor`, in a compiled program only once the gradient is there.
 
-    Else its optimizer finds that the forward pass has computed the same before, and
-    keeps that for the backward pass.
+    Else a compiler finds that the forward pass has computed the same before and keeps
+    that for the backward pass, or computes all again at once before it begins.
     """
-    if keras.backend.backend() != "tensorflow":
-        return tensor
-    import tensorflow as tf
+    if keras.backend.backend() == "jax":
+        # XLA drops an `optimization_barrier` before it decides on the order. It must
+        # compute this: zero times infinity would not be zero.
+        zero = 0 * gradient.ravel()[0]
+        return tensor + zero.astype(tensor.dtype)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-    with tf.control_dependencies([gradient]):
-        return tf.identity(tensor)
+        with tf.control_dependencies([gradient]):
+            return tf.identity(tensor)
+    return tensor
 
 
 def hand_on(x, tensors):
