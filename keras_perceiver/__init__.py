@@ -22,7 +22,12 @@ from keras_perceiver.modalities import (
 )
 from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
 from keras_perceiver.serving import export_for_serving
-from keras_perceiver.training import SmoothedCrossentropy
+from keras_perceiver.training import (
+    FlatCosineDecay,
+    Lamb,
+    SmoothedCrossentropy,
+    Warmup,
+)
 
 __version__ = "0.1.0"
 
@@ -31,9 +36,11 @@ __all__ = [
     "Audio",
     "ByteArray",
     "CrossAttend",
+    "FlatCosineDecay",
     "FourierPositionEncoding",
     "Image",
     "IterativeAttention",
+    "Lamb",
     "LatentArray",
     "LatentTransformer",
     "LearnedPositionEncoding",
@@ -45,6 +52,7 @@ __all__ = [
     "Sequence",
     "SmoothedCrossentropy",
     "Video",
+    "Warmup",
     "attend",
     "export_for_serving",
     "flops",

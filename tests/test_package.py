@@ -85,9 +85,13 @@ def test_public_names_are_documented_classes_and_functions():
     assert keras_perceiver.__all__ == sorted(keras_perceiver.__all__)
     for name in keras_perceiver.__all__:
         public = getattr(keras_perceiver, name)
-        for section in ("Reference:", "Args:", "Returns:", "Raises:", "Example:"):
+        sections = {"Reference:", "Args:", "Returns:", "Raises:", "Example:"}
+        is_class = inspect.isclass(public)
+        if is_class and issubclass(public, keras.optimizers.Optimizer):
+            sections.remove("Returns:")  # nobody calls one
+        for section in sections:
             assert section in public.__doc__, (name, section)
-        if not inspect.isclass(public):
+        if not is_class:
             continue
         for parameter in list(inspect.signature(public.__init__).parameters.values())[
             1:

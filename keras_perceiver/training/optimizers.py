@@ -1,0 +1,202 @@
+"""The paper's optimizer and learning rates, where Keras has others."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_perceiver._checks import check_positive
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Lamb(keras.optimizers.Lamb):
+    """LAMB with weight decay inside the trust ratio: what the paper is trained with.
+
+    Each weight takes a step of Adam, plus its decay, whose length is set to the learning
+    rate times the length of the weight itself. `keras.optimizers.Lamb` decays weights on
+    the side, and so by the learning rate alone. Weights of one axis (biases, scales and
+    offsets of norms) are not decayed; `exclude_from_weight_decay` excludes more.
+
+    Reference:
+        [You et al., 2020](https://arxiv.org/abs/1904.00962), algorithm 2; the same as
+        `optax.lamb`.
+
+    Args:
+        learning_rate: Float or `keras.optimizers.schedules.LearningRateSchedule`. The
+            paper takes 4e-3 for ImageNet and 1e-3 for ModelNet40.
+        beta_1: Float, decay of the mean of gradients.
+        beta_2: Float, decay of the mean of their squares.
+        epsilon: Float, added to the root of the latter.
+        weight_decay: Float, factor of a weight in its step.
+        name: String.
+        **kwargs: Arguments of `keras.optimizers.Optimizer`, such as `global_clipnorm`
+            and `gradient_accumulation_steps`.
+
+    Raises:
+        ValueError: if `weight_decay` is negative.
+
+    Example:
+
+    >>> optimizer = Lamb(4e-3, weight_decay=0.1, global_clipnorm=10.0)
+    >>> weight = keras.Variable([[3.0, 4.0]])
+    >>> optimizer.apply([keras.ops.array([[0.1, 0.1]])], [weight])
+    >>> bool(keras.ops.all(weight < [[3.0, 4.0]]))
+    True
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-6,
+        weight_decay=0.0,
+        name="lamb",
+        **kwargs,
+    ):
+        if weight_decay is not None and weight_decay < 0:
+            raise ValueError(
+                "`weight_decay` must not be negative. Received: "
+                f"weight_decay={weight_decay}. Weights would grow; set it to 0 or more."
+            )
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            name=name,
+            **kwargs,
+        )
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras' way is to decay weights before their step."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        dtype = variable.dtype
+        gradient = ops.cast(gradient, dtype)
+        index = self._get_variable_index(variable)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (1 - self.beta_1) * (gradient - mean))
+        self.assign_add(square, (1 - self.beta_2) * (ops.square(gradient) - square))
+        step = ops.cast(self.iterations + 1, dtype)
+        mean = mean / (1 - ops.power(ops.cast(self.beta_1, dtype), step))
+        square = square / (1 - ops.power(ops.cast(self.beta_2, dtype), step))
+        update = mean / (ops.sqrt(square) + self.epsilon)
+        is_decayed = len(variable.shape) > 1 and self._use_weight_decay(variable)
+        if self.weight_decay and is_decayed:
+            update = update + self.weight_decay * variable
+        of_weight, of_update = _norm(variable), _norm(update)
+        is_usable = (of_weight > 0) & (of_update > 0)
+        ratio = ops.where(is_usable, of_weight / ops.where(is_usable, of_update, 1), 1)
+        self.assign_sub(variable, ops.cast(learning_rate, dtype) * ratio * update)
+
+
+def _norm(x):
+    return ops.sqrt(ops.sum(ops.square(x)))
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class FlatCosineDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate that stays, and then falls to zero along half a cosine.
+
+    Reference:
+        The released training code of Perceiver IO,
+        [Jaegle et al., 2022](https://arxiv.org/abs/2107.14795), appendix.
+
+    Args:
+        learning_rate: Float.
+        num_steps: Integer, steps of the whole training.
+        num_flat_steps: Integer, steps before the decay.
+
+    Call arguments:
+        step: Integer tensor, steps done so far.
+
+    Returns:
+        Float32 scalar, the learning rate of the next step.
+
+    Raises:
+        ValueError: if no steps are left for the decay.
+
+    Example:
+
+    >>> schedule = FlatCosineDecay(4e-3, num_steps=100, num_flat_steps=50)
+    >>> [round(float(schedule(step)), 6) for step in (0, 50, 75, 100)]
+    [0.004, 0.004, 0.002, 0.0]
+    """
+
+    def __init__(self, learning_rate, num_steps, num_flat_steps):
+        check_positive(num_steps=num_steps)
+        if not 0 <= num_flat_steps < num_steps:
+            raise ValueError(
+                "`num_flat_steps` must be at least 0 and less than `num_steps`. "
+                f"Received: num_flat_steps={num_flat_steps}, num_steps={num_steps}. "
+                "Leave steps for the decay."
+            )
+        self.learning_rate = learning_rate
+        self.num_steps = num_steps
+        self.num_flat_steps = num_flat_steps
+
+    def __call__(self, step):
+        step = ops.cast(step, "float32")
+        done = (step - self.num_flat_steps) / (self.num_steps - self.num_flat_steps)
+        done = ops.clip(done, 0.0, 1.0)
+        return self.learning_rate * 0.5 * (1 + ops.cos(math.pi * done))
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "num_steps": self.num_steps,
+            "num_flat_steps": self.num_flat_steps,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Any learning rate, of which the first steps take a growing part.
+
+    Reference:
+        [Goyal et al., 2017](https://arxiv.org/abs/1706.02677), section 2.2.
+
+    Args:
+        schedule: `keras.optimizers.schedules.LearningRateSchedule`, such as
+            `FlatCosineDecay` or Keras' `PiecewiseConstantDecay`.
+        num_warmup_steps: Integer, steps until all of it is taken.
+
+    Call arguments:
+        step: Integer tensor, steps done so far.
+
+    Returns:
+        Float32 scalar, the learning rate of the next step.
+
+    Raises:
+        ValueError: if `num_warmup_steps` is not positive.
+
+    Example:
+
+    >>> steps = keras.optimizers.schedules.PiecewiseConstantDecay([100], [1.0, 0.1])
+    >>> schedule = Warmup(steps, num_warmup_steps=10)
+    >>> [round(float(schedule(step)), 6) for step in (0, 5, 10, 101)]
+    [0.0, 0.5, 1.0, 0.1]
+    """
+
+    def __init__(self, schedule, num_warmup_steps):
+        check_positive(num_warmup_steps=num_warmup_steps)
+        self.schedule = schedule
+        self.num_warmup_steps = num_warmup_steps
+
+    def __call__(self, step):
+        part = ops.minimum(ops.cast(step, "float32") / self.num_warmup_steps, 1.0)
+        return part * self.schedule(step)
+
+    def get_config(self):
+        schedules = keras.optimizers.schedules
+        return {
+            "schedule": schedules.serialize(self.schedule),
+            "num_warmup_steps": self.num_warmup_steps,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(**{**config, "schedule": schedule})
