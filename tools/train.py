@@ -33,6 +33,22 @@ def main(arguments=None):
         "--run-folder", help="default: the next free number in runs/RECIPE"
     )
     parser.add_argument(
+        "--save-every",
+        type=int,
+        default=500,
+        metavar="STEPS",
+        help="training steps between two checkpoints; default: 500",
+    )
+    parser.add_argument(
+        "--keep", type=int, default=2, help="checkpoints that stay; default: 2"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --run-folder; default: the newest in runs/RECIPE "
+        "that has checkpoints",
+    )
+    parser.add_argument(
         "--export-folder",
         help="folder of the numbered exports; default: exports/RECIPE",
     )
@@ -57,26 +73,46 @@ def _train(options):
         )
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import recipes
-    from keras_perceiver.training import train
+    from keras_perceiver.training import TrainingInterruptedError, train
 
     recipe = recipes.get(options.recipe)
-    return train(
-        recipe,
-        run_folder=options.run_folder or _new_run_folder(recipe),
-        export_folder=options.export_folder or Path("exports") / recipe.name,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        precision=options.precision,
-        data_folder=options.data,
-    )
+    try:
+        return train(
+            recipe,
+            run_folder=options.run_folder or _run_folder(recipe, options.resume),
+            export_folder=options.export_folder or Path("exports") / recipe.name,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            precision=options.precision,
+            data_folder=options.data,
+            save_every=options.save_every,
+            keep=options.keep,
+            resume=options.resume,
+        )
+    except TrainingInterruptedError as error:
+        print(f"interrupted: {error}", file=sys.stderr)
+        sys.exit(128 + error.signal)  # as a shell reports a signal
 
 
-def _new_run_folder(recipe):
-    """Makes the folder with the next free number, even if two runs start at once."""
+def _run_folder(recipe, resume):
+    """Makes the folder with the next free number, even if two runs start at once.
+
+    To resume, finds the one with the highest number that has checkpoints instead.
+    """
     from keras_perceiver.serving import next_version
+    from keras_perceiver.training import CHECKPOINTS
 
     runs = Path("runs") / recipe.name
+    if resume:
+        found = [p.parent for p in runs.glob(f"*/{CHECKPOINTS}") if any(p.iterdir())]
+        if not found:
+            raise FileNotFoundError(
+                "There must be a run with checkpoints to resume. Received: "
+                f"{str(runs)!r}, which has none. Leave --resume out, or name the run "
+                "with --run-folder."
+            )
+        return max(found, key=lambda folder: (len(folder.name), folder.name))
     runs.mkdir(parents=True, exist_ok=True)
     while True:
         folder = runs / str(next_version(runs))

@@ -6,6 +6,7 @@ from keras_perceiver.data.augmentation import (
     sound_changes,
 )
 from keras_perceiver.data.digits import digits
+from keras_perceiver.data.epochs import epochs_from
 from keras_perceiver.data.files import (
     AudioFiles,
     Files,
@@ -26,6 +27,7 @@ __all__ = [
     "VideoFiles",
     "augmented",
     "digits",
+    "epochs_from",
     "folder_splits",
     "image_changes",
     "point_changes",

@@ -1,8 +1,7 @@
 """Random changes of a batch that leave its labels true.
 
 Each function returns a callable `(inputs, key)` for `folder_splits`: float32 inputs and
-an int64 scalar, another one for every batch. The same key gives the same change, except
-for Keras' image layers, which draw from `seed`.
+an int64 scalar, another one for every batch. The same key gives the same change.
 """
 
 import keras
@@ -10,14 +9,52 @@ import numpy as np
 import tensorflow as tf
 
 
-def image_changes(seed, shift=0.1, zoom=0.15, rotation=0.05, noise=0.05):
+class _KeySeeds(keras.random.SeedGenerator):
+    """Seeds that follow from a key, one after the other."""
+
+    # No call of the parent's __init__: that makes a variable, whose state would depend on
+    # how many batches were made ahead of time.
+    def __init__(self, key):
+        self.key = tf.cast(key, "int64")
+        self.num_drawn = 0
+
+    def next(self, ordered=True):
+        self.num_drawn += 1
+        return tf.stack([self.key, self.num_drawn])
+
+
+def change_images(layers, images, key):
+    """Returns images after Keras' random layers, with what the key draws for them.
+
+    Args:
+        layers: Sequence of Keras' random image layers, in their order.
+        images: Float32 tensor of shape `(batch, height, width, channels)`.
+        key: Int64 scalar.
+    """
+    seeds = _KeySeeds(key)
+    for layer in layers:
+        # What the layers do when they are called in tf.data, whatever the backend; but
+        # there they draw from a state of their own.
+        layer.backend.set_backend("tensorflow")
+        try:
+            drawn = layer.get_random_transformation(images, training=True, seed=seeds)
+            images = layer.transform_images(images, drawn, training=True)
+        finally:
+            layer.backend.reset()
+    return images
+
+
+def image_changes(
+    shift=0.1, zoom=0.15, rotation=0.05, contrast=0.3, brightness=0.2, noise=0.05
+):
     """Moves, zooms, turns and mirrors images, and changes brightness and contrast.
 
     Args:
-        seed: Integer, seed of the moves.
         shift: Float, greatest shift as a fraction of height and width.
         zoom: Float, greatest change of size as a fraction.
         rotation: Float, greatest angle as a fraction of a full turn.
+        contrast: Float, greatest change of each channel's range as a fraction.
+        brightness: Float, greatest change of each channel's level.
         noise: Float, standard deviation of the noise on every channel.
 
     Returns:
@@ -26,21 +63,22 @@ def image_changes(seed, shift=0.1, zoom=0.15, rotation=0.05, noise=0.05):
     # The data stay float32 whatever the precision of the model.
     options = {"fill_mode": "nearest", "dtype": "float32"}
     layers = (
-        keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32"),
-        keras.layers.RandomTranslation(shift, shift, seed=seed + 1, **options),
-        keras.layers.RandomZoom(zoom, zoom, seed=seed + 2, **options),
-        keras.layers.RandomRotation(rotation, seed=seed + 3, **options),
+        keras.layers.RandomFlip("horizontal", dtype="float32"),
+        keras.layers.RandomTranslation(shift, shift, **options),
+        keras.layers.RandomZoom(zoom, zoom, **options),
+        keras.layers.RandomRotation(rotation, **options),
     )
 
     def change(images, key):
-        for layer in layers:
-            images = layer(images, training=True)
+        images = change_images(layers, images, key)
         shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
         # Each channel for itself: a change of colour as well.
-        contrast = tf.random.stateless_uniform(shape, [key, 0], 0.7, 1.3)
-        brightness = tf.random.stateless_uniform(shape, [key, 1], -0.2, 0.2)
+        factor = tf.random.stateless_uniform(
+            shape, [key, 0], 1 - contrast, 1 + contrast
+        )
+        level = tf.random.stateless_uniform(shape, [key, 1], -brightness, brightness)
         grain = tf.random.stateless_normal(tf.shape(images), [key, 2], stddev=noise)
-        return tf.clip_by_value(images * contrast + brightness + grain, -1.0, 1.0)
+        return tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
 
     return change
 

@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from keras_perceiver.data.augmentation import change_images
+from keras_perceiver.data.epochs import another_every_time, epoch_order
 from keras_perceiver.data.splits import Splits, augmented
 
 NUM_CLASSES = 10
@@ -63,25 +65,34 @@ def digits(batch_size=32, seed=0, augment=True):
     images, test_images, labels, test_labels = split(images, labels, _NUM_TEST)
     images, val_images, labels, val_labels = split(images, labels, _NUM_VALIDATION)
 
-    train = tf.data.Dataset.from_tensor_slices((images, labels))
-    train = train.shuffle(len(images), seed=seed)
-    train = train.batch(batch_size, drop_remainder=True)  # one shape, as above
-    if augment:
-        train = augmented(train, _augmentation(seed), seed)
+    train_images, train_labels = tf.constant(images), tf.constant(labels)
+    change = _augmentation()
+
+    def epoch(number):
+        order = epoch_order(len(images), seed, number)
+        order = order.batch(batch_size, drop_remainder=True)  # one shape, as above
+        train = order.map(
+            lambda index: (
+                tf.gather(train_images, index),
+                tf.gather(train_labels, index),
+            )
+        )
+        return augmented(train, change, seed, number) if augment else train
 
     def held_out(images, labels):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
         return dataset.batch(_EVALUATION_BATCH_SIZE)
 
     return Splits(
-        train=train.prefetch(tf.data.AUTOTUNE),
+        train=another_every_time(epoch, seed, len(images) // batch_size),
         validation=held_out(val_images, val_labels),
         test=held_out(test_images, test_labels),
         class_names=tuple(map(str, range(NUM_CLASSES))),
+        epoch=epoch,
     )
 
 
-def _augmentation(seed):
+def _augmentation():
     """Changes that keep a digit what it is, on a random half of a batch.
 
     Turning and zooming 8x8 pixels blurs them, and the images of the test are sharp: so a
@@ -90,18 +101,15 @@ def _augmentation(seed):
     # The data stay float32 whatever the precision of the model.
     paper = {"fill_mode": "constant", "fill_value": -1.0, "dtype": "float32"}
     shift = keras.layers.RandomTranslation(
-        0.125, 0.125, interpolation="nearest", seed=seed, **paper
+        0.125, 0.125, interpolation="nearest", **paper
     )
-    zoom = keras.layers.RandomZoom(0.1, 0.1, seed=seed + 2, **paper)
-    turn = keras.layers.RandomRotation(0.03, seed=seed + 1, **paper)  # 11 degrees
+    zoom = keras.layers.RandomZoom(0.1, 0.1, **paper)
+    turn = keras.layers.RandomRotation(0.03, **paper)  # 11 degrees
 
     def change(images, key):
         # Keras' GaussianNoise runs in tf.data under the TensorFlow backend only.
         noise = tf.random.stateless_normal(tf.shape(images), [key, 0], stddev=0.2)
-        changed = images
-        for layer in (shift, turn, zoom):
-            changed = layer(changed, training=True)
-        changed = changed + noise
+        changed = change_images((shift, turn, zoom), images, key) + noise
         choice = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], [key, 1])
         return tf.where(choice < 0.5, changed, images)
 

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.data.epochs import another_every_time, epoch_order
 from keras_perceiver.data.files import Files
 
 # Examples read at once by the checking pass; more of them than this get a progress bar.
@@ -172,6 +173,17 @@ class LabelledFolder:
     skipped: tuple
     _examples: list = dataclasses.field(repr=False)
     _pipeline: object = dataclasses.field(repr=False)
+
+    def epoch(self, number):
+        """Returns one pass over the examples, in an order that follows from its number.
+
+        Args:
+            number: Int64 scalar.
+
+        Returns:
+            `tf.data.Dataset` like `dataset`.
+        """
+        return self._pipeline.epoch(self._examples, number)
 
     def split(self, validation_fraction=0.2, group=None):
         """Splits the examples of every class into training and validation.
@@ -396,10 +408,23 @@ class _Pipeline:
         return self.cache[key]
 
     def dataset(self, examples):
+        """Returns the examples, shuffled another way whenever they are read."""
+        epoch = self.epoch(examples, tf.constant(0, "int64"))
+        if not self.shuffle:
+            return epoch
+        return another_every_time(
+            lambda number: self.epoch(examples, number),
+            self.seed,
+            int(epoch.cardinality()),
+        )
+
+    def epoch(self, examples, number):
+        """Returns the examples, shuffled in the way of one epoch."""
         buckets, lengths = self._buckets(examples)
-        dataset = tf.data.Dataset.range(len(examples))
         if self.shuffle:
-            dataset = dataset.shuffle(len(examples), seed=self.seed)
+            dataset = epoch_order(len(examples), self.seed, number)
+        else:
+            dataset = tf.data.Dataset.range(len(examples))
         if self.shuffle and lengths:
             keys = tf.constant(buckets)
             dataset = dataset.group_by_window(

@@ -1,20 +1,33 @@
 """What every data set of this package returns."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_perceiver.data.epochs import another_every_time, epoch_keys
 from keras_perceiver.data.folders import read_folder
 
 
 class Splits(NamedTuple):
-    """Three batched `tf.data.Dataset`s of `(inputs, labels)`, none in another."""
+    """Three batched `tf.data.Dataset`s of `(inputs, labels)`, none in another.
+
+    Attributes:
+        train: The training data, in another order and changed another way whenever it is
+            read.
+        validation: Data to choose by.
+        test: Data to report.
+        class_names: Tuple of strings; label 0 is the first.
+        epoch: Callable that takes an int64 scalar and returns that pass over the
+            training data, always the same: what makes it possible to go on in the middle.
+    """
 
     train: tf.data.Dataset
     validation: tf.data.Dataset
     test: tf.data.Dataset
     class_names: tuple
+    epoch: Callable
 
 
 def folder_splits(
@@ -38,7 +51,7 @@ def folder_splits(
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the order and of the changes.
         augment: Callable `(inputs, key)` that changes a training batch at random, such
-            as `image_changes(seed)`, or `None`.
+            as `image_changes()`, or `None`.
         validation_fraction: Float in (0, 1), the part of each class that is held out.
         group: Callable, see `LabelledFolder.split`.
         allow_missing: Boolean, see `read_folder`.
@@ -63,25 +76,36 @@ def folder_splits(
         folder / "test", files, class_names=whole.class_names, shuffle=False, **options
     )
     train, validation = whole.split(validation_fraction, group)
+
+    def epoch(number):
+        dataset = train.epoch(number)
+        if augment is None:
+            return dataset
+        return augmented(dataset, augment, seed, number)
+
     return Splits(
-        train=train.dataset
-        if augment is None
-        else augmented(train.dataset, augment, seed),
+        train=another_every_time(epoch, seed, int(train.dataset.cardinality())),
         validation=validation.dataset,
         test=test.dataset,
         class_names=whole.class_names,
+        epoch=epoch,
     )
 
 
-def augmented(dataset, change, seed):
-    """Changes the inputs of every batch at random, another way every epoch.
+def augmented(dataset, change, seed, epoch=None):
+    """Changes the inputs of every batch at random.
 
     Args:
         dataset: `tf.data.Dataset` of `(inputs, labels)`.
         change: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`.
         seed: Integer, seed of the keys.
+        epoch: Int64 scalar, number of the epoch that the changes follow from. Defaults
+            to other changes whenever the dataset is read.
     """
-    keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    if epoch is None:
+        keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    else:
+        keys = epoch_keys(seed, epoch)
     dataset = tf.data.Dataset.zip(dataset, keys).map(
         lambda batch, key: (change(batch[0], key), batch[1])
     )

@@ -15,12 +15,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from keras_perceiver.data import (
-    ImageFiles,
-    folder_splits,
-    image_changes,
-    sound_changes,
-)
+from keras_perceiver.data import ImageFiles, folder_splits, sound_changes
 from keras_perceiver.recipes import clipart, instruments_mel
 from keras_perceiver.recipes._small import folder_recipe
 
@@ -36,7 +31,7 @@ CLASSES = {
 
 
 def _data(batch_size, seed, folder):
-    change_image, change_sound = image_changes(seed), sound_changes()
+    change_image, change_sound = clipart.changes(), sound_changes()
 
     def change(inputs, key):
         return {

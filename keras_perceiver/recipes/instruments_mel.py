@@ -35,17 +35,17 @@ def data(batch_size, seed, folder):
 
 
 def modality():
-    """Returns the layer that makes a spectrogram of a note, 63 x 10 elements."""
+    """Returns the layer that makes a spectrogram of a note: 63 elements, its frames."""
     return MelSpectrogram(
         NUM_SAMPLES,
         SAMPLE_RATE,
         num_mel_bins=40,
         frame_length=512,
         frame_step=128,
-        patch_size=(1, 4),
+        patch_size=(1, 40),
         num_bands=8,
         use_mask=True,
     )
 
 
-RECIPE = folder_recipe("instruments_mel", data, modality, epochs=60)
+RECIPE = folder_recipe("instruments_mel", data, modality, epochs=80)

@@ -2,14 +2,18 @@
 
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.optimizers import FlatCosineDecay, Lamb, Warmup
-from keras_perceiver.training.train import PRECISIONS, Recipe, train
+from keras_perceiver.training.resume import NonFiniteLossError, TrainingInterruptedError
+from keras_perceiver.training.train import CHECKPOINTS, PRECISIONS, Recipe, train
 
 __all__ = [
+    "CHECKPOINTS",
     "PRECISIONS",
     "FlatCosineDecay",
     "Lamb",
+    "NonFiniteLossError",
     "Recipe",
     "SmoothedCrossentropy",
+    "TrainingInterruptedError",
     "Warmup",
     "train",
 ]

@@ -4,7 +4,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +17,12 @@ from keras_perceiver.serving import (
     export_for_serving,
     next_version,
 )
+from keras_perceiver.training.checkpoints import Checkpoints
 from keras_perceiver.training.losses import SmoothedCrossentropy
+from keras_perceiver.training.resume import SaveState, settings
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+CHECKPOINTS = "checkpoints"
 _REPORTED_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
@@ -59,6 +62,9 @@ def train(
     seed=0,
     precision="float32",
     data_folder=None,
+    save_every=500,
+    keep=2,
+    resume=False,
 ):
     """Trains, evaluates, saves and exports the model of a recipe.
 
@@ -66,15 +72,25 @@ def train(
     SavedModel to the next free version of the export folder. Whatever can be wrong with
     the arguments is found before the first step.
 
+    While it trains, the folder `checkpoints` in the run folder holds its whole state:
+    weights, optimizer, seeds, metrics, position in the data. It is saved at SIGTERM and
+    SIGINT as well. With `resume` another process goes on from there, and ends with the
+    weights of a run that never stopped.
+
     Args:
         recipe: `Recipe`.
         run_folder: Path of a folder without a `model.keras`; made where it is missing.
+            To resume, the folder of the run that was interrupted.
         export_folder: Path of the folder that holds the numbered exports.
         epochs: Integer, passes over the training data. Defaults to the recipe's.
         batch_size: Integer, examples per training step. Defaults to the recipe's.
         seed: Integer, seed of weights, order, augmentation and dropout.
         precision: String, Keras dtype policy of the model, one of `PRECISIONS`.
         data_folder: Path of the data, for recipes that read a folder.
+        save_every: Integer, training steps between two checkpoints.
+        keep: Integer, number of checkpoints that stay.
+        resume: Boolean, whether to go on from the newest checkpoint in the run folder
+            that is whole. Where there is none, training begins at the beginning.
 
     Returns:
         Dict of what is in `metrics.json`, with the paths `model` and `export`. Of a model
@@ -82,16 +98,22 @@ def train(
         of each modality that is then missing.
 
     Raises:
-        ValueError: if a number is not positive, if the precision is unknown, or if
-            there is a data folder where none is read, or none where one is.
+        ValueError: if a number is not positive, if the precision is unknown, if
+            there is a data folder where none is read, or none where one is, or if the
+            checkpoint is of another configuration.
+        NonFiniteLossError: if the loss becomes NaN or infinite.
+        TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
         FileNotFoundError: if the data folder is missing.
-        FileExistsError: if the run folder holds a model.
+        FileExistsError: if the run folder holds a model, or, without `resume`,
+            checkpoints.
         PermissionError: if a folder cannot be written.
         ImportError: if matplotlib is not installed.
     """
     epochs = recipe.epochs if epochs is None else epochs
     batch_size = recipe.batch_size if batch_size is None else batch_size
-    check_positive(epochs=epochs, batch_size=batch_size)
+    check_positive(
+        epochs=epochs, batch_size=batch_size, save_every=save_every, keep=keep
+    )
     if precision not in PRECISIONS:
         raise ValueError(
             f"`precision` must be one of {PRECISIONS}. Received: "
@@ -109,12 +131,8 @@ def train(
             )
         )
     run_folder = Path(run_folder)
-    if (run_folder / "model.keras").exists():
-        raise FileExistsError(
-            "A trained model is never overwritten. Received: "
-            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
-            "Choose another folder."
-        )
+    checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep)
+    _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
     check_version(export_folder, next_version(export_folder))
     plt = _pyplot()
@@ -139,15 +157,23 @@ def train(
         loss=SmoothedCrossentropy(recipe.label_smoothing),
         metrics=["accuracy"],
     )
-    start = time.perf_counter()
-    history = model.fit(
-        # One iterator for all epochs: to start one takes longer than a small epoch.
-        splits.train.repeat(),
-        steps_per_epoch=steps_per_epoch,
-        validation_data=splits.validation,
-        epochs=epochs,
-    )
-    seconds = time.perf_counter() - start
+    configuration = {
+        "recipe": recipe.name,
+        "backend": keras.backend.backend(),
+        "precision": precision,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "steps_per_epoch": steps_per_epoch,
+        "class_names": splits.class_names,
+        "model": settings(model),
+        "optimizer": settings(model.optimizer),
+        "loss": settings(model.loss),
+    }
+    state = SaveState(checkpoints, configuration, save_every, steps_per_epoch)
+    if resume:
+        state.restore(model, splits.validation.take(1))
+    _fit(model, splits, state, epochs, steps_per_epoch)
     test = model.evaluate(splits.test, return_dict=True, verbose=0)
     without = _accuracy_without_each(model, splits.test)
 
@@ -162,9 +188,9 @@ def train(
         "parameters": model.count_params(),
         "epochs": epochs,
         "batch_size": batch_size,
-        "train_seconds": round(seconds, 2),
+        "train_seconds": round(state.seconds, 2),
         "examples_per_second": round(
-            epochs * steps_per_epoch * batch_size / seconds, 1
+            epochs * steps_per_epoch * batch_size / state.seconds, 1
         ),
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
@@ -175,10 +201,54 @@ def train(
     _replace(run_folder / "metrics.json", lambda path: path.write_text(text))
     _replace(
         run_folder / "history.png",
-        lambda path: _plot(plt, history.history, metrics, path),
+        lambda path: _plot(plt, state.history, metrics, path),
     )
     export = export_for_serving(model, export_folder)
+    # Only now: until here a resumed run could still do what is left.
+    shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return {**metrics, "model": model_path, "export": export}
+
+
+def _check_unused(run_folder, checkpoints, resume):
+    """Refuses a folder whose content would be lost."""
+    found = checkpoints.paths()
+    if found and not resume:
+        raise FileExistsError(
+            "The checkpoints of another run are never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds {found[0].name}. Resume that "
+            "run (--resume), or choose another folder."
+        )
+    if not found and (run_folder / "model.keras").exists():
+        raise FileExistsError(
+            "A trained model is never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
+            "Choose another folder."
+        )
+
+
+def _fit(model, splits, state, epochs, steps_per_epoch):
+    """Trains from the step at which the state is."""
+    # Only here, as the package is there without TensorFlow on other backends.
+    from keras_perceiver.data import epochs_from
+
+    def fit(first_epoch, epochs, num_done):
+        model.fit(
+            # One iterator for all epochs: to start one takes longer than a small epoch.
+            epochs_from(splits.epoch, first_epoch, epochs).skip(num_done),
+            steps_per_epoch=steps_per_epoch - num_done,
+            validation_data=splits.validation,
+            initial_epoch=first_epoch,
+            epochs=epochs,
+            callbacks=[state],
+        )
+
+    epoch, num_done = divmod(state.step, steps_per_epoch)
+    with state.signals():
+        if num_done:  # the rest of an epoch
+            epoch += 1
+            fit(epoch - 1, epoch, num_done)
+        if epoch < epochs:
+            fit(epoch, epochs, 0)
 
 
 def _accuracy_without_each(model, dataset):

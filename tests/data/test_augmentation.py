@@ -23,20 +23,29 @@ def _sounds():
 
 
 @pytest.mark.parametrize(
-    "option", [{}, {"shift": 0.5}, {"zoom": 0.6}, {"rotation": 0.5}, {"noise": 0.5}]
+    "option",
+    [
+        {},
+        {"shift": 0.5},
+        {"zoom": 0.6},
+        {"rotation": 0.5},
+        {"contrast": 0.6},
+        {"brightness": 0.6},
+        {"noise": 0.5},
+    ],
 )
 def test_images_change_with_every_option(option):
     images = _images()
-    changed = image_changes(0, **option)(images, 7).numpy()
+    changed = image_changes(**option)(images, 7).numpy()
     assert changed.shape == images.shape
     assert changed.dtype == "float32"
     assert np.abs(changed).max() <= 1
     assert np.abs(changed - images).max() > 0.01
     if option:
-        usual = image_changes(0)(images, 7).numpy()
+        usual = image_changes()(images, 7).numpy()
         assert np.abs(changed - usual).max() > 0.01
-    np.testing.assert_array_equal(image_changes(0, **option)(images, 7), changed)
-    assert (image_changes(0, **option)(images, 8).numpy() != changed).any()
+    np.testing.assert_array_equal(image_changes(**option)(images, 7), changed)
+    assert (image_changes(**option)(images, 8).numpy() != changed).any()
 
 
 def test_points_stay_where_they_are_but_for_size_and_side():

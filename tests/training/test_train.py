@@ -22,7 +22,11 @@ def _little(seen=None):
 
     def data(batch_size, seed):
         splits = digits(batch_size, seed, augment=False)
-        return splits._replace(train=splits.train.take(160 // batch_size))
+        num_steps = 160 // batch_size
+        return splits._replace(
+            train=splits.train.take(num_steps),
+            epoch=lambda number: splits.epoch(number).take(num_steps),
+        )
 
     def model(num_classes):
         from keras_perceiver import PerceiverClassifier

@@ -1,0 +1,152 @@
+"""Checkpoints on disk: never half written, never loaded when damaged."""
+
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_perceiver._checks import check_positive
+
+_UNFINISHED = "unfinished-"
+_INFO = "info"
+_DIGEST_LENGTH = hashlib.sha256().digest_size * 2  # hexadecimal digits
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        step: Integer, training steps done.
+        arrays: List of NumPy arrays.
+        info: Dict of whatever JSON can hold.
+    """
+
+    step: int
+    arrays: list
+    info: dict
+
+
+class Checkpoints:
+    """A folder of checkpoints, of which the newest ones are kept.
+
+    A checkpoint is one file: the SHA-256 digest of the rest, then NumPy's own archive of
+    arrays, without pickles. It gets its name when it is on the disk as a whole, so that
+    a crash, a kill or a full disk leaves the ones before as they were.
+
+    Args:
+        folder: Path; made with the first checkpoint.
+        keep: Integer, how many of the newest checkpoints stay.
+    """
+
+    def __init__(self, folder, keep=2):
+        check_positive(keep=keep)
+        self.folder = Path(folder)
+        self.keep = keep
+
+    def paths(self):
+        """Returns the checkpoints' paths, the newest first."""
+        return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
+
+    def save(self, step, arrays, info):
+        """Writes a checkpoint and deletes those that are no longer kept.
+
+        Args:
+            step: Integer, training steps done.
+            arrays: List of NumPy arrays.
+            info: Dict of whatever JSON can hold.
+
+        Raises:
+            OSError: if it cannot be written; those before are untouched.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{step:010d}.checkpoint"
+        unfinished = self.folder / f"{_UNFINISHED}{path.name}"
+        try:
+            with unfinished.open("w+b") as file:
+                _write(file, arrays, {**info, "step": step})
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise OSError(
+                f"The checkpoint of step {step} could not be written: {error}. Received: "
+                f"folder={str(self.folder)!r}. Earlier checkpoints are whole; make room "
+                "and resume."
+            ) from error
+        os.replace(unfinished, path)
+        _flush_names(self.folder)
+        for old in self.paths()[self.keep :]:
+            old.unlink()
+        for left in self.folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed
+            left.unlink()
+
+    def load(self):
+        """Returns the newest `Checkpoint` that is whole, or `None` if there is none.
+
+        Warns of each that is damaged and goes back to the one before.
+
+        Raises:
+            ValueError: if there are checkpoints, but all are damaged.
+        """
+        paths = self.paths()
+        for path in paths:
+            try:
+                return _read(path)
+            except _DamagedError as error:
+                warnings.warn(
+                    f"The checkpoint {path} is damaged ({error}) and is not used. "
+                    "Trying the one before.",
+                    stacklevel=2,
+                )
+        if paths:
+            raise ValueError(
+                "At least one checkpoint must be whole. Received: "
+                f"{[str(path) for path in paths]}, which are all damaged. Delete them to "
+                "start again from the beginning."
+            )
+        return None
+
+
+class _DamagedError(Exception):
+    pass
+
+
+def _write(file, arrays, info):
+    file.write(b"0" * _DIGEST_LENGTH)
+    text = np.frombuffer(json.dumps(info).encode(), "uint8")
+    named = {f"{i:06d}": array for i, array in enumerate(arrays)}
+    np.savez(file, **{_INFO: text}, **named)
+    file.seek(_DIGEST_LENGTH)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(0)
+    file.write(digest.encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read(path):
+    with path.open("rb") as file:
+        expected = file.read(_DIGEST_LENGTH)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest.encode() != expected:
+            raise _DamagedError("its content does not have the digest it begins with")
+        file.seek(_DIGEST_LENGTH)
+        with np.load(file, allow_pickle=False) as archive:
+            info = json.loads(archive[_INFO].tobytes())
+            names = sorted(name for name in archive.files if name != _INFO)
+            arrays = [archive[name] for name in names]
+    return Checkpoint(info.pop("step"), arrays, info)
+
+
+def _flush_names(folder):
+    """Has the operating system write a renaming down, where it can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return  # Windows opens no folders
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,201 @@
+"""Runs that survive: state saved every so often and at signals, exact continuation."""
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+
+import keras
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Of objects and not of the run: names count upwards in a process.
+_NO_SETTINGS = {"name", "module", "registered_name", "build_config", "shared_object_id"}
+
+
+class TrainingInterruptedError(Exception):
+    """A signal came; the state is saved.
+
+    Attributes:
+        signal: `signal.Signals`, which one.
+    """
+
+    def __init__(self, message, signal):
+        super().__init__(message)
+        self.signal = signal
+
+
+class NonFiniteLossError(ValueError):
+    """The loss became NaN or infinite; nothing of that is saved."""
+
+
+class SaveState(keras.callbacks.Callback):
+    """Saves all that a run consists of, so that another process can go on with it.
+
+    Weights, seeds, the optimizer's and the metrics' variables, the number of steps, and
+    the history so far. Position in the data is the number of steps.
+
+    Args:
+        checkpoints: `Checkpoints`.
+        configuration: Dict of JSON values that another process must have as well.
+        save_every: Integer, training steps between checkpoints.
+        steps_per_epoch: Integer.
+    """
+
+    def __init__(self, checkpoints, configuration, save_every, steps_per_epoch):
+        super().__init__()
+        self.checkpoints = checkpoints
+        self.configuration = configuration
+        self.save_every = save_every
+        self.steps_per_epoch = steps_per_epoch
+        self.step = 0
+        self.history = {}
+        self.seconds_before = 0.0
+        self._start = time.perf_counter()
+        self._signal = None
+        self._metrics = None
+
+    @property
+    def seconds(self):
+        """Seconds of training so far, those of earlier processes included."""
+        return self.seconds_before + time.perf_counter() - self._start
+
+    def restore(self, model, examples):
+        """Puts the newest checkpoint's state into a compiled model, if there is one.
+
+        Args:
+            model: Compiled `keras.Model`.
+            examples: `tf.data.Dataset` of a batch, for the metrics to make their
+                variables.
+
+        Raises:
+            ValueError: if the checkpoint is of another configuration.
+        """
+        checkpoint = self.checkpoints.load()
+        if checkpoint is None:
+            return
+        info = checkpoint.info
+        _check_configuration(info["configuration"], self.configuration)
+        model.optimizer.build(model.trainable_variables)
+        model.evaluate(examples, verbose=0)
+        variables = _variables(model)
+        for variable, array in zip(variables, checkpoint.arrays, strict=True):
+            variable.assign(array)
+        num_metrics = len(model.metrics_variables)
+        self._metrics = checkpoint.arrays[len(variables) - num_metrics :]
+        self.step = checkpoint.step
+        self.history = info["history"]
+        self.seconds_before = info["seconds"]
+
+    @contextlib.contextmanager
+    def signals(self):
+        """Context in which SIGTERM and SIGINT save the state before they take effect."""
+
+        def remember(number, _):
+            if self._signal:  # the second one does not wait
+                raise KeyboardInterrupt
+            self._signal = signal.Signals(number)
+
+        # Python hands signals to the main thread only.
+        is_main = threading.current_thread() is threading.main_thread()
+        previous = {s: signal.signal(s, remember) for s in _SIGNALS if is_main}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._metrics is not None:  # in the middle of an epoch
+            variables = self.model.metrics_variables
+            for variable, array in zip(variables, self._metrics, strict=True):
+                variable.assign(array)
+            self._metrics = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if not math.isfinite(logs["loss"]):
+            self._refuse(logs["loss"])
+        if self.step % self.steps_per_epoch:  # the last one of an epoch has no history
+            self._save_if_due()
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        self._save_if_due()
+
+    def _save_if_due(self):
+        if self.step % self.save_every == 0 or self._signal:
+            self._save()
+        if self._signal:
+            raise TrainingInterruptedError(
+                f"{self._signal.name} came. The state after step {self.step} is in "
+                f"{self.checkpoints.folder}. Resume to go on.",
+                self._signal,
+            )
+
+    def _save(self):
+        arrays = [keras.ops.convert_to_numpy(v.value) for v in _variables(self.model)]
+        info = {
+            "configuration": self.configuration,
+            "history": self.history,
+            "seconds": self.seconds,
+        }
+        self.checkpoints.save(self.step, arrays, info)
+
+    def _refuse(self, loss):
+        paths = self.checkpoints.paths()
+        last = (
+            f"The last good state is {paths[0]}" if paths else "No state was saved yet"
+        )
+        raise NonFiniteLossError(
+            f"The loss must stay finite. Received: loss={loss} at step {self.step}. "
+            f"{last}. Likely causes: too high a learning rate (halve it, or warm up for "
+            "longer), no clipping of gradients, NaN in the data, or float16 without a "
+            "scaled loss (use mixed_bfloat16)."
+        )
+
+
+def _variables(model):
+    """Returns all variables of a compiled and built model, metrics last."""
+    metrics = model.metrics_variables
+    of_metrics = {id(variable) for variable in metrics}
+    others = (*model.variables, *model.optimizer.variables)
+    return [v for v in others if id(v) not in of_metrics] + metrics
+
+
+def settings(thing):
+    """Returns the settings of a Keras object as a flat dict of JSON values."""
+    config = keras.saving.serialize_keras_object(thing)
+    return _flat(json.loads(json.dumps(config)))
+
+
+def _flat(value, path=""):
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    else:
+        return {path: value}
+    flat = {}
+    for key, part in items:
+        if key not in _NO_SETTINGS:
+            flat |= _flat(part, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def _check_configuration(saved, configuration):
+    saved, configuration = _flat(saved), _flat(json.loads(json.dumps(configuration)))
+    missing = "nothing"
+    differing = [
+        f"{name}: {saved.get(name, missing)!r} in the checkpoint, "
+        f"{configuration.get(name, missing)!r} now"
+        for name in sorted(saved.keys() | configuration.keys())
+        if saved.get(name, missing) != configuration.get(name, missing)
+    ]
+    if differing:
+        raise ValueError(
+            "A run is resumed with the configuration that it was begun with. Received: "
+            f"{'; '.join(differing)}. Change it back, or begin another run."
+        )

@@ -1,0 +1,155 @@
+import errno
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from keras_perceiver.training import checkpoints as module
+from keras_perceiver.training.checkpoints import Checkpoints
+
+pytestmark = pytest.mark.one_backend
+
+
+def _arrays(step):
+    rng = np.random.default_rng(step)
+    return [
+        rng.normal(size=(3, 4)).astype("float32"),
+        np.array(step, "int64"),
+        rng.integers(0, 9, 2, "uint32"),
+        np.array([], "float32"),
+    ]
+
+
+def _save(folder, *steps, keep=5):
+    saved = Checkpoints(folder, keep)
+    for step in steps:
+        saved.save(step, _arrays(step), {"losses": [0.5, step]})
+    return saved
+
+
+def _check(checkpoint, step):
+    assert checkpoint.step == step
+    assert checkpoint.info == {"losses": [0.5, step]}
+    for found, expected in zip(checkpoint.arrays, _arrays(step), strict=True):
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == expected.dtype
+
+
+def test_newest_comes_back_as_it_was(tmp_path):
+    saved = _save(tmp_path / "new", 9, 10, 11)
+    _check(saved.load(), 11)
+    assert Checkpoints(tmp_path / "empty").load() is None
+
+
+def test_more_arrays_than_ten_keep_their_order(tmp_path):
+    saved = Checkpoints(tmp_path)
+    saved.save(1, [np.array(i) for i in range(120)], {})
+    assert [int(x) for x in saved.load().arrays] == list(range(120))
+
+
+def test_only_the_last_are_kept(tmp_path):
+    saved = _save(tmp_path, 8, 9, 10, 11, keep=2)
+    (tmp_path / "unfinished-step-0000000012.checkpoint").write_text("killed")
+    saved.save(12, _arrays(12), {})
+    names = [path.name for path in sorted(tmp_path.iterdir())]
+    assert names == ["step-0000000011.checkpoint", "step-0000000012.checkpoint"]
+    with pytest.raises(ValueError, match="`keep` must be a positive integer"):
+        Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("part", [0.0, 0.03, 0.5, 0.999])
+def test_truncated_file_is_not_loaded(tmp_path, part):
+    saved = _save(tmp_path, 1, 2)
+    newest = saved.paths()[0]
+    content = newest.read_bytes()
+    newest.write_bytes(content[: int(part * len(content))])
+    with pytest.warns(UserWarning, match=f"{newest.name} is damaged.*the one before"):
+        _check(saved.load(), 1)
+
+
+def test_no_flipped_bit_is_loaded(tmp_path):
+    saved = _save(tmp_path, 1, 2)
+    newest = saved.paths()[0]
+    content = bytearray(newest.read_bytes())
+    rng = np.random.default_rng(0)
+    places = [0, 63, 64, len(content) - 1, *rng.integers(0, len(content), 40)]
+    for place in places:
+        bit = 1 << int(rng.integers(8))
+        content[place] ^= bit
+        newest.write_bytes(content)
+        with pytest.warns(UserWarning, match="damaged"):
+            _check(saved.load(), 1)
+        content[place] ^= bit
+
+
+def test_nothing_whole_is_left(tmp_path):
+    saved = _save(tmp_path, 1)
+    saved.paths()[0].write_text("")
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(ValueError, match="all damaged. Delete them to start again"),
+    ):
+        saved.load()
+
+
+def test_full_disk_leaves_the_one_before(tmp_path):
+    # A limit on the size of files, in a process of its own, is as good as a full disk.
+    _save(tmp_path, 1)
+    program = f"""
+import numpy as np
+from keras_perceiver.training.checkpoints import Checkpoints
+try:
+    Checkpoints({str(tmp_path)!r}).save(2, [np.zeros(100_000)], {{}})
+except OSError as error:
+    print(error)
+"""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=limit,
+    )
+    assert "step 2 could not be written: " in result.stdout
+    assert "Earlier checkpoints are whole; make room" in result.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.checkpoint"]
+    _check(Checkpoints(tmp_path).load(), 1)
+
+
+def test_killed_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
+    saved = _save(tmp_path, 1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saved.save(2, _arrays(2), {})
+    _check(saved.load(), 1)
+
+
+def test_pickles_are_not_loaded(tmp_path, monkeypatch):
+    saved = Checkpoints(tmp_path)
+    saved.save(1, [np.array([{"a": 1}], dtype=object)], {})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        saved.load()
+
+
+def test_error_of_the_system_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module.np, "savez", full)
+    with pytest.raises(OSError, match="step 3 could not.*No space left on device"):
+        Checkpoints(tmp_path).save(3, _arrays(3), {})
+    assert not list(tmp_path.iterdir())

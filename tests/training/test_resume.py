@@ -1,0 +1,186 @@
+import json
+import os
+import signal
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver import recipes
+from keras_perceiver.data import digits
+from keras_perceiver.training import (
+    NonFiniteLossError,
+    Recipe,
+    TrainingInterruptedError,
+    train,
+)
+from keras_perceiver.training import resume as module
+from keras_perceiver.training.checkpoints import Checkpoints
+
+STEPS_PER_EPOCH, EPOCHS = 5, 3
+
+
+@pytest.fixture(autouse=True)
+def _no_export(monkeypatch):
+    """The export has tests of its own and costs most of a run."""
+    monkeypatch.setattr(
+        sys.modules["keras_perceiver.training.train"],
+        "export_for_serving",
+        lambda *call: call[1],
+    )
+
+
+def _recipe(seen=None, learning_rate=1e-2, **settings):
+    """A small model with all kinds of randomness: order, changes, dropout."""
+
+    def data(batch_size, seed):
+        splits = digits(batch_size, seed)
+        return splits._replace(
+            train=splits.train.take(STEPS_PER_EPOCH),
+            epoch=lambda number: splits.epoch(number).take(STEPS_PER_EPOCH),
+        )
+
+    def model(num_classes):
+        from keras_perceiver import PerceiverClassifier
+
+        settings_now = {
+            "num_latents": 8,
+            "latent_dim": 16,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 1,
+            "num_self_attend_heads": 2,
+            "dropout": 0.2,
+            "element_dropout": 0.2,
+            **settings,
+        }
+        model = PerceiverClassifier.from_preset("digits", num_classes, **settings_now)
+        if seen is not None:
+            seen.append(model)
+        return model
+
+    return Recipe(
+        "digits",
+        data,
+        model,
+        lambda num_steps: keras.optimizers.AdamW(
+            keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
+        ),
+        EPOCHS,
+        batch_size=16,
+    )
+
+
+def _run(folder, **options):
+    """Returns the weights and the metrics of a whole run."""
+    keras.utils.clear_session(free_memory=False)
+    seen = []
+    recipe = options.pop("recipe", None) or _recipe(seen)
+    result = train(recipe, folder, folder / "exports", save_every=2, **options)
+    return seen[0].get_weights(), result
+
+
+def _stop_at(step, monkeypatch, stop):
+    """Calls `stop` when this step is done, once."""
+    original = module.SaveState.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.step == step:
+            stop()
+
+    monkeypatch.setattr(module.SaveState, "on_train_batch_end", on_train_batch_end)
+
+
+def _crash():
+    raise RuntimeError("crashed")
+
+
+def _check_equal(found, expected):
+    for x, y in zip(found, expected, strict=True):
+        if keras.backend.backend() == "torch":
+            np.testing.assert_allclose(x, y, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def test_resumed_runs_end_as_if_they_had_never_stopped(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        sys.modules["keras_perceiver.training.train"],
+        "_plot",
+        lambda _, history, __, path: drawn.append(history) or path.write_text("plot"),
+    )
+    expected, whole = _run(tmp_path / "whole")
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+    # Within an epoch, after the end of one, at a signal.
+    for step, saved, kind in ((8, 8, "crash"), (11, 10, "crash"), (13, 13, "signal")):
+        folder = tmp_path / f"{kind}-{step}"
+        with monkeypatch.context() as patch:
+            if kind == "crash":
+                _stop_at(step, patch, _crash)
+                error = pytest.raises(RuntimeError, match="crashed")
+            else:
+                _stop_at(step - 1, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
+                error = pytest.raises(TrainingInterruptedError, match="SIGTERM came")
+            with error:
+                _run(folder)
+        assert Checkpoints(folder / "checkpoints").load().step == saved
+        found, result = _run(folder, resume=True)
+        _check_equal(found, expected)
+        assert result["test_accuracy"] == whole["test_accuracy"]
+        assert result["test_loss"] == pytest.approx(whole["test_loss"], abs=1e-6)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    names = {"loss", "accuracy", "val_loss", "val_accuracy"}
+    for history in drawn:
+        assert history.keys() == names
+        for name, values in history.items():
+            assert len(values) == EPOCHS
+            assert values == pytest.approx(drawn[0][name], abs=1e-6)
+
+
+def test_other_configuration_is_refused(tmp_path, monkeypatch):
+    _stop_at(4, monkeypatch, _crash)
+    with pytest.raises(RuntimeError, match="crashed"):
+        _run(tmp_path)
+    with pytest.raises(ValueError, match="with the configuration that it was") as error:
+        _run(
+            tmp_path,
+            recipe=_recipe(dropout=0.3, learning_rate=0.02),
+            seed=1,
+            batch_size=8,
+            resume=True,
+        )
+    text = str(error.value)
+    assert "seed: 0 in the checkpoint, 1 now" in text
+    assert "batch_size: 16 in the checkpoint, 8 now" in text
+    assert "dropout: 0.2 in the checkpoint, 0.3 now" in text
+    assert "learning_rate" in text
+    assert "latent_dim" not in text  # which is the same
+    with pytest.raises(FileExistsError, match="holds step-0000000004.*--resume"):
+        _run(tmp_path)
+    with pytest.raises(ValueError, match="`save_every` must be a positive integer"):
+        train(_recipe(), tmp_path / "new", tmp_path, save_every=0)
+
+
+def test_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    original = module.SaveState.on_train_batch_end
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float("nan") if self.step == 4 else logs["loss"]
+        original(self, batch, {**logs, "loss": loss})
+
+    monkeypatch.setattr(module.SaveState, "on_train_batch_end", on_train_batch_end)
+    with pytest.raises(
+        NonFiniteLossError, match=r"loss=nan at step 5.*step-0000000004.*learning rate"
+    ):
+        _run(tmp_path)
+    assert Checkpoints(tmp_path / "checkpoints").load().step == 4
+
+
+def test_settings_have_no_names_of_objects():
+    first, second = (module.settings(_recipe().model(10)) for _ in range(2))
+    assert first == second
+    assert json.loads(json.dumps(first)) == first
+    assert first["config.encoder.config.num_latents"] == 8
+    assert recipes.get("digits").name == "digits"
