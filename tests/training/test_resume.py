@@ -1,7 +1,10 @@
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -184,3 +187,62 @@ def test_settings_have_no_names_of_objects():
     assert json.loads(json.dumps(first)) == first
     assert first["config.encoder.config.num_latents"] == 8
     assert recipes.get("digits").name == "digits"
+
+
+@pytest.mark.one_backend
+def test_killed_runs_end_as_if_they_had_never_stopped(tmp_path):
+    check_killed_runs(tmp_path, num_kills=1)
+
+
+def check_killed_runs(folder, num_kills):
+    """Kills a run at random moments, once each, and resumes it.
+
+    By hand, on the backend of KERAS_BACKEND, twenty kills:
+
+        python -c "import pathlib, tempfile; from tests.training import test_resume;
+        test_resume.check_killed_runs(pathlib.Path(tempfile.mkdtemp()), 20)"
+    """
+    rng = np.random.default_rng()
+    _in_another_process(folder / "whole").wait()
+    for i in range(num_kills):
+        process = _in_another_process(folder / str(i))
+        # The first step comes when the imports and the compiler are done.
+        while not list((folder / str(i)).glob("checkpoints/step-*")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        steps = [p.name for p in Checkpoints(folder / str(i) / "checkpoints").paths()]
+        print(f"killed {i + 1}/{num_kills}, newest checkpoint: {steps[0]}", flush=True)
+        assert _in_another_process(folder / str(i)).wait() == 0
+        found, expected = (
+            keras.saving.load_model(folder / name / "model.keras").get_weights()
+            for name in (str(i), "whole")
+        )
+        _check_equal(found, expected)
+
+
+def _in_another_process(folder):
+    program = f"""
+import pathlib, sys, torch
+from tests.training import test_resume
+sys.modules["keras_perceiver.training.train"].export_for_serving = lambda *call: call[1]
+test_resume.train(
+    test_resume._recipe(), pathlib.Path({str(folder)!r}), {str(folder)!r},
+    epochs=40, save_every=7, resume=True,
+)
+"""
+    root = str(Path(__file__).parents[2])
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": keras.backend.backend(),
+        "PYTHONPATH": root,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )

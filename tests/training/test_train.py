@@ -224,6 +224,9 @@ def test_every_recipe_has_its_name_and_its_card():
     [
         (["nothing"], r"^error: `recipe` must be one of \[.*'digits'.*\]"),
         (["digits", "--epochs", "0"], "^error: `epochs` must be a positive integer"),
+        (["digits", "--resume"], "^error: There must be a run with checkpoints"),
+        (["digits", "--save-every", "0"], "^error: `save_every` must be a positive"),
+        (["digits", "--keep", "0"], "^error: .*`keep` must be a positive integer"),
         (
             ["digits", "--run-folder", "/dev/null/run"],
             "^error: `run_folder` must be a folder that can be written",
@@ -234,6 +237,19 @@ def test_tool_refuses_without_a_traceback(arguments, message, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match=message):
         runpy.run_path(str(TOOL))["main"](arguments)
+
+
+@pytest.mark.one_backend
+def test_tool_resumes_the_newest_run_that_did_not_finish(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (2, 9, 10, 11):  # the last one without a checkpoint
+        folder = tmp_path / "runs" / "digits" / str(number) / "checkpoints"
+        folder.mkdir(parents=True)
+        if number != 11:
+            (folder / "step-0000000001.checkpoint").write_text("")
+    run_folder = runpy.run_path(str(TOOL))["_run_folder"]
+    assert run_folder(recipes.get("digits"), resume=True) == Path("runs/digits/10")
+    assert run_folder(recipes.get("digits"), resume=False) == Path("runs/digits/12")
 
 
 def test_tool_refuses_an_unknown_backend():
