@@ -1,9 +1,9 @@
 """Notes of 6 families of instruments: a Perceiver on the samples of WAV files.
 
 Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and test/
-Hardware:  2 CPU cores
-Time:      not measured yet
-Score:     not measured yet
+Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-24
+Time:      206 s of training
+Score:     test accuracy 0.614 (seed 0)
 """
 
 from keras_perceiver.modalities import Audio
