@@ -174,6 +174,7 @@ def train(
     if resume:
         state.restore(model, splits.validation.take(1))
     _fit(model, splits, state, epochs, steps_per_epoch)
+    seconds = state.seconds
     test = model.evaluate(splits.test, return_dict=True, verbose=0)
     without = _accuracy_without_each(model, splits.test)
 
@@ -188,9 +189,9 @@ def train(
         "parameters": model.count_params(),
         "epochs": epochs,
         "batch_size": batch_size,
-        "train_seconds": round(state.seconds, 2),
+        "train_seconds": round(seconds, 2),
         "examples_per_second": round(
-            epochs * steps_per_epoch * batch_size / state.seconds, 1
+            epochs * steps_per_epoch * batch_size / seconds, 1
         ),
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
