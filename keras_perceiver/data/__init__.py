@@ -6,7 +6,6 @@ from keras_perceiver.data.augmentation import (
     sound_changes,
 )
 from keras_perceiver.data.digits import digits
-from keras_perceiver.data.epochs import epochs_from
 from keras_perceiver.data.files import (
     AudioFiles,
     Files,
@@ -27,7 +26,6 @@ __all__ = [
     "VideoFiles",
     "augmented",
     "digits",
-    "epochs_from",
     "folder_splits",
     "image_changes",
     "point_changes",

@@ -45,14 +45,3 @@ def another_every_time(epoch, seed, num_batches):
     # tf.data does not count what a function returns.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return dataset.prefetch(tf.data.AUTOTUNE)
-
-
-def epochs_from(epoch, first, last):
-    """Returns all epochs from `first` to before `last`, one after the other.
-
-    Args:
-        epoch: Callable that takes an int64 scalar and returns a `tf.data.Dataset`.
-        first: Integer, number of the first epoch.
-        last: Integer, number of the epoch after them.
-    """
-    return tf.data.Dataset.range(first, last).flat_map(epoch)

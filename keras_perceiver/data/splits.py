@@ -29,6 +29,10 @@ class Splits(NamedTuple):
     class_names: tuple
     epoch: Callable
 
+    def epochs(self, first, last):
+        """Returns the training data's epochs from `first` to before `last`, in a row."""
+        return tf.data.Dataset.range(first, last).flat_map(self.epoch)
+
 
 def folder_splits(
     folder,

@@ -82,9 +82,10 @@ class SaveState(keras.callbacks.Callback):
         variables = _variables(model)
         for variable, array in zip(variables, checkpoint.arrays, strict=True):
             variable.assign(array)
-        num_metrics = len(model.metrics_variables)
-        self._metrics = checkpoint.arrays[len(variables) - num_metrics :]
         self.step = checkpoint.step
+        if self.step % self.steps_per_epoch:  # an epoch begins with new metrics
+            num_metrics = len(model.metrics_variables)
+            self._metrics = checkpoint.arrays[len(variables) - num_metrics :]
         self.history = info["history"]
         self.seconds_before = info["seconds"]
 

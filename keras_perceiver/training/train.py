@@ -229,13 +229,11 @@ def _check_unused(run_folder, checkpoints, resume):
 
 def _fit(model, splits, state, epochs, steps_per_epoch):
     """Trains from the step at which the state is."""
-    # Only here, as the package is there without TensorFlow on other backends.
-    from keras_perceiver.data import epochs_from
 
     def fit(first_epoch, epochs, num_done):
         model.fit(
             # One iterator for all epochs: to start one takes longer than a small epoch.
-            epochs_from(splits.epoch, first_epoch, epochs).skip(num_done),
+            splits.epochs(first_epoch, epochs).skip(num_done),
             steps_per_epoch=steps_per_epoch - num_done,
             validation_data=splits.validation,
             initial_epoch=first_epoch,

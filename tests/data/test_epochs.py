@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver.data import augmented, digits, epochs_from, read_folder
+from keras_perceiver.data import augmented, digits, read_folder
 from keras_perceiver.data.files import PointFiles
 from tests.data.files import write_points
 
@@ -37,10 +37,10 @@ def test_epoch_has_every_example_once():
 
 def test_epochs_from_anywhere():
     splits = digits(200, 0)
-    whole = [images.numpy() for images, _ in epochs_from(splits.epoch, 0, 3)]
+    whole = [images.numpy() for images, _ in splits.epochs(0, 3)]
     num_batches = int(splits.train.cardinality())
     assert len(whole) == 3 * num_batches
-    later = epochs_from(splits.epoch, 1, 3).skip(2)
+    later = splits.epochs(1, 3).skip(2)
     for expected, (images, _) in zip(whole[num_batches + 2 :], later, strict=True):
         np.testing.assert_array_equal(images, expected)
 
