@@ -27,6 +27,7 @@ _ALLOWED = {
     "serving": {"layers", "modalities", "models"},
     "check_saved_model": set(),
     "training": {"layers", "modalities", "models", "serving"},
+    "visualization": {"layers", "modalities", "models"},
     "recipes": {"layers", "modalities", "models", "serving", "training", "data"},
 }
 

@@ -117,7 +117,7 @@ class Audio(_Waveform):
     def _element_dim(self):
         return self.patch_size
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         return tuple(n and -(-n // self.patch_size) for n in lengths)
 
     def _elements(self, inputs):
@@ -271,13 +271,14 @@ class MelSpectrogram(_Waveform):
     def _element_dim(self):
         return self._patch_sizes[0] * self._patch_sizes[1]
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         (length,) = lengths
         frames_size, bins_size = self._patch_sizes
         times = length and -(-length // (self.frame_step * frames_size))
         return (times, self.num_mel_bins // bins_size)
 
-    def _elements(self, inputs):
+    def spectrogram(self, inputs):
+        """Returns the mel spectrogram of sounds `(B, samples)`, `(B, frames, bins)`."""
         # Not keras.layers.MelSpectrogram: it clips relative to the loudest point of the
         # whole batch and mirrors the end of the longest example.
         samples = ops.cast(inputs, "float32")
@@ -292,7 +293,10 @@ class MelSpectrogram(_Waveform):
         ) ** 2
         power = ops.matmul(power, ops.cast(self._triangles, "float32"))
         decibels = 10 * ops.log10(power + _SILENCE)  # (B, frames, bins)
-        return group((decibels / 40 + 1)[..., None], self._patch_sizes)
+        return decibels / 40 + 1
+
+    def _elements(self, inputs):
+        return group(self.spectrogram(inputs)[..., None], self._patch_sizes)
 
     def elements_mask(self, inputs_mask):
         """Returns which elements have a frame that is no padding, `(B, M)`."""
