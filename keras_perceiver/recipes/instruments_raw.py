@@ -13,6 +13,9 @@ from keras_perceiver.recipes.instruments_mel import NUM_SAMPLES, SAMPLE_RATE, da
 RECIPE = folder_recipe(
     "instruments_raw",
     data,
-    lambda: Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=64, num_bands=16, use_mask=True),
-    epochs=100,
+    lambda: Audio(
+        NUM_SAMPLES, SAMPLE_RATE, patch_size=128, num_bands=16, use_mask=True
+    ),
+    epochs=500,
+    num_latents=16,
 )
