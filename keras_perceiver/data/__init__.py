@@ -15,6 +15,7 @@ from keras_perceiver.data.crops import (
     time_crop,
 )
 from keras_perceiver.data.digits import digits
+from keras_perceiver.data.epochs import epoch_order
 from keras_perceiver.data.files import (
     AudioFiles,
     Files,
@@ -51,6 +52,7 @@ __all__ = [
     "cifar10",
     "cutmix",
     "digits",
+    "epoch_order",
     "fashion_mnist",
     "folder_splits",
     "image_changes",

@@ -47,19 +47,21 @@ def rand_augment(num_ops=4, magnitude=5):
         )
     ops = _ops(magnitude / _MAX_MAGNITUDE)
 
+    # Traced once, and not wherever it is used: there are many ways.
+    @tf.function
     def change_one(image, key):
-        image = tf.round((image + 1) * 127.5)
         choices = tf.random.stateless_uniform(
             [num_ops], [key, 0], 0, len(ops), dtype="int32"
         )
-        for i in range(num_ops):
-            draw = tf.random.stateless_uniform([3], [key, i + 1])
-            image = tf.switch_case(
-                choices[i],
-                [lambda op=op, x=image, u=draw: op(x, u) for op in ops],
-            )
-            image = tf.clip_by_value(tf.floor(image), 0.0, 255.0)
-        return image / 127.5 - 1
+        draws = tf.random.stateless_uniform([num_ops, 3], [key, 1])
+
+        def step(image, drawn):
+            choice, u = drawn
+            image = tf.switch_case(choice, [lambda op=op: op(image, u) for op in ops])
+            return tf.clip_by_value(tf.floor(image), 0.0, 255.0)
+
+        image = tf.round((image + 1) * 127.5)
+        return tf.foldl(step, (choices, draws), initializer=image) / 127.5 - 1
 
     def change(images, key):
         if len(images.shape) == 3:

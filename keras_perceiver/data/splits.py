@@ -56,7 +56,7 @@ class Splits(NamedTuple):
         So `train` must give the same batches, in the same order, each time it is read:
         no `shuffle`, no stateful random changes, no `deterministic=False`. For another
         order every epoch, pass a callable: what it returns must follow from the number
-        alone. To go on in the middle of an epoch, the batches before are read and thrown
+        alone, as `epoch_order` does. To go on in the middle of an epoch, the batches before are read and thrown
         away.
 
         Args:
@@ -79,11 +79,12 @@ class Splits(NamedTuple):
         Example:
 
         >>> import tensorflow as tf
-        >>> from keras_perceiver.data import Splits
-        >>> examples = tf.data.Dataset.from_tensor_slices((np.eye(6), np.arange(6) % 2))
+        >>> from keras_perceiver.data import Splits, epoch_order
+        >>> inputs, labels = tf.eye(6), tf.range(6) % 2
         >>> def train(number):
-        ...     return examples.shuffle(6, seed=number).batch(2)
-        >>> held_out = examples.batch(3)
+        ...     order = epoch_order(6, 0, number)
+        ...     return order.map(lambda i: (inputs[i], labels[i])).batch(2)
+        >>> held_out = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(3)
         >>> splits = Splits.from_datasets(train, held_out, held_out, ("even", "odd"))
         >>> len(splits.train)
         3

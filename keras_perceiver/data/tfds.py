@@ -277,7 +277,8 @@ def _make_readable(builder, folder, download, manual_folder):
                     try_download_gcs=False,
                 ),
             )
-        except AssertionError as error:  # how it says that archives are missing
+        # How builders of others say that archives are missing.
+        except (AssertionError, tf.errors.NotFoundError) as error:
             raise FileNotFoundError(
                 f"The archives of {builder.name} must be in the manual folder. Received: "
                 f"manual_folder={manual_folder}. {instructions}"
