@@ -363,7 +363,7 @@ def _fit(model, splits, state, callbacks, epochs, steps_per_epoch):
     def fit(first_epoch, epochs, num_done):
         model.fit(
             # One iterator for all epochs: to start one takes longer than a small epoch.
-            splits.epochs(first_epoch, epochs).skip(num_done),
+            splits.epochs(first_epoch, epochs, num_done),
             steps_per_epoch=steps_per_epoch - num_done,
             validation_data=splits.validation,
             initial_epoch=first_epoch,
