@@ -49,4 +49,4 @@ def modality():
     )
 
 
-RECIPE = folder_recipe("instruments_mel", data, modality, epochs=80)
+RECIPE = folder_recipe("instruments_mel", data, files, modality, epochs=80)

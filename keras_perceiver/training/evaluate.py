@@ -195,7 +195,9 @@ def evaluate(model, dataset, class_names, is_multi_label=False):
 
     Args:
         model: `keras.Model` that returns logits.
-        dataset: `tf.data.Dataset` of batches `(inputs, labels)`.
+        dataset: `tf.data.Dataset` of batches `(inputs, labels)`. Labels are indices of
+            classes, or have one number a class: parts, of which the largest counts, or,
+            with many labels an example, 0 and 1.
         class_names: Sequence of strings, one a class.
         is_multi_label: Boolean, whether an example has any number of labels.
 
@@ -216,12 +218,11 @@ def evaluate(model, dataset, class_names, is_multi_label=False):
     for batch_inputs, batch_labels in dataset.as_numpy_iterator():
         labels.append(batch_labels)
         logits.append(_logits(model, batch_inputs, is_multi_label))
-    labels = np.concatenate(labels)
-    return Evaluation(
-        labels if is_multi_label else labels.reshape(-1),
-        np.concatenate(logits),
-        tuple(class_names),
-    )
+    labels, logits = np.concatenate(labels), np.concatenate(logits)
+    if not is_multi_label:
+        is_index = labels.ndim == 1 or labels.shape[1] == 1
+        labels = labels.reshape(-1) if is_index else labels.argmax(axis=1)
+    return Evaluation(labels, logits, tuple(class_names))
 
 
 def has_clips(model, inputs):
@@ -236,13 +237,13 @@ def has_clips(model, inputs):
 def _logits(model, inputs, is_multi_label):
     if not has_clips(model, inputs):
         return np.asarray(model.predict_on_batch(inputs))
-    tree = keras.tree
-    batch, num_clips = tree.flatten(inputs)[0].shape[:2]
-    clips = tree.map_structure(lambda x: x.reshape(-1, *x.shape[2:]), inputs)
-    logits = np.asarray(model.predict_on_batch(clips))
-    logits = logits.reshape(batch, num_clips, -1)  # (B, clips, classes)
-    mean = _probabilities(logits, is_multi_label).mean(axis=1)
-    mean = np.clip(mean, 1e-30, 1 - 1e-12)
+    num_clips = keras.tree.flatten(inputs)[0].shape[1]
+    total = 0
+    for i in range(num_clips):  # one at a time: the memory of one
+        clip = keras.tree.map_structure(lambda x: x[:, i], inputs)  # noqa: B023
+        logits = np.asarray(model.predict_on_batch(clip))
+        total = total + _probabilities(logits, is_multi_label)
+    mean = np.clip(total / num_clips, 1e-30, 1 - 1e-12)
     return np.log(mean) - (np.log1p(-mean) if is_multi_label else 0)
 
 

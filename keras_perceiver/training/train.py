@@ -92,6 +92,52 @@ class Recipe:
         """String, the name of what is validated, tested and best when large."""
         return "mean_average_precision" if self.is_multi_label else "accuracy"
 
+    def folders(self, data_folder=None):
+        """Returns the tuple of what `data` takes besides batch size and seed.
+
+        Args:
+            data_folder: Path of the folder that the user names, or `None`.
+
+        Raises:
+            ValueError: if there is a folder where none is read, or none where one is.
+        """
+        if not self.reads_folder:
+            if data_folder is not None:
+                raise ValueError(
+                    f"The recipe {self.name!r} reads no `data_folder`. Received: "
+                    f"data_folder={data_folder!r}. Leave it out."
+                )
+            return ()
+        folder = _first(data_folder, self.default_folder)
+        if folder is None:
+            raise ValueError(
+                f"The recipe {self.name!r} needs a `data_folder`. Received: "
+                "data_folder=None. Name the folder that holds train/ and test/ "
+                "(--data DIR)."
+            )
+        return (Path(folder).expanduser(),)
+
+    def mock(self, data_folder=None):
+        """Returns the callable `(batch_size, seed)` that makes data for a smoke test.
+
+        Args:
+            data_folder: `None`.
+
+        Raises:
+            ValueError: if there are none, or if the user named a folder.
+        """
+        if data_folder is not None:
+            raise ValueError(
+                "A smoke test reads no `data_folder`. Received: "
+                f"data_folder={data_folder!r}. Leave it out."
+            )
+        if self.smoke is None and self.reads_folder:
+            raise ValueError(
+                "A smoke test needs mock data. Received: the recipe "
+                f"{self.name!r}, which has none. Give it a `smoke`."
+            )
+        return self.smoke or self.data
+
 
 def train(
     recipe,
@@ -184,7 +230,10 @@ def train(
             f"`precision` must be one of {PRECISIONS}. Received: "
             f"precision={precision!r}. Choose one of them."
         )
-    folders = _data_folders(recipe, data_folder, smoke)
+    if smoke:
+        data, folders = recipe.mock(data_folder), ()
+    else:
+        data, folders = recipe.data, recipe.folders(data_folder)
     run_folder = Path(run_folder)
     checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep)
     _check_unused(run_folder, checkpoints, resume)
@@ -198,7 +247,6 @@ def train(
     # What is read at once: an update has `accumulation_steps` steps.
     step_size = batch_size // accumulation_steps
     try:
-        data = recipe.smoke if smoke and recipe.smoke else recipe.data
         splits = data(step_size, seed, *folders)
         model = recipe.model(len(splits.class_names))
     finally:
@@ -294,35 +342,14 @@ def _first(value, default):
     return default if value is None else value
 
 
-def _data_folders(recipe, data_folder, smoke):
-    """Returns the tuple of folders to read: one or none."""
-    if data_folder is not None and (smoke or not recipe.reads_folder):
-        reader = "A smoke test" if smoke else f"The recipe {recipe.name!r}"
-        raise ValueError(
-            f"{reader} reads no `data_folder`. Received: data_folder={data_folder!r}. "
-            "Leave it out."
-        )
-    if smoke and recipe.reads_folder and recipe.smoke is None:
-        raise ValueError(
-            "A smoke test needs mock data. Received: the recipe "
-            f"{recipe.name!r}, which has none. Give it a `smoke`."
-        )
-    if smoke or not recipe.reads_folder:
-        return ()
-    if data_folder is None and recipe.default_folder is None:
-        raise ValueError(
-            f"The recipe {recipe.name!r} needs a `data_folder`. Received: "
-            "data_folder=None. Name the folder that holds train/ and test/ (--data DIR)."
-        )
-    return (Path(_first(data_folder, recipe.default_folder)).expanduser(),)
-
-
 def _first_steps(splits, num_steps):
     return splits._replace(
         train=splits.train.take(num_steps),
         validation=splits.validation.take(num_steps),
         test=splits.test.take(num_steps),
-        epoch=lambda number: splits.epoch(number).take(num_steps),
+        epoch=lambda number, num_done=0: (
+            splits.epoch(number).take(num_steps).skip(num_done)
+        ),
     )
 
 

@@ -40,7 +40,9 @@ def _recipe(seen=None, learning_rate=1e-2, **settings):
         splits = digits(batch_size, seed)
         return splits._replace(
             train=splits.train.take(STEPS_PER_EPOCH),
-            epoch=lambda number: splits.epoch(number).take(STEPS_PER_EPOCH),
+            epoch=lambda number, num_done=0: (
+                splits.epoch(number).take(STEPS_PER_EPOCH).skip(num_done)
+            ),
         )
 
     def model(num_classes):
