@@ -111,7 +111,7 @@ class Modality(keras.layers.Layer):
         if not self.position_encoding.built:  # it may be another modality's too
             self.position_encoding.build(elements_shape)
 
-    def call(self, inputs, inputs_mask=None):
+    def call(self, inputs, inputs_mask=None, training=False):
         self.check_inputs(inputs.shape, getattr(inputs_mask, "shape", None))
         if inputs_mask is not None:
             mask = ops.cast(inputs_mask, "bool")
@@ -119,12 +119,18 @@ class Modality(keras.layers.Layer):
                 mask = mask[..., None]
             inputs = ops.where(mask, inputs, 0)
         elements = self._elements(inputs)  # (B, *grid, E)
+        if training:
+            elements = self._hide(elements)
         positions = self._positions(elements, inputs)  # (B, M, P)
         shape = (*ops.shape(positions)[:2], self._element_dim)
         elements = ops.reshape(elements, shape)  # (B, M, E)
         return ops.concatenate(
             [ops.cast(x, self.compute_dtype) for x in (elements, positions)], axis=-1
         )  # (B, M, C)
+
+    def _hide(self, elements):
+        """Returns the elements without what training hides of them at random."""
+        return elements
 
     def _positions(self, elements, inputs):
         return self.position_encoding(elements)

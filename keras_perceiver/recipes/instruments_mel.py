@@ -58,6 +58,7 @@ def modality():
 RECIPE = folder_recipe(
     "instruments_mel",
     data,
+    files,
     modality,
     epochs=300,
     num_latents=16,
