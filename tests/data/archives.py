@@ -65,7 +65,9 @@ def write_audioset(folder, num_train=4, num_test=2, seconds=2.0, use_video=True)
         lines = ["# Segments csv", "# a", "# YTID, start_seconds, end_seconds, labels"]
         for i in range(count):
             segment = f"{part[0]}_-{i}"  # ids may have both signs
-            lines.append(f'{segment}, {30 + i}.000, {40 + i}.000, "/m/{i},/m/{500 + i}"')
+            lines.append(
+                f'{segment}, {30 + i}.000, {40 + i}.000, "/m/{i},/m/{500 + i}"'
+            )
             if i == 1:
                 continue
             name = f"{segment}_{30 + i}"

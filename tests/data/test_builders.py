@@ -86,9 +86,9 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
             assert errors[start] < 1e-4
             starts.add(start)
             if label != 2:
-                # Colours changed, and still brighter with every frame.
+                # Colours changed, and still brighter with every frame that is not black.
                 levels = inputs["video"][0].numpy().mean(axis=(1, 2, 3))
-                assert (np.diff(levels) > 0).all()
+                assert (np.diff(levels[5:]) > 0.02).all()
     assert len(starts) > 2
 
     clips = audioset(1, modalities=["audio"], num_test_clips=3, **options)
@@ -107,7 +107,9 @@ def test_audioset_without_clips(tmp_path):
     write_audioset(folder, seconds=0.01, use_video=False)
     for path in (folder / "audio").iterdir():
         path.unlink()
-    with pytest.raises(FileNotFoundError, match="none of 4 in .*Name them <id>_<start>"):
+    with pytest.raises(
+        FileNotFoundError, match="none of 4 in .*Name them <id>_<start>"
+    ):
         audioset(1, **options)
     (folder / "class_labels_indices.csv").write_text("index,mid,display_name\n0,/m/0,a")
     with pytest.raises(ValueError, match="must list 527 classes. Received: 1"):
