@@ -8,6 +8,7 @@ from keras_perceiver.data import (
     Splits,
     epoch_order,
     folder_splits,
+    read_folder,
 )
 from tests.data.files import write_image, write_points
 
@@ -82,6 +83,14 @@ def test_going_on_reads_no_file_of_before(folder, monkeypatch):
     num_batches = len(splits.train)
     later = [x.numpy() for x, _ in splits.epochs(1, 3, num_done=num_batches - 1)]
     np.testing.assert_array_equal(later, whole[num_batches - 1 :])
+
+    read = []
+    real = PointFiles.read
+    monkeypatch.setattr(
+        PointFiles, "read", lambda self, path: read.append(path) or real(self, path)
+    )
+    files = read_folder(folder / "train", PointFiles(20), 4, check_files=False)
+    assert len(_arrays(files.epoch(0, num_done=4))) == len(read) == 4
 
 
 def _examples(order=None):
