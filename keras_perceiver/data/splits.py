@@ -56,8 +56,8 @@ class Splits(NamedTuple):
         So `train` must give the same batches, in the same order, each time it is read:
         no `shuffle`, no stateful random changes, no `deterministic=False`. For another
         order every epoch, pass a callable: what it returns must follow from the number
-        alone, as `epoch_order` does. To go on in the middle of an epoch, the batches before are read and thrown
-        away.
+        alone, as `epoch_order` does. To go on in the middle of an epoch, the batches
+        before are read and thrown away.
 
         Args:
             train: Batched `tf.data.Dataset` of `(inputs, labels)` with a known number of

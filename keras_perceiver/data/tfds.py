@@ -258,12 +258,10 @@ def _make_readable(builder, folder, download, manual_folder):
     if not builder.is_prepared():
         instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
         if not download and not (instructions and manual_folder):
-            where = f" --data_dir={folder}" if folder else ""
             fix = (
                 f"{instructions} Then name that folder as `manual_folder`."
                 if instructions
-                else f"Run `tfds build {builder.name} --file_format=array_record{where}`, "
-                "or set `download=True`."
+                else "Set `download=True`, or correct `folder`."
             )
             raise FileNotFoundError(
                 f"The data set must be prepared. Received: {builder.info.full_name}, of "
@@ -289,7 +287,8 @@ def _make_readable(builder, folder, download, manual_folder):
             "Data must be in a format that is read at any index. Received: "
             f"{builder.data_dir} with {sorted(f.value for f in formats)}. Run `tfds "
             f"convert_format --dataset_version_dir={builder.data_dir} "
-            "--out_file_format=array_record`, which adds that format."
+            "--out_file_format=array_record`, which adds that format (the command needs "
+            "apache-beam), or prepare the data in another folder."
         )
 
 

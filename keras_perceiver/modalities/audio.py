@@ -334,7 +334,7 @@ class MelSpectrogram(_Waveform):
         return ops.where(group(hidden, self._patch_sizes), -1.0, elements)
 
     def _stretches(self, masks, batch_size, length):
-        """Returns which positions of each example are in a random stretch, `(B, length)`."""
+        """Returns which positions of each example are in a stretch, `(B, length)`."""
         if masks is None:
             return ops.zeros((batch_size, length), "bool")
         num, longest = masks

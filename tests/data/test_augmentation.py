@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver.data import image_changes, point_changes, sound_changes
+from keras_perceiver.data import (
+    image_changes,
+    point_changes,
+    point_scaling,
+    sound_changes,
+    unit_cube,
+    video_changes,
+)
 
 pytestmark = pytest.mark.one_backend
 
@@ -32,6 +39,7 @@ def _sounds():
         {"contrast": 0.6},
         {"brightness": 0.6},
         {"noise": 0.5},
+        {"use_flip": False},
     ],
 )
 def test_images_change_with_every_option(option):
@@ -108,3 +116,75 @@ def test_sounds_move_with_their_masks():
     difference = noisy["audio"].numpy() - inputs["audio"]
     assert 0.08 < difference.std() < 0.12
     tf.debugging.assert_equal(noisy["audio_mask"], inputs["audio_mask"])
+
+
+def test_points_are_scaled_each_for_itself_then_to_the_unit_cube():
+    points = _points() + 5
+    cube = unit_cube(points).numpy()
+    np.testing.assert_allclose(cube.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.abs(cube).max(axis=(1, 2)), 1, rtol=1e-6)
+    ratio = np.ptp(points, axis=1) / np.ptp(cube, axis=1)
+    np.testing.assert_allclose(ratio, ratio[:, :1].repeat(3, 1), rtol=1e-4)
+    np.testing.assert_array_equal(unit_cube(np.ones((2, 4, 3), "float32")), 0)
+
+    np.testing.assert_allclose(point_scaling(0.0)(points, 3), cube, atol=1e-5)
+    change = point_scaling(0.1)
+    scaled = change(points, 3).numpy()
+    np.testing.assert_allclose(scaled.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(np.abs(scaled).max(axis=(1, 2)), 1, rtol=1e-6)
+    assert 0.01 < np.abs(scaled - cube).mean() < 0.5
+    np.testing.assert_array_equal(change(points, 3), scaled)
+    assert (change(points, 4).numpy() != scaled).any()
+
+
+def _videos():
+    """Three frames that are one image, whose red says the column and green the row."""
+    rows, columns = np.mgrid[:12, :16] / 20 - 0.4
+    image = np.stack([columns, rows, np.zeros_like(rows)], axis=-1)
+    return np.broadcast_to(image, (40, 3, 12, 16, 3)).astype("float32")
+
+
+_STILL = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "use_flip": False}
+
+
+def test_videos_are_cut_and_mirrored_all_frames_alike():
+    videos = _videos()
+    still = video_changes(**_STILL)(videos, 3)
+    np.testing.assert_allclose(still, videos, atol=1e-5)
+    cut = video_changes(size=8, **_STILL)(videos, 3).numpy()
+    assert cut.shape == (40, 3, 8, 8, 3)
+    corners = np.rint((cut[:, :, 0, 0] + 0.4) * 20).astype(int)
+    assert (corners == corners[:, :1]).all()
+    assert set(corners[:, 0, 0]) == set(range(9))  # columns
+    assert set(corners[:, 0, 1]) == set(range(5))
+    for video, (column, row, _) in zip(cut, corners[:, 0], strict=True):
+        expected = videos[0, :, row : row + 8, column : column + 8]
+        np.testing.assert_allclose(video, expected, atol=1e-5)
+    mirrored = video_changes(**{**_STILL, "use_flip": True})(videos, 3).numpy()
+    is_mirrored = [np.allclose(v, videos[0, :, :, ::-1], atol=1e-5) for v in mirrored]
+    is_same = [np.allclose(v, videos[0], atol=1e-5) for v in mirrored]
+    assert np.add(is_mirrored, is_same).all()
+    assert 0.2 < np.mean(is_mirrored) < 0.8
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_videos_change_their_colours_all_frames_alike(name):
+    videos = _videos()
+    changed = video_changes(**{**_STILL, name: 0.3})(videos, 3).numpy()
+    assert np.abs(changed).max() <= 1
+    np.testing.assert_allclose(changed, changed[:, :1].repeat(3, 1), atol=1e-5)
+    strengths = np.abs(changed - videos).mean(axis=(1, 2, 3, 4))
+    assert len(set(strengths.round(5))) > 20  # each video for itself
+    assert strengths.max() > 0.02
+    weaker = video_changes(**{**_STILL, name: 0.1})(videos, 3).numpy()
+    assert np.abs(weaker - videos).mean() < 0.6 * strengths.mean()
+    if name in ("brightness", "contrast"):
+        # In both directions.
+        spread = (
+            changed.std((1, 2, 3, 4))
+            if name == "contrast"
+            else changed.mean((1, 2, 3, 4))
+        )
+        usual = videos[0].std() if name == "contrast" else videos[0].mean()
+        assert spread.min() < usual - 0.02
+        assert spread.max() > usual + 0.02

@@ -72,24 +72,22 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
             np.testing.assert_array_equal(video, 0)
     assert seen == {0: True, 2: False, 3: True}
 
-    # Training: sound and video of the same time, another one in other epochs.
+    # Training: sound and video of the same time.
     starts = set()
-    for epoch in range(3):
-        for inputs, labels in splits.epoch(epoch):
-            label = int(np.argmax(labels[0]))
-            clip, whole = inputs["audio"][0], written[f"b_-{label}_{30 + label}"]
-            errors = [
-                np.abs(clip - whole[1920 * i : 1920 * i + 61_440]).max()
-                for i in range(19)
-            ]
-            start = int(np.argmin(errors))
-            assert errors[start] < 1e-4
-            starts.add(start)
-            if label != 2:
-                # Colours changed, and still brighter with every frame.
-                levels = inputs["video"][0].numpy().mean(axis=(1, 2, 3))
-                assert (np.diff(levels) > 0).all()
-    assert len(starts) > 2
+    for inputs, labels in splits.epoch(0):
+        label = int(np.argmax(labels[0]))
+        clip, whole = inputs["audio"][0], written[f"b_-{label}_{30 + label}"]
+        errors = [
+            np.abs(clip - whole[1920 * i : 1920 * i + 61_440]).max() for i in range(19)
+        ]
+        start = int(np.argmin(errors))
+        assert errors[start] < 1e-4
+        starts.add(start)
+        if label != 2:
+            # Colours changed, and still brighter with every frame that is not black.
+            levels = inputs["video"][0].numpy().mean(axis=(1, 2, 3))
+            assert (np.diff(levels[5:]) > 0.02).all()
+    assert len(starts) > 1
 
     clips = audioset(1, modalities=["audio"], num_test_clips=3, **options)
     for audio, labels in clips.test:

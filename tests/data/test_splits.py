@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver.data import ImageFiles, PointFiles, folder_splits
+from keras_perceiver.data import (
+    ImageFiles,
+    PointFiles,
+    Splits,
+    epoch_order,
+    folder_splits,
+    read_folder,
+)
 from tests.data.files import write_image, write_points
 
 pytestmark = pytest.mark.one_backend
@@ -65,3 +72,71 @@ def test_modalities_may_be_missing(folder):
     splits = folder_splits(folder, files, 2, allow_missing=True)
     there = [inputs["image_mask"].numpy().any((1, 2)).sum() for inputs, _ in splits[2]]
     assert sum(there) == 1
+
+
+def test_going_on_reads_no_file_of_before(folder, monkeypatch):
+    def shift(x, key):
+        return x + tf.random.stateless_uniform((), [key, 0])
+
+    splits = folder_splits(folder, PointFiles(20), 4, augment=shift)
+    whole = [x.numpy() for x, _ in splits.epochs(1, 3)]
+    num_batches = len(splits.train)
+    later = [x.numpy() for x, _ in splits.epochs(1, 3, num_done=num_batches - 1)]
+    np.testing.assert_array_equal(later, whole[num_batches - 1 :])
+
+    read = []
+    real = PointFiles.read
+    monkeypatch.setattr(
+        PointFiles, "read", lambda self, path: read.append(path) or real(self, path)
+    )
+    files = read_folder(folder / "train", PointFiles(20), 4, check_files=False)
+    assert len(_arrays(files.epoch(0, num_done=4))) == len(read) == 4
+
+
+def _examples(order=None):
+    order = tf.data.Dataset.range(6) if order is None else order
+    return order.map(lambda i: (tf.cast(i, "float32")[None], i % 2)).batch(2)
+
+
+def test_any_datasets():
+    held_out = _examples()
+    splits = Splits.from_datasets(_examples(), held_out, held_out, ["even", "odd"])
+    assert splits.class_names == ("even", "odd")
+    assert len(splits.train) == 3
+    np.testing.assert_array_equal(_arrays(splits.train)[:, 0], range(6))
+    later = _arrays(splits.epochs(3, 5, num_done=2))
+    np.testing.assert_array_equal(later[:, 0], [4, 5, *range(6)])
+    assert splits.test is held_out
+
+    def train(number):
+        return _examples(epoch_order(6, 0, number))
+
+    splits = Splits.from_datasets(train, held_out, held_out, ["even", "odd"], seed=1)
+    whole = _arrays(splits.epochs(0, 5))[:, 0].reshape(5, 6)
+    assert len(set(map(tuple, whole))) > 2
+    assert (np.sort(whole) == range(6)).all()
+    later = _arrays(splits.epochs(3, 5, num_done=1))
+    np.testing.assert_array_equal(later[:, 0], whole[3:].ravel()[2:])
+    read = [tuple(_arrays(splits.train)[:, 0]) for _ in range(5)]
+    assert len(set(read)) > 2
+
+
+def test_datasets_that_cannot_be_trained_on():
+    good = _examples()
+    options = tf.data.Options()
+    options.deterministic = False
+    for train, error, message in (
+        (
+            np.zeros(3),
+            TypeError,
+            "`train` must be a tf.data.Dataset.*from_tensor_slices",
+        ),
+        (tf.data.Dataset.range(3), ValueError, "`train` must be pairs"),
+        (good.repeat(), ValueError, "must be known"),
+        (good.filter(lambda x, y: True), ValueError, "must be known"),
+        (good.with_options(options), ValueError, "must be deterministic"),
+    ):
+        with pytest.raises(error, match=message):
+            Splits.from_datasets(train, good, good, ["even", "odd"])
+    with pytest.raises(TypeError, match="`test` must be a tf.data.Dataset"):
+        Splits.from_datasets(good, good, [1], ["even", "odd"])

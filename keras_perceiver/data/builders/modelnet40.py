@@ -127,8 +127,10 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             for member in archive.namelist():
                 # ModelNet40/<class>/<part>/<file>.off, beside what a Mac added
-                *above, label, its_part, name = member.split("/")[-4:]
-                if not name.endswith(".off") or its_part != part or "__MACOSX" in above:
+                if not member.endswith(".off") or "__MACOSX" in member:
+                    continue
+                *_, label, its_part, name = member.split("/")
+                if its_part != part:
                     continue
                 mesh = Path(folder) / name
                 mesh.write_bytes(_with_header(archive.read(member)))
