@@ -30,8 +30,9 @@ import sys
 from keras_perceiver.serving import job
 job.run_file(sys.argv[1])
 """
-_CHECK_PROGRAM = Path(__file__).with_name("check_saved_model.py")
-_FILE_CHECK_PROGRAM = Path(__file__).with_name("check_file.py")
+# -P: the programs must not find their neighbours as modules.
+_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_saved_model.py")
+_FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
 # Of the difference between the export's outputs and `model.predict`.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -139,7 +140,7 @@ def export_for_serving(
             print(_difference_text(weights, difference))
         if use_check:
             _write_expected(served, work, labels=labels, sigmoid=use_sigmoid)
-            _run([_CHECK_PROGRAM, work])
+            _run(*_CHECK_PROGRAM, work)
         path = work / "saved_model"
         tables = json.loads((work / "signatures.json").read_text())
         text = card.text(model, tables, labels, weights, difference, metrics)
@@ -197,7 +198,7 @@ def export_file(model, path, format, use_check=True):
         _run_job(model, work, {"format": format, "file": str(unfinished)})
         if use_check:
             _write_expected(model, work)
-            _run([_FILE_CHECK_PROGRAM, unfinished, work])
+            _run(*_FILE_CHECK_PROGRAM, unfinished, work)
         publish_file(unfinished, path)
     return path
 
@@ -256,7 +257,7 @@ def _run_job(model, work, job):
         in_tensorflow.run(model, work)
     else:
         model.save(work / "model.keras")
-        _run(["-c", _EXPORT_PROGRAM, work])
+        _run("-c", _EXPORT_PROGRAM, work)
 
 
 def _examples(work):
@@ -333,15 +334,10 @@ def _difference_text(weights, difference):
     return text
 
 
-def _run(arguments):
+def _run(*arguments):
     """Runs Python with these arguments under TensorFlow; its failure is an error."""
     result = subprocess.run(
-        # -P: the check programs must not find their neighbours as modules.
-        [
-            sys.executable,
-            *(["-P"] if arguments[0] != "-c" else []),
-            *map(str, arguments),
-        ],
+        [sys.executable, *map(str, arguments)],
         env={**os.environ, "KERAS_BACKEND": "tensorflow"},
         capture_output=True,
         text=True,

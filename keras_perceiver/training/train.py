@@ -1,7 +1,6 @@
 """One run: data, fit, evaluation, files, export."""
 
 import dataclasses
-import importlib.metadata
 import json
 import os
 import shutil
@@ -17,13 +16,13 @@ from keras_perceiver.serving import (
     export_for_serving,
     next_version,
 )
+from keras_perceiver.serving.card import installed_versions
 from keras_perceiver.training.checkpoints import Checkpoints
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.resume import SaveState, settings
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CHECKPOINTS = "checkpoints"
-_REPORTED_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +195,7 @@ def train(
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
         **({"test_accuracy_without": without} if without else {}),
-        "versions": _versions(),
+        "versions": installed_versions(),
     }
     text = json.dumps(metrics, indent=2) + "\n"
     _replace(run_folder / "metrics.json", lambda path: path.write_text(text))
@@ -204,7 +203,9 @@ def train(
         run_folder / "history.png",
         lambda path: _plot(plt, state.history, metrics, path),
     )
-    export = export_for_serving(model, export_folder)
+    export = export_for_serving(
+        model, export_folder, labels=splits.class_names, metrics=metrics
+    )
     # Only now: until here a resumed run could still do what is left.
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return {**metrics, "model": model_path, "export": export}
@@ -295,16 +296,6 @@ def _replace(path, write):
     unfinished = path.with_name(f"unfinished-{path.name}")
     write(unfinished)
     os.replace(unfinished, path)
-
-
-def _versions():
-    versions = {}
-    for package in _REPORTED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # backends are optional
-    return versions
 
 
 def _plot(plt, history, metrics, path):
