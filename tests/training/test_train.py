@@ -81,7 +81,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     ((call, options),) = exported
     assert call == (seen[0], exports)
     assert options["labels"] == tuple(digits().class_names)
-    assert options["metrics"] == metrics
+    assert json.loads(json.dumps(options["metrics"])) == metrics
     assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
     # The progress bar is part of the promise.
     assert "Epoch 2/2" in capsys.readouterr().out

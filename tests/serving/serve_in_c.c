@@ -4,7 +4,7 @@
  *
  * Loads the graph tagged `serve` and runs each request of the file NUM_CALLS times. Prints
  * a line for each: `ok MILLISECONDS VALUE...` with the median time and the first output, or
- * `error MESSAGE`. tests/test_serving_in_c.py writes the requests, little-endian:
+ * `error MESSAGE`. tests/serving/in_c.py writes the requests, little-endian:
  *
  *     uint32 number of inputs, each:
  *         text operation, uint32 index, uint32 TF_DataType, uint32 rank, int64 sizes,

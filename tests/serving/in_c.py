@@ -1,4 +1,4 @@
-"""Builds tests/serve_in_c.c and sends it requests."""
+"""Builds tests/serving/serve_in_c.c and sends it requests."""
 
 import shutil
 import struct
