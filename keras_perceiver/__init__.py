@@ -28,6 +28,7 @@ from keras_perceiver.training import (
     SmoothedCrossentropy,
     Warmup,
 )
+from keras_perceiver.visualization import attention_maps
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ __all__ = [
     "Video",
     "Warmup",
     "attend",
+    "attention_maps",
     "export_for_serving",
     "flops",
 ]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 # Runs that are alike in all of these repeat one another.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
-HEADER = ("Recipe", "Backend", "Seeds", "Test accuracy", "Median", "Training, s")
+SCORES = ("test_accuracy", "test_mean_average_precision")
+HEADER = ("Recipe", "Backend", "Seeds", "Test score", "Median", "Training, s")
 
 
 def main(arguments=None):
@@ -40,14 +41,14 @@ def table(runs):
         groups.setdefault(tuple(run[name] for name in REPEATED), []).append(run)
     lines = [HEADER, ("---",) * len(HEADER)]
     for (recipe, backend, precision, *_), group in sorted(groups.items()):
-        accuracies = [run["test_accuracy"] for run in group]
+        scores = [next(run[name] for name in SCORES if name in run) for run in group]
         lines.append(
             (
                 recipe,
                 backend if precision == "float32" else f"{backend}, {precision}",
                 ", ".join(str(run["seed"]) for run in group),
-                ", ".join(f"{accuracy:.4f}" for accuracy in accuracies),
-                f"{statistics.median(accuracies):.4f}",
+                ", ".join(f"{score:.4f}" for score in scores),
+                f"{statistics.median(scores):.4f}",
                 ", ".join(f"{run['train_seconds']:.0f}" for run in group),
             )
         )

@@ -3,9 +3,19 @@
 from keras_perceiver.data.augmentation import (
     image_changes,
     point_changes,
+    point_scaling,
     sound_changes,
+    unit_cube,
+    video_changes,
+)
+from keras_perceiver.data.crops import (
+    central_crop,
+    inception_crop,
+    overlapping_clips,
+    time_crop,
 )
 from keras_perceiver.data.digits import digits
+from keras_perceiver.data.epochs import epoch_order
 from keras_perceiver.data.files import (
     AudioFiles,
     Files,
@@ -14,7 +24,19 @@ from keras_perceiver.data.files import (
     VideoFiles,
 )
 from keras_perceiver.data.folders import LabelledFolder, read_folder
+from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
+from keras_perceiver.data.published import (
+    audioset,
+    cifar10,
+    fashion_mnist,
+    imagenet,
+    mnist,
+    modelnet40,
+    speech_commands,
+)
+from keras_perceiver.data.rand_augment import rand_augment
 from keras_perceiver.data.splits import Splits, augmented, folder_splits
+from keras_perceiver.data.tfds import tfds_splits
 
 __all__ = [
     "AudioFiles",
@@ -24,11 +46,31 @@ __all__ = [
     "PointFiles",
     "Splits",
     "VideoFiles",
+    "audioset",
     "augmented",
+    "central_crop",
+    "cifar10",
+    "cutmix",
     "digits",
+    "epoch_order",
+    "fashion_mnist",
     "folder_splits",
     "image_changes",
+    "imagenet",
+    "inception_crop",
+    "mixup",
+    "mixup_or_cutmix",
+    "mnist",
+    "modelnet40",
+    "overlapping_clips",
     "point_changes",
+    "point_scaling",
+    "rand_augment",
     "read_folder",
     "sound_changes",
+    "speech_commands",
+    "tfds_splits",
+    "time_crop",
+    "unit_cube",
+    "video_changes",
 ]

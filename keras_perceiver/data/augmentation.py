@@ -4,12 +4,14 @@ Each function returns a callable `(inputs, key)` for `folder_splits`: float32 in
 an int64 scalar, another one for every batch. The same key gives the same change.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 
-class _KeySeeds(keras.random.SeedGenerator):
+class KeySeeds(keras.random.SeedGenerator):
     """Seeds that follow from a key, one after the other."""
 
     # No call of the parent's __init__: that makes a variable, whose state would depend on
@@ -31,21 +33,36 @@ def change_images(layers, images, key):
         images: Float32 tensor of shape `(batch, height, width, channels)`.
         key: Int64 scalar.
     """
-    seeds = _KeySeeds(key)
+    seeds = KeySeeds(key)
     for layer in layers:
-        # What the layers do when they are called in tf.data, whatever the backend; but
-        # there they draw from a state of their own.
-        layer.backend.set_backend("tensorflow")
-        try:
+        with with_tensorflow(layer):
             drawn = layer.get_random_transformation(images, training=True, seed=seeds)
             images = layer.transform_images(images, drawn, training=True)
-        finally:
-            layer.backend.reset()
     return images
 
 
+@contextlib.contextmanager
+def with_tensorflow(layer):
+    """Makes a random layer of Keras compute with TensorFlow, whatever the backend.
+
+    It does so itself when it is called in tf.data; but there it draws from a state of its
+    own.
+    """
+    layer.backend.set_backend("tensorflow")
+    try:
+        yield
+    finally:
+        layer.backend.reset()
+
+
 def image_changes(
-    shift=0.1, zoom=0.15, rotation=0.05, contrast=0.3, brightness=0.2, noise=0.05
+    shift=0.1,
+    zoom=0.15,
+    rotation=0.05,
+    contrast=0.3,
+    brightness=0.2,
+    noise=0.05,
+    use_flip=True,
 ):
     """Moves, zooms, turns and mirrors images, and changes brightness and contrast.
 
@@ -56,6 +73,7 @@ def image_changes(
         contrast: Float, greatest change of each channel's range as a fraction.
         brightness: Float, greatest change of each channel's level.
         noise: Float, standard deviation of the noise on every channel.
+        use_flip: Boolean, whether half of the images are mirrored.
 
     Returns:
         Callable of images of shape `(batch, height, width, channels)` and a key.
@@ -63,7 +81,7 @@ def image_changes(
     # The data stay float32 whatever the precision of the model.
     options = {"fill_mode": "nearest", "dtype": "float32"}
     layers = (
-        keras.layers.RandomFlip("horizontal", dtype="float32"),
+        *([keras.layers.RandomFlip("horizontal", dtype="float32")] if use_flip else ()),
         keras.layers.RandomTranslation(shift, shift, **options),
         keras.layers.RandomZoom(zoom, zoom, **options),
         keras.layers.RandomRotation(rotation, **options),
@@ -164,3 +182,108 @@ def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1)
         )
 
     return change
+
+
+def unit_cube(points):
+    """Moves point clouds to zero mean, and scales them to fill -1..1, all axes alike.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
+
+    Args:
+        points: Float tensor of shape `(..., points, 3)`.
+    """
+    points = points - tf.reduce_mean(points, axis=-2, keepdims=True)
+    reach = tf.reduce_max(tf.abs(points), axis=(-2, -1), keepdims=True)
+    # All points in one place stay there.
+    return tf.math.divide_no_nan(points, reach)
+
+
+def point_scaling(scale=0.01):
+    """Scales every point by a factor of its own, then the cloud to the unit cube.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3: factors from
+        0.99 to 1.01.
+
+    Args:
+        scale: Float, greatest change of a point's distance from the middle, as a
+            fraction.
+
+    Returns:
+        Callable of points of shape `(batch, points, 3)` and a key.
+    """
+
+    def change(points, key):
+        shape = (*tf.unstack(tf.shape(points)[:2]), 1)
+        factor = tf.random.stateless_uniform(shape, [key, 0], 1 - scale, 1 + scale)
+        return unit_cube(points * factor)
+
+    return change
+
+
+def video_changes(
+    size=None, brightness=0.125, contrast=0.2, saturation=0.2, hue=0.05, use_flip=True
+):
+    """Crops and mirrors videos, and changes their colours, all frames of one alike.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2, which names
+        colour, crop and flip. How strong they are is our choice.
+
+    Args:
+        size: Integer, height and width of the part that is cut out, in pixels. Defaults
+            to all.
+        brightness: Float in `[0, 1]`, greatest change of level as a fraction of the
+            range.
+        contrast: Float in `[0, 1]`, greatest change of contrast as a fraction.
+        saturation: Float in `[0, 1)`; saturation is multiplied by factors from
+            (1 - `saturation`) / (1 + `saturation`) to the inverse of that.
+        hue: Float in `[0, 0.5]`, greatest change of hue as a fraction of the circle.
+        use_flip: Boolean, whether half of the videos are mirrored.
+
+    Returns:
+        Callable of videos of shape `(batch, frames, height, width, 3)`, in -1 to 1, and a
+        key.
+    """
+    options = {"value_range": (0.0, 1.0), "dtype": "float32"}
+    layers = (
+        *([keras.layers.RandomFlip("horizontal", dtype="float32")] if use_flip else ()),
+        keras.layers.RandomBrightness(brightness, **options),
+        # One number would mean more contrast only.
+        keras.layers.RandomContrast((contrast, contrast), **options),
+        # 0.5 is no change.
+        keras.layers.RandomSaturation(
+            (0.5 - saturation / 2, 0.5 + saturation / 2), **options
+        ),
+        # 1 is half of the circle.
+        keras.layers.RandomHue(2 * hue, **options),
+    )
+
+    def change(videos, key):
+        if size is not None:
+            videos = _crop(videos, size, key)
+        batch_size, frames, height, width, _ = tf.unstack(tf.shape(videos))
+        # One image with all frames below each other gets one change.
+        tall = (batch_size, frames * height, width, videos.shape[-1])
+        images = change_images(layers, (tf.reshape(videos, tall) + 1) / 2, key)
+        images = tf.clip_by_value(images, 0.0, 1.0) * 2 - 1
+        return tf.ensure_shape(tf.reshape(images, tf.shape(videos)), videos.shape)
+
+    return change
+
+
+def _crop(videos, size, key):
+    """Cuts a square at a random place out of each video."""
+    # Keras' RandomCrop cuts all at one place.
+    batch_size, _, height, width, _ = tf.unstack(tf.shape(videos))
+    for axis, length in ((2, height), (3, width)):
+        start = tf.random.stateless_uniform(
+            (batch_size, 1), [key, -axis], 0, length - size + 1, "int32"
+        )
+        places = start + tf.range(size)  # (B, size)
+        videos = tf.vectorized_map(
+            lambda pair, axis=axis: tf.gather(pair[0], pair[1], axis=axis - 1),
+            (videos, places),
+        )
+    return videos

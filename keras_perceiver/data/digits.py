@@ -68,16 +68,16 @@ def digits(batch_size=32, seed=0, augment=True):
     train_images, train_labels = tf.constant(images), tf.constant(labels)
     change = _augmentation()
 
-    def epoch(number):
+    def epoch(number, num_done=0):
         order = epoch_order(len(images), seed, number)
         order = order.batch(batch_size, drop_remainder=True)  # one shape, as above
-        train = order.map(
+        train = order.skip(num_done).map(
             lambda index: (
                 tf.gather(train_images, index),
                 tf.gather(train_labels, index),
             )
         )
-        return augmented(train, change, seed, number) if augment else train
+        return augmented(train, change, seed, number, num_done) if augment else train
 
     def held_out(images, labels):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))

@@ -174,16 +174,18 @@ class LabelledFolder:
     _examples: list = dataclasses.field(repr=False)
     _pipeline: object = dataclasses.field(repr=False)
 
-    def epoch(self, number):
+    def epoch(self, number, num_done=0):
         """Returns one pass over the examples, in an order that follows from its number.
 
         Args:
             number: Int64 scalar.
+            num_done: Int64 scalar, batches to leave out at the beginning. No file of
+                theirs is read.
 
         Returns:
             `tf.data.Dataset` like `dataset`.
         """
-        return self._pipeline.epoch(self._examples, number)
+        return self._pipeline.epoch(self._examples, number, num_done)
 
     def split(self, validation_fraction=0.2, group=None):
         """Splits the examples of every class into training and validation.
@@ -418,7 +420,7 @@ class _Pipeline:
             int(epoch.cardinality()),
         )
 
-    def epoch(self, examples, number):
+    def epoch(self, examples, number, num_done=0):
         """Returns the examples, shuffled in the way of one epoch."""
         buckets, lengths = self._buckets(examples)
         if self.shuffle:
@@ -464,6 +466,7 @@ class _Pipeline:
                 return dict(zip(specs, inputs, strict=False)), labels
             return inputs[0], labels
 
+        dataset = dataset.skip(num_done)
         dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
         return dataset.prefetch(tf.data.AUTOTUNE)
 

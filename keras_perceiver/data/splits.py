@@ -19,8 +19,9 @@ class Splits(NamedTuple):
         validation: Data to choose by.
         test: Data to report.
         class_names: Tuple of strings; label 0 is the first.
-        epoch: Callable that takes an int64 scalar and returns that pass over the
-            training data, always the same: what makes it possible to go on in the middle.
+        epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns that
+            pass over the training data without its first `num_done` batches, always the
+            same: what makes it possible to go on in the middle.
     """
 
     train: tf.data.Dataset
@@ -29,9 +30,113 @@ class Splits(NamedTuple):
     class_names: tuple
     epoch: Callable
 
-    def epochs(self, first, last):
-        """Returns the training data's epochs from `first` to before `last`, in a row."""
-        return tf.data.Dataset.range(first, last).flat_map(self.epoch)
+    def epochs(self, first, last, num_done=0):
+        """Returns the training data's epochs from `first` to before `last`, in a row.
+
+        Args:
+            first: Integer, number of the first epoch.
+            last: Integer, number after the last.
+            num_done: Integer, batches of the first epoch that are left out. Where an
+                epoch is an order of indices, as in all data sets of this package, they
+                are never read.
+        """
+
+        def epoch(number):
+            return self.epoch(number, tf.where(number == first, num_done, 0))
+
+        # In int64, as `Dataset.skip` takes it.
+        num_done = tf.constant(num_done, "int64")
+        return tf.data.Dataset.range(first, last).flat_map(epoch)
+
+    @classmethod
+    def from_datasets(cls, train, validation, test, class_names, seed=0):
+        """Makes splits of any datasets, for a recipe to train on.
+
+        A run that was interrupted goes on exactly only if its data come again exactly.
+        So `train` must give the same batches, in the same order, each time it is read:
+        no `shuffle`, no stateful random changes, no `deterministic=False`. For another
+        order every epoch, pass a callable: what it returns must follow from the number
+        alone, as `epoch_order` does. To go on in the middle of an epoch, the batches before are read and thrown
+        away.
+
+        Args:
+            train: Batched `tf.data.Dataset` of `(inputs, labels)` with a known number of
+                batches, or callable that takes the number of an epoch, an int64 scalar,
+                and returns one. All have as many batches.
+            validation: Batched `tf.data.Dataset` of `(inputs, labels)`.
+            test: The same.
+            class_names: Sequence of strings; label 0 is the first.
+            seed: Integer, seed of the epochs that come when `Splits.train` is read.
+
+        Returns:
+            `Splits`.
+
+        Raises:
+            TypeError: if what should be a dataset is none.
+            ValueError: if its elements are not pairs, if the number of training batches
+                is not known, or if their order is not deterministic.
+
+        Example:
+
+        >>> import tensorflow as tf
+        >>> from keras_perceiver.data import Splits, epoch_order
+        >>> inputs, labels = tf.eye(6), tf.range(6) % 2
+        >>> def train(number):
+        ...     order = epoch_order(6, 0, number)
+        ...     return order.map(lambda i: (inputs[i], labels[i])).batch(2)
+        >>> held_out = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(3)
+        >>> splits = Splits.from_datasets(train, held_out, held_out, ("even", "odd"))
+        >>> len(splits.train)
+        3
+        """
+        read = train if callable(train) else lambda number: train
+        first = read(tf.constant(0, "int64"))
+        for name, dataset in (
+            ("train", first),
+            ("validation", validation),
+            ("test", test),
+        ):
+            _check_dataset(name, dataset)
+        num_batches = int(first.cardinality())
+        if num_batches < 0:
+            raise ValueError(
+                "The number of training batches must be known. Received: "
+                f"train={first}, of which tf.data knows none. Apply "
+                "`tf.data.experimental.assert_cardinality(num_batches)`, or `take` so "
+                "many of an endless dataset."
+            )
+        if first.options().deterministic is False:
+            raise ValueError(
+                "The order of the training batches must be deterministic, to go on after "
+                "an interruption. Received: train with the option deterministic=False. "
+                "Leave it out."
+            )
+
+        def epoch(number, num_done=0):
+            return read(number).skip(num_done)
+
+        return cls(
+            train=another_every_time(epoch, seed, num_batches),
+            validation=validation,
+            test=test,
+            class_names=tuple(class_names),
+            epoch=epoch,
+        )
+
+
+def _check_dataset(name, dataset):
+    if not isinstance(dataset, tf.data.Dataset):
+        raise TypeError(
+            f"`{name}` must be a tf.data.Dataset. Received: {dataset!r} of type "
+            f"{type(dataset).__name__}. Wrap arrays with "
+            "`tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(batch_size)`."
+        )
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or len(spec) != 2:
+        raise ValueError(
+            f"The elements of `{name}` must be pairs `(inputs, labels)`. Received: "
+            f"{spec}. Map them to pairs."
+        )
 
 
 def folder_splits(
@@ -81,11 +186,11 @@ def folder_splits(
     )
     train, validation = whole.split(validation_fraction, group)
 
-    def epoch(number):
-        dataset = train.epoch(number)
+    def epoch(number, num_done=0):
+        dataset = train.epoch(number, num_done)
         if augment is None:
             return dataset
-        return augmented(dataset, augment, seed, number)
+        return augmented(dataset, augment, seed, number, num_done)
 
     return Splits(
         train=another_every_time(epoch, seed, int(train.dataset.cardinality())),
@@ -96,21 +201,30 @@ def folder_splits(
     )
 
 
-def augmented(dataset, change, seed, epoch=None):
+def augmented(dataset, change, seed, epoch=None, num_done=0, use_labels=False):
     """Changes the inputs of every batch at random.
 
     Args:
         dataset: `tf.data.Dataset` of `(inputs, labels)`.
-        change: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`.
+        change: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`, or
+            `(inputs, labels, key)` that returns both, see `keras_perceiver.data.mixing`.
         seed: Integer, seed of the keys.
         epoch: Int64 scalar, number of the epoch that the changes follow from. Defaults
             to other changes whenever the dataset is read.
+        num_done: Int64 scalar, batches of the epoch that `dataset` is without.
+        use_labels: Boolean, whether `change` takes and returns the labels too.
     """
     if epoch is None:
         keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
     else:
-        keys = epoch_keys(seed, epoch)
-    dataset = tf.data.Dataset.zip(dataset, keys).map(
-        lambda batch, key: (change(batch[0], key), batch[1])
-    )
+        keys = epoch_keys(seed, epoch).skip(num_done)
+
+    def changed(batch, key):
+        inputs, labels = batch
+        if use_labels:
+            return change(inputs, labels, key)
+        return change(inputs, key), labels
+
+    dataset = tf.data.Dataset.zip(dataset, keys)
+    dataset = dataset.map(changed, num_parallel_calls=tf.data.AUTOTUNE)
     return dataset.prefetch(tf.data.AUTOTUNE)

@@ -107,6 +107,22 @@ def attend(
     return merge_heads(ops.cast(outputs, dtype))  # (B, N, H * v)
 
 
+def attention_scores(query, key, *, num_heads=1):
+    """Returns the scores of which `attend` takes the softmax, all in memory at once.
+
+    Args:
+        query: Tensor of shape `(batch, num_queries, qk_dim)`.
+        key: Tensor of shape `(batch, num_inputs, qk_dim)`.
+        num_heads: Integer, number of attention heads.
+
+    Returns:
+        Float32 tensor of shape `(batch, num_heads, num_queries, num_inputs)`.
+    """
+    query, key = split_heads(query, num_heads), split_heads(key, num_heads)
+    scores = matmul_float32(query, ops.swapaxes(key, -1, -2))  # (B, H, N, M)
+    return scores / math.sqrt(query.shape[-1])
+
+
 def _is_fused(inputs_mask, inputs_scale):
     """Tells whether the backend has a kernel of its own for this."""
     is_simple = inputs_mask is None and inputs_scale is None

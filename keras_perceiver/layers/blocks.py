@@ -11,7 +11,7 @@ from keras_perceiver._checks import (
     check_positive,
     check_rank,
 )
-from keras_perceiver.layers.attention import attend
+from keras_perceiver.layers.attention import attend, attention_scores
 from keras_perceiver.layers.chunks import over_chunks
 from keras_perceiver.layers.norm import LayerNorm
 from keras_perceiver.layers.recompute import hand_on, recompute
@@ -268,6 +268,20 @@ class CrossAttend(_AttentionBlock):
             )
         seeds = self.draw_seeds(training) if seeds is None else seeds
         return self._finish(query, attended, seeds, training)
+
+    def scores(self, query, inputs):
+        """Returns the scores of a call before their softmax, to look at.
+
+        Args:
+            query: Tensor of shape `(batch, num_queries, query_dim)`.
+            inputs: Tensor of shape `(batch, num_inputs, input_dim)`.
+
+        Returns:
+            Float32 tensor of shape `(batch, num_heads, num_queries, num_inputs)`.
+        """
+        query = self.query(self.query_norm(ops.cast(query, self.compute_dtype)))
+        key = self.key(self.inputs_norm(inputs))
+        return attention_scores(query, key, num_heads=self.num_heads)
 
     def projects_queries(self, num_queries, input_dim):
         """Tells whether projecting the queries costs less than keys and values."""

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 from keras_perceiver.modalities.base import Series, group, pad_to_multiple, per_axis
 
 # Below this power of a mel bin (-80 dB of a full-scale tone) everything is silence.
@@ -117,7 +118,7 @@ class Audio(_Waveform):
     def _element_dim(self):
         return self.patch_size
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         return tuple(n and -(-n // self.patch_size) for n in lengths)
 
     def _elements(self, inputs):
@@ -142,9 +143,14 @@ class MelSpectrogram(_Waveform):
     -80 dB or less becomes -1. An example does not depend on the others in its batch, nor
     on their length. Computed in float32 under every dtype policy.
 
+    With `time_masks` or `frequency_masks`, training hides stretches of frames or of bins
+    at random, other ones in every example: they are silent. That is SpecAugment but for
+    its warping of time, which its authors found to help least.
+
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 4,800
         elements for 61,440 samples at 48 kHz.
+        [Park et al., 2019](https://arxiv.org/abs/1904.08779): SpecAugment.
 
     Args:
         num_samples: Integer, length in samples; with `use_mask` the greatest length.
@@ -169,6 +175,10 @@ class MelSpectrogram(_Waveform):
         use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
             call, under the modality's name and `"_mask"`, and lets batches be shorter
             than `num_samples`. Positions stay those of the greatest length.
+        time_masks: Pair of integers: how many stretches of frames training hides, and
+            the greatest length of one; lengths are uniform from 0. Defaults to none.
+        frequency_masks: The same of mel bins.
+        seed: Integer, seed of what is hidden. Defaults to a random one.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
@@ -176,6 +186,7 @@ class MelSpectrogram(_Waveform):
         inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
             which is read as zeros, or `None`. A frame counts if one of the `frame_step`
             samples that it begins with does.
+        training: Boolean, whether to hide stretches.
 
     Returns:
         Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
@@ -185,7 +196,8 @@ class MelSpectrogram(_Waveform):
     Raises:
         ValueError: if a size is not positive, if `num_mel_bins` is not a multiple of the
             patch size, if the frequencies are not in order or so close that a triangle
-            is empty, if both Fourier settings and `position_encoding` are given, or if
+            is empty, if masks are not two positive integers or longer than the
+            spectrogram, if both Fourier settings and `position_encoding` are given, or if
             `inputs` has another length.
 
     Example:
@@ -211,6 +223,9 @@ class MelSpectrogram(_Waveform):
         max_resolution=None,
         position_encoding=None,
         use_mask=False,
+        time_masks=None,
+        frequency_masks=None,
+        seed=None,
         **kwargs,
     ):
         super().__init__(
@@ -266,18 +281,27 @@ class MelSpectrogram(_Waveform):
                 f"sample_rate={sample_rate}, min_frequency={min_frequency}. "
                 "Take fewer bins, longer frames or a higher `min_frequency`."
             )
+        num_frames = -(-num_samples // frame_step)
+        self.time_masks = _mask_sizes("time_masks", time_masks, num_frames)
+        self.frequency_masks = _mask_sizes(
+            "frequency_masks", frequency_masks, num_mel_bins
+        )
+        self.seed = seed
+        if self.time_masks or self.frequency_masks:
+            self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
     def _element_dim(self):
         return self._patch_sizes[0] * self._patch_sizes[1]
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         (length,) = lengths
         frames_size, bins_size = self._patch_sizes
         times = length and -(-length // (self.frame_step * frames_size))
         return (times, self.num_mel_bins // bins_size)
 
-    def _elements(self, inputs):
+    def spectrogram(self, inputs):
+        """Returns the mel spectrogram of sounds `(B, samples)`, `(B, frames, bins)`."""
         # Not keras.layers.MelSpectrogram: it clips relative to the loudest point of the
         # whole batch and mirrors the end of the longest example.
         samples = ops.cast(inputs, "float32")
@@ -292,7 +316,36 @@ class MelSpectrogram(_Waveform):
         ) ** 2
         power = ops.matmul(power, ops.cast(self._triangles, "float32"))
         decibels = 10 * ops.log10(power + _SILENCE)  # (B, frames, bins)
-        return group((decibels / 40 + 1)[..., None], self._patch_sizes)
+        return decibels / 40 + 1
+
+    def _elements(self, inputs):
+        return group(self.spectrogram(inputs)[..., None], self._patch_sizes)
+
+    def _hide(self, elements):
+        if not (self.time_masks or self.frequency_masks):
+            return elements
+        shape = ops.shape(elements)[:3]  # of patches
+        num_frames, num_bins = (
+            n * size for n, size in zip(shape[1:], self._patch_sizes, strict=True)
+        )
+        times = self._stretches(self.time_masks, shape[0], num_frames)
+        bins = self._stretches(self.frequency_masks, shape[0], num_bins)
+        hidden = ops.logical_or(times[:, :, None], bins[:, None])[..., None]
+        return ops.where(group(hidden, self._patch_sizes), -1.0, elements)
+
+    def _stretches(self, masks, batch_size, length):
+        """Returns which positions of each example are in a random stretch, `(B, length)`."""
+        if masks is None:
+            return ops.zeros((batch_size, length), "bool")
+        num, longest = masks
+        seed = DrawnSeed(draw_seed(self.seed_generator))
+        uniform = keras.random.uniform((batch_size, num, 2), seed=seed)
+        # Where each begins and how long it is, (B, num, 1)
+        sizes = ops.floor(uniform[..., :1] * (longest + 1))
+        starts = ops.floor(uniform[..., 1:] * (ops.cast(length, "float32") - sizes + 1))
+        places = ops.arange(length, dtype="float32")
+        is_in = ops.logical_and(places >= starts, places < starts + sizes)
+        return ops.any(is_in, axis=1)
 
     def elements_mask(self, inputs_mask):
         """Returns which elements have a frame that is no padding, `(B, M)`."""
@@ -310,7 +363,29 @@ class MelSpectrogram(_Waveform):
             "min_frequency": self.min_frequency,
             "max_frequency": self.max_frequency,
             "patch_size": self.patch_size,
+            "time_masks": self.time_masks,
+            "frequency_masks": self.frequency_masks,
+            "seed": self.seed,
         }
+
+
+def _mask_sizes(name, masks, length):
+    """Returns the number and greatest length of masks as a tuple, or `None`."""
+    if masks is None:
+        return None
+    masks = tuple(masks)
+    if len(masks) != 2:
+        raise ValueError(
+            f"`{name}` must be a pair: how many, and the greatest length. Received: "
+            f"{name}={masks}. Give two integers."
+        )
+    check_positive(**{f"{name}[{i}]": n for i, n in enumerate(masks)})
+    if masks[1] > length:
+        raise ValueError(
+            f"`{name}` must not be longer than the spectrogram. Received: {name}={masks} "
+            f"for a length of {length}. Make the masks shorter."
+        )
+    return masks
 
 
 def mel_triangles(num_mel_bins, frame_length, sample_rate, lowest, highest):

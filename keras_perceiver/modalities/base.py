@@ -14,8 +14,10 @@ class Modality(keras.layers.Layer):
     """A layer from raw inputs to elements, each with its position features.
 
     A subclass says what raw inputs look like (`input_shape`, `mask_shape`, `_fits`), how
-    they become elements (`_elements`, `_grid_of`, `_element_dim`), and which elements
+    they become elements (`_elements`, `grid_of`, `_element_dim`), and which elements
     a mask of raw positions leaves (`elements_mask`; default: all that it has).
+    `grid_of(lengths)` gives the number of elements along each axis of raw inputs of
+    these lengths, `None` where the length is.
 
     Attributes:
         input_name: String, the name of a model's input; with `"_mask"` of its mask.
@@ -61,7 +63,7 @@ class Modality(keras.layers.Layer):
     @property
     def grid(self):
         """Number of elements along each axis, `None` where it is unknown."""
-        return self._grid_of(self.mask_shape)
+        return self.grid_of(self.mask_shape)
 
     @property
     def num_inputs(self):
@@ -118,7 +120,7 @@ class Modality(keras.layers.Layer):
         if not self.position_encoding.built:  # it may be another modality's too
             self.position_encoding.build(elements_shape)
 
-    def call(self, inputs, inputs_mask=None):
+    def call(self, inputs, inputs_mask=None, training=False):
         self.check_inputs(inputs.shape, getattr(inputs_mask, "shape", None))
         if inputs_mask is not None:
             mask = ops.cast(inputs_mask, "bool")
@@ -126,6 +128,8 @@ class Modality(keras.layers.Layer):
                 mask = mask[..., None]
             inputs = ops.where(mask, inputs, 0)
         elements = self._elements(inputs)  # (B, *grid, E)
+        if training:
+            elements = self._hide(elements)
         positions = self._positions(elements, inputs)  # (B, M, P)
         shape = (*ops.shape(positions)[:2], self._element_dim)
         elements = ops.reshape(elements, shape)  # (B, M, E)
@@ -133,14 +137,16 @@ class Modality(keras.layers.Layer):
             [ops.cast(x, self.compute_dtype) for x in (elements, positions)], axis=-1
         )  # (B, M, C)
 
+    def _hide(self, elements):
+        """Returns the elements without what training hides of them at random."""
+        return elements
+
     def _positions(self, elements, inputs):
         return self.position_encoding(elements)
 
     def compute_output_shape(self, inputs_shape):
         positions = self._positions_shape((None, *self.grid, self._element_dim))
-        num_inputs = grid_size(
-            self._grid_of(inputs_shape[1 : 1 + len(self.mask_shape)])
-        )
+        num_inputs = grid_size(self.grid_of(inputs_shape[1 : 1 + len(self.mask_shape)]))
         return (inputs_shape[0], num_inputs, self._element_dim + positions[-1])
 
     def _positions_shape(self, elements_shape):
@@ -193,7 +199,7 @@ class Series(Modality):
 
     @property
     def grid(self):
-        return self._grid_of(self.example_shape)
+        return self.grid_of(self.example_shape)
 
     def _fits(self, sizes):
         return super()._fits(sizes) and (sizes[0] or 0) <= self._max_length

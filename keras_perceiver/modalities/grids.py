@@ -138,7 +138,7 @@ class Array(Modality):
             for size, patch in zip(sizes, self._patch_sizes, strict=False)
         )
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         return tuple(
             None if length is None else length // size
             for length, size in zip(lengths, self._patch_sizes, strict=True)

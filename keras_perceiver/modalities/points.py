@@ -114,7 +114,7 @@ class PointCloud(Modality):
             elements_shape, coordinates_shape
         )
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         return tuple(lengths)
 
     def get_config(self):

@@ -118,7 +118,7 @@ class Sequence(Series):
         )
         self.embedding.build((None, *self.input_shape))
 
-    def _grid_of(self, lengths):
+    def grid_of(self, lengths):
         return tuple(lengths)
 
     def _elements(self, inputs):

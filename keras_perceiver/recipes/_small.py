@@ -3,6 +3,7 @@
 import keras
 
 from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.recipes import _mock
 from keras_perceiver.training import Recipe
 
 
@@ -17,22 +18,17 @@ def optimizer(peak_learning_rate):
             warmup_target=peak_learning_rate,
             warmup_steps=warmup_steps,
         )
-        # No use_ema: in Keras 3.15 on JAX the average and the weights then share buffers
-        # that the next evaluation gives away, and the model can no longer be saved.
         return keras.optimizers.AdamW(schedule, weight_decay=0.1, clipnorm=1.0)
 
     return make
 
 
-def folder_recipe(name, data, modality, epochs, batch_size=32, **settings):
-    """Returns a recipe of a small Perceiver on folders of labelled files.
+def small_classifier(modality, **settings):
+    """Returns what makes a small classifier of so many classes.
 
     Args:
-        name: String, the name of the recipe's module.
-        data: Callable `(batch_size, seed, folder)` that returns `Splits`.
-        modality: Callable without arguments that makes the modality layer.
-        epochs: Integer, passes over the training data.
-        batch_size: Integer, examples per training step.
+        modality: Callable without arguments that makes the modality layer, or the dict
+            of them.
         **settings: Arguments of `Perceiver` that replace those below.
     """
     settings = {
@@ -46,15 +42,41 @@ def folder_recipe(name, data, modality, epochs, batch_size=32, **settings):
         "element_dropout": 0.2,
         **settings,
     }
+    return lambda num_classes: PerceiverClassifier(
+        Perceiver(modality(), **settings), num_classes
+    )
+
+
+def folder_recipe(
+    name, data, files, modality, epochs, batch_size=32, write_mock=None, **settings
+):
+    """Returns a recipe of a small Perceiver on folders of labelled files.
+
+    Args:
+        name: String, the name of the recipe's module.
+        data: Callable `(batch_size, seed, folder)` that returns `Splits`.
+        files: Callable without arguments that returns the reader of the files, or the
+            dict of readers.
+        modality: Callable without arguments that makes the modality layer.
+        epochs: Integer, passes over the training data.
+        batch_size: Integer, examples per training step.
+        write_mock: Callable `(folder)` that writes random files for `data`. Defaults to
+            two classes of files for `files`.
+        **settings: Arguments of `Perceiver`, see `small_classifier`.
+    """
+
+    def write(folder):
+        _mock.write_files(folder, files())
+
     return Recipe(
         name=name,
         data=data,
-        model=lambda num_classes: PerceiverClassifier(
-            Perceiver(modality(), **settings), num_classes
-        ),
+        model=small_classifier(modality, **settings),
         optimizer=optimizer(2e-3),
         epochs=epochs,
         batch_size=batch_size,
         label_smoothing=0.1,
         reads_folder=True,
+        smoke=_mock.from_folder(data, write_mock or write),
+        files=files,
     )

@@ -21,8 +21,13 @@ def changes():
     )
 
 
+def files():
+    """Returns the reader of the drawings."""
+    return ImageFiles(SHAPE)
+
+
 def _data(batch_size, seed, folder):
-    return folder_splits(folder, ImageFiles(SHAPE), batch_size, seed, changes())
+    return folder_splits(folder, files(), batch_size, seed, changes())
 
 
 def modality(use_mask=False):
@@ -33,6 +38,7 @@ def modality(use_mask=False):
 RECIPE = folder_recipe(
     "clipart",
     _data,
+    files,
     modality,
     epochs=160,
     num_latents=16,

@@ -14,14 +14,18 @@ from keras_perceiver.recipes._small import folder_recipe
 _NUM_POINTS = 1024
 
 
+def _files():
+    return PointFiles(_NUM_POINTS)
+
+
 def _data(batch_size, seed, folder):
-    files = PointFiles(_NUM_POINTS)
-    return folder_splits(folder, files, batch_size, seed, point_changes())
+    return folder_splits(folder, _files(), batch_size, seed, point_changes())
 
 
 RECIPE = folder_recipe(
     "furniture",
     _data,
+    _files,
     lambda: PointCloud(_NUM_POINTS, num_bands=8, max_resolution=16),
     epochs=200,
 )

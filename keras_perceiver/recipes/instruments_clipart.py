@@ -15,8 +15,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from keras_perceiver.data import ImageFiles, folder_splits, sound_changes
-from keras_perceiver.recipes import clipart, instruments_mel
+from keras_perceiver.data import folder_splits, sound_changes
+from keras_perceiver.recipes import _mock, clipart, instruments_mel
 from keras_perceiver.recipes._small import folder_recipe
 
 # The folder of notes and the folder of drawings that make up each class.
@@ -30,6 +30,10 @@ CLASSES = {
 }
 
 
+def _files():
+    return {"audio": instruments_mel.files(), "image": clipart.files()}
+
+
 def _data(batch_size, seed, folder):
     change_image, change_sound = clipart.changes(), sound_changes()
 
@@ -39,17 +43,13 @@ def _data(batch_size, seed, folder):
             "image": change_image(inputs["image"], key),
         }
 
-    files = {
-        "audio": instruments_mel.files(),
-        "image": ImageFiles(clipart.SHAPE),
-    }
     with tempfile.TemporaryDirectory() as pairs:
         for part in ("train", "test"):
             _link_pairs(Path(folder), Path(pairs), part)
         # Everything is in memory when this returns. `allow_missing` gives both a mask.
         return folder_splits(
             pairs,
-            files,
+            _files(),
             batch_size,
             seed,
             change,
@@ -65,8 +65,8 @@ def _link_pairs(folder, pairs, part):
     note's, so that a split can keep those of one note together.
     """
     for instrument, category in CLASSES.items():
-        notes = _files(folder / "instruments" / part / instrument, ".wav")
-        drawings = _files(folder / "clipart" / part / category, ".png")
+        notes = _found(folder / "instruments" / part / instrument, ".wav")
+        drawings = _found(folder / "clipart" / part / category, ".png")
         target = pairs / part / f"{instrument}_{category}"
         target.mkdir(parents=True)
         for i, drawing in enumerate(drawings):
@@ -76,7 +76,7 @@ def _link_pairs(folder, pairs, part):
             os.symlink(drawing.resolve(), target / f"{name}.png")
 
 
-def _files(folder, suffix):
+def _found(folder, suffix):
     files = sorted(folder.glob(f"*{suffix}"))
     if not files:
         raise FileNotFoundError(
@@ -86,13 +86,21 @@ def _files(folder, suffix):
     return files
 
 
+def _write_mock(folder):
+    files = _files()
+    _mock.write_files(folder / "instruments", files["audio"], CLASSES.keys())
+    _mock.write_files(folder / "clipart", files["image"], CLASSES.values())
+
+
 RECIPE = folder_recipe(
     "instruments_clipart",
     _data,
+    _files,
     lambda: {
         "audio": instruments_mel.modality(),
         "image": clipart.modality(use_mask=True),
     },
     epochs=40,
+    write_mock=_write_mock,
     modality_dropout=0.3,
 )

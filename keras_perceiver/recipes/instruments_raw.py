@@ -8,11 +8,20 @@ Score:     test accuracy 0.614 (seed 0)
 
 from keras_perceiver.modalities import Audio
 from keras_perceiver.recipes._small import folder_recipe
-from keras_perceiver.recipes.instruments_mel import NUM_SAMPLES, SAMPLE_RATE, data
+from keras_perceiver.recipes.instruments_mel import (
+    NUM_SAMPLES,
+    SAMPLE_RATE,
+    data,
+    files,
+)
 
 RECIPE = folder_recipe(
     "instruments_raw",
     data,
-    lambda: Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=64, num_bands=16, use_mask=True),
-    epochs=100,
+    files,
+    lambda: Audio(
+        NUM_SAMPLES, SAMPLE_RATE, patch_size=128, num_bands=16, use_mask=True
+    ),
+    epochs=500,
+    num_latents=16,
 )

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.training.files import UNFINISHED, replace_file
 
-_UNFINISHED = "unfinished-"
 _INFO = "info"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2  # hexadecimal digits
 
@@ -64,22 +63,18 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:010d}.checkpoint"
-        unfinished = self.folder / f"{_UNFINISHED}{path.name}"
+        info = {**info, "step": step}
         try:
-            with unfinished.open("w+b") as file:
-                _write(file, arrays, {**info, "step": step})
+            replace_file(path, lambda unfinished: _write(unfinished, arrays, info))
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise OSError(
                 f"The checkpoint of step {step} could not be written: {error}. Received: "
                 f"folder={str(self.folder)!r}. Earlier checkpoints are whole; make room "
                 "and resume."
             ) from error
-        os.replace(unfinished, path)
-        _flush_names(self.folder)
         for old in self.paths()[self.keep :]:
             old.unlink()
-        for left in self.folder.glob(f"{_UNFINISHED}*"):  # of a run that was killed
+        for left in self.folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
             left.unlink()
 
     def load(self):
@@ -113,17 +108,16 @@ class _DamagedError(Exception):
     pass
 
 
-def _write(file, arrays, info):
-    file.write(b"0" * _DIGEST_LENGTH)
+def _write(path, arrays, info):
     text = np.frombuffer(json.dumps(info).encode(), "uint8")
     named = {f"{i:06d}": array for i, array in enumerate(arrays)}
-    np.savez(file, **{_INFO: text}, **named)
-    file.seek(_DIGEST_LENGTH)
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
-    file.seek(0)
-    file.write(digest.encode())
-    file.flush()
-    os.fsync(file.fileno())
+    with path.open("w+b") as file:
+        file.write(b"0" * _DIGEST_LENGTH)
+        np.savez(file, **{_INFO: text}, **named)
+        file.seek(_DIGEST_LENGTH)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        file.write(digest.encode())
 
 
 def _read(path):
@@ -138,15 +132,3 @@ def _read(path):
             names = sorted(name for name in archive.files if name != _INFO)
             arrays = [archive[name] for name in names]
     return Checkpoint(info.pop("step"), arrays, info)
-
-
-def _flush_names(folder):
-    """Has the operating system write a renaming down, where it can."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return  # Windows opens no folders
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,11 +8,13 @@ from keras_perceiver._checks import check_fraction
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Softmax cross-entropy of class indices and logits, with label smoothing.
+    """Softmax cross-entropy of logits with class indices or soft labels, smoothed.
 
-    `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)` for
-    labels that stay integers: the target is `1 - label_smoothing` on the label's class,
-    and `label_smoothing` spread evenly over all classes.
+    `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)` that
+    takes integer labels as well: the target is `1 - label_smoothing` on the label's
+    class, and `label_smoothing` spread evenly over all classes. So a model can train on
+    mixed images (CutMix, MixUp), whose labels are parts of classes, and be validated on
+    whole ones.
 
     Reference:
         [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7.
@@ -22,7 +24,8 @@ class SmoothedCrossentropy(keras.losses.Loss):
         **kwargs: Arguments of `keras.losses.Loss`, such as `name` and `reduction`.
 
     Call arguments:
-        y_true: Integer tensor of shape `(batch,)` or `(batch, 1)`, class indices.
+        y_true: Tensor of shape `(batch,)` or `(batch, 1)`, class indices, or
+            `(batch, num_classes)`, the part of each class.
         y_pred: Tensor of shape `(batch, num_classes)`, logits.
 
     Returns:
@@ -45,11 +48,21 @@ class SmoothedCrossentropy(keras.losses.Loss):
         self.label_smoothing = label_smoothing
 
     def call(self, y_true, y_pred):
-        labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
-        targets = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
+        if is_soft(y_true, y_pred):
+            targets = ops.cast(y_true, y_pred.dtype)
+        else:
+            labels = ops.reshape(ops.cast(y_true, "int32"), ops.shape(y_pred)[:-1])
+            targets = ops.one_hot(labels, y_pred.shape[-1], dtype=y_pred.dtype)
         return keras.losses.categorical_crossentropy(
             targets, y_pred, from_logits=True, label_smoothing=self.label_smoothing
         )
 
     def get_config(self):
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def is_soft(y_true, y_pred):
+    """Tells whether labels are parts of classes, and not indices of classes."""
+    return len(y_true.shape) == len(y_pred.shape) and (
+        y_true.shape[-1] == y_pred.shape[-1]
+    )

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import check_fraction, check_positive
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -200,3 +200,221 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     def from_config(cls, config):
         schedule = keras.optimizers.schedules.deserialize(config["schedule"])
         return cls(**{**config, "schedule": schedule})
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class StepsOfParts(keras.optimizers.schedules.LearningRateSchedule):
+    """Any learning rate, for an optimizer that accumulates the gradients of parts.
+
+    Keras counts parts and not updates where it asks a schedule.
+
+    Args:
+        schedule: `keras.optimizers.schedules.LearningRateSchedule` of updates.
+        num_parts: Integer, parts of an update.
+
+    Call arguments:
+        step: Integer tensor, parts done so far.
+
+    Returns:
+        Float32 scalar, the learning rate of the update that the next part belongs to.
+    """
+
+    def __init__(self, schedule, num_parts):
+        check_positive(num_parts=num_parts)
+        self.schedule = schedule
+        self.num_parts = num_parts
+
+    def __call__(self, step):
+        return self.schedule(ops.floor_divide(step, self.num_parts))
+
+    def get_config(self):
+        schedules = keras.optimizers.schedules
+        return {
+            "schedule": schedules.serialize(self.schedule),
+            "num_parts": self.num_parts,
+        }
+
+    from_config = Warmup.__dict__["from_config"]
+
+
+def schedule_of(optimizer):
+    """Returns the learning rate's schedule, or `None` where it is a number."""
+    schedule = optimizer._learning_rate
+    is_schedule = isinstance(schedule, keras.optimizers.schedules.LearningRateSchedule)
+    return schedule if is_schedule else None
+
+
+def accumulate(optimizer, num_steps):
+    """Has an optimizer update the weights with the mean gradient of several steps.
+
+    Its learning rate and its own counts go on in updates, so that it does what it would
+    do with one batch of all the examples.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` that is not built yet.
+        num_steps: Integer, steps of an update.
+    """
+    check_positive(accumulation_steps=num_steps)
+    if num_steps == 1:
+        return
+    optimizer.gradient_accumulation_steps = num_steps
+    schedule = schedule_of(optimizer)
+    if schedule is not None:
+        optimizer.learning_rate = StepsOfParts(schedule, num_steps)
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class TrackingOptimizer(keras.optimizers.Optimizer):
+    """Another optimizer, and track of what it does: gradients, average of weights.
+
+    The average is `average * m + weight * (1 - m)` after every update, where `m` is the
+    momentum, or `(1 + n) / (10 + n)` while that is smaller, `n` the updates before: else
+    the average of a short training would hold much of the random weights at its start.
+    Keras' own `use_ema` leaves one buffer to the average and to the weight when `fit`
+    ends; on JAX the next evaluation gives it away.
+
+    Args:
+        inner_optimizer: `keras.optimizers.Optimizer`, what does the work.
+        ema_momentum: Float in `[0, 1)`, or `None` for no average.
+        name: String.
+
+    Raises:
+        ValueError: if `ema_momentum` is out of range.
+
+    Example:
+
+    >>> optimizer = TrackingOptimizer(Lamb(4e-3), ema_momentum=0.999)
+    >>> weight = keras.Variable([[3.0, 4.0]])
+    >>> optimizer.apply([keras.ops.array([[0.6, 0.8]])], [weight])
+    >>> round(optimizer.mean_gradient_norm(), 3)
+    1.0
+    """
+
+    def __init__(self, inner_optimizer, ema_momentum=None, name="tracking_optimizer"):
+        super().__init__(learning_rate=0.0, name=name)
+        if ema_momentum is not None:
+            check_fraction(ema_momentum=ema_momentum)
+        self.inner_optimizer = inner_optimizer
+        self.ema_momentum = ema_momentum
+        self._averages = []
+
+    def build(self, variables):
+        # Of replicas, all have the same weights.
+        def add(shape, name, initializer="zeros"):
+            return self.add_variable(
+                shape,
+                initializer,
+                dtype="float32",
+                aggregation="only_first_replica",
+                name=name,
+            )
+
+        self._norm_sum = add((), "gradient_norm_sum")
+        self._num_norms = add((), "num_gradient_norms")
+        if self.ema_momentum is not None:
+            self._averages = [
+                add(v.shape, f"{v.path.replace('/', '_')}_average") for v in variables
+            ]
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(list(trainable_variables))
+        squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in _known(grads)]
+        norm = ops.sqrt(sum(squares))
+        self._norm_sum.assign_add(norm / (self.inner_optimizer.loss_scale_factor or 1))
+        self._num_norms.assign_add(1)
+        self.inner_optimizer.apply(grads, trainable_variables)
+        self._iterations.assign_add(1)
+        self._update_averages()
+
+    def _update_averages(self):
+        if not self._averages:
+            return
+        num_parts = self.inner_optimizer.gradient_accumulation_steps or 1
+        before = ops.cast(self._iterations // num_parts - 1, "float32")
+        momentum = ops.minimum(self.ema_momentum, (1 + before) / (10 + before))
+        is_update = self._iterations % num_parts == 0
+        momentum = ops.where(is_update, momentum, 1.0)
+        for average, variable in zip(
+            self._averages, self._trainable_variables, strict=True
+        ):
+            value = ops.cast(variable, "float32")
+            average.assign(momentum * average + (1 - momentum) * value)
+
+    def mean_gradient_norm(self):
+        """Returns the mean length of the gradients since it was last asked for.
+
+        Before clipping; of the gradients of parts where they are accumulated.
+        """
+        total, number = (
+            float(ops.convert_to_numpy(variable))
+            for variable in (self._norm_sum, self._num_norms)
+        )
+        self._norm_sum.assign(0.0)
+        self._num_norms.assign(0.0)
+        return total / max(number, 1)
+
+    def averages(self):
+        """Returns the averaged weights, else the weights, as NumPy arrays."""
+        return _copies(self._averages or self._trainable_variables)
+
+    def swap(self):
+        """Puts the averages where the weights are, and the weights in their place."""
+        if self._averages:
+            weights = _copies(self._trainable_variables)
+            self.assign_weights(self.averages())
+            for average, value in zip(self._averages, weights, strict=True):
+                average.assign(value)
+
+    def assign_weights(self, arrays):
+        """Gives the weights the values of NumPy arrays, such as `averages()`."""
+        for variable, value in zip(self._trainable_variables, arrays, strict=True):
+            variable.assign(value)
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self):
+        return {
+            "inner_optimizer": keras.saving.serialize_keras_object(
+                self.inner_optimizer
+            ),
+            "ema_momentum": self.ema_momentum,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        inner = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "inner_optimizer": inner})
+
+
+def _known(gradients):
+    return [gradient for gradient in gradients if gradient is not None]
+
+
+def _copies(variables):
+    return [ops.convert_to_numpy(variable.value).copy() for variable in variables]

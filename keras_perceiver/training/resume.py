@@ -41,14 +41,18 @@ class SaveState(keras.callbacks.Callback):
         configuration: Dict of JSON values that another process must have as well.
         save_every: Integer, training steps between checkpoints.
         steps_per_epoch: Integer.
+        early_stop: `EarlyStop`, whose best weights are saved as well, or `None`.
     """
 
-    def __init__(self, checkpoints, configuration, save_every, steps_per_epoch):
+    def __init__(
+        self, checkpoints, configuration, save_every, steps_per_epoch, early_stop=None
+    ):
         super().__init__()
         self.checkpoints = checkpoints
         self.configuration = configuration
         self.save_every = save_every
         self.steps_per_epoch = steps_per_epoch
+        self.early_stop = early_stop
         self.step = 0
         self.history = {}
         self.seconds_before = 0.0
@@ -80,12 +84,16 @@ class SaveState(keras.callbacks.Callback):
         model.optimizer.build(model.trainable_variables)
         model.evaluate(examples, verbose=0)
         variables = _variables(model)
-        for variable, array in zip(variables, checkpoint.arrays, strict=True):
+        arrays = checkpoint.arrays[: len(variables)]
+        for variable, array in zip(variables, arrays, strict=True):
             variable.assign(array)
+        if self.early_stop is not None:
+            best = checkpoint.arrays[len(variables) :]
+            self.early_stop.restore(info["early_stop"], best)
         self.step = checkpoint.step
         if self.step % self.steps_per_epoch:  # an epoch begins with new metrics
             num_metrics = len(model.metrics_variables)
-            self._metrics = checkpoint.arrays[len(variables) - num_metrics :]
+            self._metrics = arrays[len(variables) - num_metrics :]
         self.history = info["history"]
         self.seconds_before = info["seconds"]
 
@@ -143,6 +151,9 @@ class SaveState(keras.callbacks.Callback):
             "history": self.history,
             "seconds": self.seconds,
         }
+        if self.early_stop is not None:
+            info["early_stop"] = self.early_stop.state()
+            arrays += self.early_stop.weights
         self.checkpoints.save(self.step, arrays, info)
 
     def _refuse(self, loss):
@@ -166,13 +177,18 @@ def _variables(model):
     return [v for v in others if id(v) not in of_metrics] + metrics
 
 
-def settings(thing):
-    """Returns the settings of a Keras object as a flat dict of JSON values."""
+def settings(name, thing):
+    """Returns the settings of a Keras object as a flat dict of JSON values.
+
+    Args:
+        name: String that all keys begin with.
+        thing: Model, optimizer or loss.
+    """
     config = keras.saving.serialize_keras_object(thing)
-    return _flat(json.loads(json.dumps(config)))
+    return _flat(json.loads(json.dumps(config)), name)
 
 
-def _flat(value, path=""):
+def _flat(value, path):
     if isinstance(value, dict):
         items = value.items()
     elif isinstance(value, list):
@@ -182,12 +198,12 @@ def _flat(value, path=""):
     flat = {}
     for key, part in items:
         if key not in _NO_SETTINGS:
-            flat |= _flat(part, f"{path}.{key}" if path else str(key))
+            flat |= _flat(part, f"{path}.{key}")
     return flat
 
 
 def _check_configuration(saved, configuration):
-    saved, configuration = _flat(saved), _flat(json.loads(json.dumps(configuration)))
+    configuration = json.loads(json.dumps(configuration))  # tuples become lists
     missing = "nothing"
     differing = [
         f"{name}: {saved.get(name, missing)!r} in the checkpoint, "

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,12 +16,26 @@ from keras_perceiver.serving import (
     next_version,
 )
 from keras_perceiver.serving.card import installed_versions
+from keras_perceiver.training.callbacks import (
+    EarlyStop,
+    Measures,
+    ValidateAverage,
+    write_history,
+)
 from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.evaluate import evaluate, has_clips
+from keras_perceiver.training.files import replace_file
 from keras_perceiver.training.losses import SmoothedCrossentropy
+from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
+from keras_perceiver.training.optimizers import TrackingOptimizer, accumulate
+from keras_perceiver.training.plots import plot_history, pyplot
 from keras_perceiver.training.resume import SaveState, settings
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+_SMOKE_BATCH_SIZE = 2
+_SMOKE_STEPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +50,24 @@ class Recipe:
         optimizer: Callable `(num_steps)` that makes the optimizer of a run of so many
             steps.
         epochs: Integer, passes over the training data.
-        batch_size: Integer, examples per training step.
+        batch_size: Integer, examples per update of the weights.
         label_smoothing: Float in `[0, 1)`, see `SmoothedCrossentropy`.
         reads_folder: Boolean, whether the data are in a folder that the user names.
+        default_folder: String, the folder where the user names none, or `None` for no
+            such folder. `~` is the user's home.
+        smoke: Callable `(batch_size, seed)` that returns `Splits` of mock data, of the
+            shapes that `data` gives, without a download. `None` if `data` does that.
+        files: Callable that returns what `keras_perceiver.data.read_folder` reads
+            labelled folders with, as `tools/evaluate.py --folder` does; or `None`.
+        is_multi_label: Boolean, whether an example has any number of labels: sigmoid
+            cross-entropy and mean average precision in place of softmax and accuracy.
+        ema_momentum: Float in `[0, 1)`: the model that is validated, tested and saved has
+            the average of the weights, see `TrackingOptimizer`. `None` for the weights.
+        accumulation_steps: Integer, parts in which a batch is read, one after the other,
+            for the memory of one of them. Must divide `batch_size`.
+        patience: Integer, see `EarlyStop`: epochs without a better validation score before
+            the run ends; the best weights stay. `None` for all epochs and the last
+            weights.
     """
 
     name: str
@@ -50,6 +78,64 @@ class Recipe:
     batch_size: int
     label_smoothing: float = 0.0
     reads_folder: bool = False
+    default_folder: str | None = None
+    smoke: Callable | None = None
+    files: Callable | None = None
+    is_multi_label: bool = False
+    ema_momentum: float | None = None
+    accumulation_steps: int = 1
+    patience: int | None = None
+
+    @property
+    def score(self):
+        """String, the name of what is validated, tested and best when large."""
+        return "mean_average_precision" if self.is_multi_label else "accuracy"
+
+    def folders(self, data_folder=None):
+        """Returns the tuple of what `data` takes besides batch size and seed.
+
+        Args:
+            data_folder: Path of the folder that the user names, or `None`.
+
+        Raises:
+            ValueError: if there is a folder where none is read, or none where one is.
+        """
+        if not self.reads_folder:
+            if data_folder is not None:
+                raise ValueError(
+                    f"The recipe {self.name!r} reads no `data_folder`. Received: "
+                    f"data_folder={data_folder!r}. Leave it out."
+                )
+            return ()
+        folder = _first(data_folder, self.default_folder)
+        if folder is None:
+            raise ValueError(
+                f"The recipe {self.name!r} needs a `data_folder`. Received: "
+                "data_folder=None. Name the folder that holds train/ and test/ "
+                "(--data DIR)."
+            )
+        return (Path(folder).expanduser(),)
+
+    def mock(self, data_folder=None):
+        """Returns the callable `(batch_size, seed)` that makes data for a smoke test.
+
+        Args:
+            data_folder: `None`.
+
+        Raises:
+            ValueError: if there are none, or if the user named a folder.
+        """
+        if data_folder is not None:
+            raise ValueError(
+                "A smoke test reads no `data_folder`. Received: "
+                f"data_folder={data_folder!r}. Leave it out."
+            )
+        if self.smoke is None and self.reads_folder:
+            raise ValueError(
+                "A smoke test needs mock data. Received: the recipe "
+                f"{self.name!r}, which has none. Give it a `smoke`."
+            )
+        return self.smoke or self.data
 
 
 def train(
@@ -64,12 +150,16 @@ def train(
     save_every=500,
     keep=2,
     resume=False,
+    accumulation_steps=None,
+    patience=None,
+    smoke=False,
 ):
     """Trains, evaluates, saves and exports the model of a recipe.
 
-    Writes `model.keras`, `metrics.json` and `history.png` to the run folder and a
-    SavedModel to the next free version of the export folder. Whatever can be wrong with
-    the arguments is found before the first step.
+    Writes `model.keras`, `metrics.json`, `history.csv`, `history.png` and, for
+    TensorBoard, `logs` to the run folder and a SavedModel to the next free version of the
+    export folder. Whatever can be wrong with the arguments is found before the first
+    step.
 
     While it trains, the folder `checkpoints` in the run folder holds its whole state:
     weights, optimizer, seeds, metrics, position in the data. It is saved at SIGTERM and
@@ -82,24 +172,33 @@ def train(
             To resume, the folder of the run that was interrupted.
         export_folder: Path of the folder that holds the numbered exports.
         epochs: Integer, passes over the training data. Defaults to the recipe's.
-        batch_size: Integer, examples per training step. Defaults to the recipe's.
+        batch_size: Integer, examples per update of the weights. Defaults to the
+            recipe's.
         seed: Integer, seed of weights, order, augmentation and dropout.
         precision: String, Keras dtype policy of the model, one of `PRECISIONS`.
-        data_folder: Path of the data, for recipes that read a folder.
+        data_folder: Path of the data, for recipes that read a folder. Defaults to the
+            recipe's, if it has one.
         save_every: Integer, training steps between two checkpoints.
         keep: Integer, number of checkpoints that stay.
         resume: Boolean, whether to go on from the newest checkpoint in the run folder
             that is whole. Where there is none, training begins at the beginning.
+        accumulation_steps: Integer, parts in which a batch is read. Defaults to the
+            recipe's.
+        patience: Integer, epochs without a better score. Defaults to the recipe's.
+        smoke: Boolean, whether to run all of this for three steps on the recipe's mock
+            data, by default with two examples a part and for one epoch: a test of the
+            recipe, offline.
 
     Returns:
-        Dict of what is in `metrics.json`, with the paths `model` and `export`. Of a model
-        over several modalities it has `test_accuracy_without`, one accuracy by the name
-        of each modality that is then missing.
+        Dict of what is in `metrics.json`, with the paths `model` and `export`. The score
+        is `test_accuracy`, or `test_mean_average_precision` with many labels an example.
+        Of a model over several modalities there is `test_accuracy_without`, one accuracy
+        by the name of each modality that is then missing.
 
     Raises:
         ValueError: if a number is not positive, if the precision is unknown, if
-            there is a data folder where none is read, or none where one is, or if the
-            checkpoint is of another configuration.
+            there is a data folder where none is read, or none where one is, if the parts
+            of a batch would differ, or if the checkpoint is of another configuration.
         NonFiniteLossError: if the loss becomes NaN or infinite.
         TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
         FileNotFoundError: if the data folder is missing.
@@ -108,54 +207,62 @@ def train(
         PermissionError: if a folder cannot be written.
         ImportError: if matplotlib is not installed.
     """
-    epochs = recipe.epochs if epochs is None else epochs
-    batch_size = recipe.batch_size if batch_size is None else batch_size
+    accumulation_steps = _first(accumulation_steps, recipe.accumulation_steps)
+    check_positive(accumulation_steps=accumulation_steps)
+    if smoke:
+        epochs = _first(epochs, 1)
+        batch_size = _first(batch_size, _SMOKE_BATCH_SIZE * accumulation_steps)
+    epochs = _first(epochs, recipe.epochs)
+    batch_size = _first(batch_size, recipe.batch_size)
+    patience = _first(patience, recipe.patience)
     check_positive(
         epochs=epochs, batch_size=batch_size, save_every=save_every, keep=keep
     )
+    if batch_size % accumulation_steps:
+        raise ValueError(
+            "`batch_size` must be divisible by `accumulation_steps`. Received: "
+            f"batch_size={batch_size}, accumulation_steps={accumulation_steps}. Choose "
+            f"a multiple of {accumulation_steps}."
+        )
     if precision not in PRECISIONS:
         raise ValueError(
             f"`precision` must be one of {PRECISIONS}. Received: "
             f"precision={precision!r}. Choose one of them."
         )
-    if (data_folder is None) == recipe.reads_folder:
-        needs = "needs a" if recipe.reads_folder else "reads no"
-        raise ValueError(
-            f"The recipe {recipe.name!r} {needs} `data_folder`. Received: "
-            f"data_folder={data_folder!r}. "
-            + (
-                "Name the folder that holds train/ and test/ (--data DIR)."
-                if recipe.reads_folder
-                else "Leave it out."
-            )
-        )
+    if smoke:
+        data, folders = recipe.mock(data_folder), ()
+    else:
+        data, folders = recipe.data, recipe.folders(data_folder)
     run_folder = Path(run_folder)
     checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep)
     _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
     check_version(export_folder, next_version(export_folder))
-    plt = _pyplot()
+    plt = pyplot()
 
     previous_policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
+    # What is read at once: an update has `accumulation_steps` steps.
+    step_size = batch_size // accumulation_steps
     try:
-        folder = (data_folder,) if recipe.reads_folder else ()
-        splits = recipe.data(batch_size, seed, *folder)
+        splits = data(step_size, seed, *folders)
         model = recipe.model(len(splits.class_names))
     finally:
         keras.config.set_dtype_policy(previous_policy)
+    if smoke:
+        splits = _first_steps(splits, _SMOKE_STEPS * accumulation_steps)
     steps_per_epoch = int(splits.train.cardinality())
     if steps_per_epoch < 1:
         raise ValueError(
             "`batch_size` must not exceed the number of training examples. Received: "
             f"batch_size={batch_size}, which leaves no full batch. Make it smaller."
         )
-    model.compile(
-        optimizer=recipe.optimizer(epochs * steps_per_epoch),
-        loss=SmoothedCrossentropy(recipe.label_smoothing),
-        metrics=["accuracy"],
-    )
+    num_updates = max(epochs * steps_per_epoch // accumulation_steps, 1)
+    inner_optimizer = recipe.optimizer(num_updates)
+    accumulate(inner_optimizer, accumulation_steps)
+    optimizer = TrackingOptimizer(inner_optimizer, recipe.ema_momentum)
+    _compile(model, recipe, optimizer)
     configuration = {
         "recipe": recipe.name,
         "backend": keras.backend.backend(),
@@ -163,22 +270,45 @@ def train(
         "seed": seed,
         "epochs": epochs,
         "batch_size": batch_size,
+        "patience": patience,
         "steps_per_epoch": steps_per_epoch,
         "class_names": splits.class_names,
-        "model": settings(model),
-        "optimizer": settings(model.optimizer),
-        "loss": settings(model.loss),
+        **settings("model", model),
+        **settings("optimizer", model.optimizer),
+        **settings("loss", model.loss),
     }
-    state = SaveState(checkpoints, configuration, save_every, steps_per_epoch)
+    early_stop = None
+    if patience is not None:
+        early_stop = EarlyStop(
+            optimizer, f"val_{recipe.score}", patience, epochs, steps_per_epoch
+        )
+    state = SaveState(
+        checkpoints, configuration, save_every, steps_per_epoch, early_stop
+    )
     if resume:
         state.restore(model, splits.validation.take(1))
-    _fit(model, splits, state, epochs, steps_per_epoch)
+    callbacks = [
+        Measures(optimizer, step_size),
+        ValidateAverage(optimizer),
+        *([early_stop] if early_stop else []),
+        keras.callbacks.TensorBoard(run_folder / LOGS, write_graph=False),
+        state,
+        keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: replace_file(
+                run_folder / "history.csv",
+                lambda path: write_history(state.history, path),
+            )
+        ),
+    ]
+    _fit(model, splits, state, callbacks, epochs, steps_per_epoch)
     seconds = state.seconds
-    test = model.evaluate(splits.test, return_dict=True, verbose=0)
-    without = _accuracy_without_each(model, splits.test)
+    optimizer.assign_weights(early_stop.weights if early_stop else optimizer.averages())
+    test = _test(model, splits.test, splits.class_names, recipe)
+    without = _score_without_each(model, splits, recipe)
 
     model_path = run_folder / "model.keras"
-    _replace(model_path, model.save)
+    replace_file(model_path, model.save)
+    num_examples = state.step * step_size
     metrics = {
         "recipe": recipe.name,
         "backend": keras.backend.backend(),
@@ -188,27 +318,55 @@ def train(
         "parameters": model.count_params(),
         "epochs": epochs,
         "batch_size": batch_size,
+        **({"best_epoch": early_stop.best_epoch + 1} if early_stop else {}),
         "train_seconds": round(seconds, 2),
-        "examples_per_second": round(
-            epochs * steps_per_epoch * batch_size / seconds, 1
-        ),
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        **({"test_accuracy_without": without} if without else {}),
+        "examples_per_second": round(num_examples / seconds, 1),
+        **{f"test_{name}": value for name, value in test.items()},
+        **({f"test_{recipe.score}_without": without} if without else {}),
         "versions": installed_versions(),
     }
     text = json.dumps(metrics, indent=2) + "\n"
-    _replace(run_folder / "metrics.json", lambda path: path.write_text(text))
-    _replace(
+    replace_file(run_folder / "metrics.json", lambda path: path.write_text(text))
+    replace_file(
         run_folder / "history.png",
-        lambda path: _plot(plt, state.history, metrics, path),
+        lambda path: plot_history(plt, state.history, metrics, recipe.score, path),
     )
     export = export_for_serving(
-        model, export_folder, labels=splits.class_names, metrics=metrics
+        model,
+        export_folder,
+        labels=splits.class_names,
+        use_sigmoid=recipe.is_multi_label,
+        metrics=metrics,
     )
     # Only now: until here a resumed run could still do what is left.
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return {**metrics, "model": model_path, "export": export}
+
+
+def _first(value, default):
+    return default if value is None else value
+
+
+def _first_steps(splits, num_steps):
+    return splits._replace(
+        train=splits.train.take(num_steps),
+        validation=splits.validation.take(num_steps),
+        test=splits.test.take(num_steps),
+        epoch=lambda number, num_done=0: (
+            splits.epoch(number).take(num_steps).skip(num_done)
+        ),
+    )
+
+
+def _compile(model, recipe, optimizer):
+    if recipe.is_multi_label:
+        loss = keras.losses.BinaryCrossentropy(
+            from_logits=True, label_smoothing=recipe.label_smoothing
+        )
+        metric = MeanAveragePrecision(model.num_classes)
+    else:
+        loss, metric = SmoothedCrossentropy(recipe.label_smoothing), Accuracy()
+    model.compile(optimizer=optimizer, loss=loss, metrics=[metric])
 
 
 def _check_unused(run_folder, checkpoints, resume):
@@ -228,18 +386,21 @@ def _check_unused(run_folder, checkpoints, resume):
         )
 
 
-def _fit(model, splits, state, epochs, steps_per_epoch):
+def _fit(model, splits, state, callbacks, epochs, steps_per_epoch):
     """Trains from the step at which the state is."""
+
+    def is_over():
+        return state.early_stop is not None and state.early_stop.is_over
 
     def fit(first_epoch, epochs, num_done):
         model.fit(
             # One iterator for all epochs: to start one takes longer than a small epoch.
-            splits.epochs(first_epoch, epochs).skip(num_done),
+            splits.epochs(first_epoch, epochs, num_done),
             steps_per_epoch=steps_per_epoch - num_done,
             validation_data=splits.validation,
             initial_epoch=first_epoch,
             epochs=epochs,
-            callbacks=[state],
+            callbacks=callbacks,
         )
 
     epoch, num_done = divmod(state.step, steps_per_epoch)
@@ -247,12 +408,27 @@ def _fit(model, splits, state, epochs, steps_per_epoch):
         if num_done:  # the rest of an epoch
             epoch += 1
             fit(epoch - 1, epoch, num_done)
-        if epoch < epochs:
+        if epoch < epochs and not is_over():
             fit(epoch, epochs, 0)
 
 
-def _accuracy_without_each(model, dataset):
-    """Returns the accuracy with one modality missing in all examples, by its name.
+def _test(model, dataset, class_names, recipe):
+    """Returns the loss and the score of a model, exactly.
+
+    Keras' own evaluation knows no clips, and mean average precision by thresholds only.
+    """
+    if not recipe.is_multi_label and not has_clips(model, dataset.element_spec[0]):
+        return model.evaluate(dataset, return_dict=True, verbose=0)
+    found = evaluate(model, dataset, class_names, recipe.is_multi_label)
+    loss = model.loss(found.labels, found.logits)
+    return {
+        "loss": float(keras.ops.convert_to_numpy(loss)),
+        recipe.score: found.metrics()[recipe.score],
+    }
+
+
+def _score_without_each(model, splits, recipe):
+    """Returns the score with one modality missing in all examples, by its name.
 
     Empty if there is one modality only; those without a mask cannot be missing.
     """
@@ -261,7 +437,7 @@ def _accuracy_without_each(model, dataset):
         return {}
 
     def without(mask_name):
-        return dataset.map(
+        return splits.test.map(
             lambda inputs, labels: (
                 {**inputs, mask_name: inputs[mask_name] & False},
                 labels,
@@ -269,49 +445,9 @@ def _accuracy_without_each(model, dataset):
         )
 
     return {
-        name: model.evaluate(without(f"{name}_mask"), return_dict=True, verbose=0)[
-            "accuracy"
+        name: _test(model, without(f"{name}_mask"), splits.class_names, recipe)[
+            recipe.score
         ]
         for name, modality in modalities.items()
         if modality.use_mask
     }
-
-
-def _pyplot():
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(
-            "The plot of a run needs matplotlib, which is not installed. "
-            'Install it with `pip install "keras_perceiver[demo]"`.'
-        ) from error
-    matplotlib.use("agg")  # a file, no window
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
-def _replace(path, write):
-    """Writes a file under another name first, so that it is never there by half."""
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    write(unfinished)
-    os.replace(unfinished, path)
-
-
-def _plot(plt, history, metrics, path):
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for axis, name in zip(axes, ("loss", "accuracy"), strict=True):
-        epochs = range(1, len(history[name]) + 1)
-        axis.plot(epochs, history[name], label="train")
-        axis.plot(epochs, history[f"val_{name}"], label="validation")
-        test = metrics[f"test_{name}"]
-        axis.axhline(test, color="grey", linestyle=":", label=f"test {test:.4f}")
-        axis.set(xlabel="epoch", ylabel=name)
-        axis.grid(alpha=0.3)
-        axis.legend()
-    axes[0].set_yscale("log")
-    figure.suptitle(
-        f"{metrics['recipe']} on {metrics['backend']}, seed {metrics['seed']}"
-    )
-    figure.savefig(path, dpi=120)
-    plt.close(figure)

@@ -154,8 +154,60 @@ def test_loud_neighbours_change_nothing():
         (lambda: _mel(patch_size=(1, 4)), "`num_mel_bins` must be a multiple"),
         (lambda: _mel(max_frequency=501), "rate has no higher frequencies"),
         (lambda: _mel(num_mel_bins=40), "Every mel bin must hold a frequency"),
+        (lambda: _mel(time_masks=(1, 2, 3)), "`time_masks` must be a pair"),
+        (lambda: _mel(time_masks=(0, 2)), r"`time_masks\[0\]` must be a positive"),
+        (lambda: _mel(frequency_masks=(1, 7)), "must not be longer than the spectro"),
     ],
 )
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("patch_size", [1, (2, 3)])
+def test_spec_augment_hides_stretches_in_training_only(patch_size):
+    def values(layer, training):
+        elements = _numpy(layer(sounds, training=training))
+        num_values = 1 if patch_size == 1 else 6
+        values = elements[..., :num_values]
+        if patch_size == 1:
+            return values.reshape(-1, 7, 6)
+        patches = values.reshape(-1, 4, 2, 2, 3).transpose(0, 1, 3, 2, 4)
+        return patches.reshape(-1, 8, 6)[:, :7]
+
+    sounds = _sounds(130, batch=40)
+    plain = values(_mel(patch_size=patch_size), False)
+    assert plain.min() > -0.9
+    layer = _mel(patch_size=patch_size, time_masks=(2, 2), seed=1)
+    np.testing.assert_array_equal(values(layer, False), plain)
+    hidden = values(layer, True)
+    is_hidden = hidden == -1
+    np.testing.assert_array_equal(hidden[~is_hidden], plain[~is_hidden])
+    frames = is_hidden.all(axis=2)
+    assert (frames == is_hidden.any(axis=2)).all()  # whole frames
+    # Two of 0, 1 or 2 frames: two on average if they do not meet, other ones each time.
+    assert 1.2 < frames.sum(axis=1).mean() < 2.2
+    assert set(frames.sum(axis=1)) == {0, 1, 2, 3, 4}
+    assert (values(layer, True) != hidden).any()
+
+    again = _mel(patch_size=patch_size, time_masks=(2, 2), seed=1)
+    np.testing.assert_array_equal(values(again, True), hidden)
+    other = _mel(patch_size=patch_size, frequency_masks=(1, 6), seed=1)
+    bins = values(other, True) == -1
+    assert (bins.all(axis=1) == bins.any(axis=1)).all()
+    assert set(bins.all(axis=1).sum(axis=1)) == set(range(7))
+
+
+def test_spec_augment_contract():
+    config = {
+        "num_samples": 130,
+        "sample_rate": 1000,
+        "num_mel_bins": 6,
+        "frame_length": 32,
+        "frame_step": 20,
+        "num_bands": 2,
+        "time_masks": (2, 3),
+        "frequency_masks": (1, 2),
+        "seed": 5,
+    }
+    contracts.check_layer(MelSpectrogram, config, _sounds(130))

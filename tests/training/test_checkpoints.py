@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keras_perceiver.training import checkpoints as module
+from keras_perceiver.training import files
 from keras_perceiver.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.one_backend
@@ -132,7 +133,7 @@ def test_killed_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "replace", killed)
+    monkeypatch.setattr(files.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         saved.save(2, _arrays(2), {})
     _check(saved.load(), 1)

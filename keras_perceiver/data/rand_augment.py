@@ -1,0 +1,186 @@
+"""RandAugment: a few random changes of each image, all of one strength."""
+
+import numpy as np
+import tensorflow as tf
+
+from keras_perceiver._checks import check_positive
+
+# Of the scale of the magnitude; the strongest changes below are those of 10.
+_MAX_MAGNITUDE = 10.0
+_GREY = 128.0
+# Pixels at the magnitude 10, on crops of ImageNet.
+_TRANSLATION = 100.0
+_CUTOUT = 40.0
+
+
+def rand_augment(num_ops=4, magnitude=5):
+    """Changes each image in `num_ops` ways of 16, drawn one after the other.
+
+    The ways: more contrast (AutoContrast, Equalize), Invert, Posterize, Solarize,
+    SolarizeAdd, Color, Contrast, Brightness, Sharpness, Rotate, shear, translate along
+    either axis, Cutout. What moves in from outside is grey. At magnitude 5, the four
+    enhancements Color to Sharpness leave an image as it is: their factor goes from 0.1
+    to 1.9.
+
+    Reference:
+        [Cubuk et al., 2019](https://arxiv.org/abs/1909.13719). The ways and their
+        strengths are those of DeepMind's training of the Perceiver, with 4 and 5.
+
+    Args:
+        num_ops: Integer, changes of an image.
+        magnitude: Float in 0 to 10, their strength.
+
+    Returns:
+        Callable of colour images of shape `(batch, height, width, 3)`, or of one image,
+        in -1 to 1, and a key. Each image is changed in a way of its own, to 256 levels.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+    # Not keras.layers.RandAugment: it draws the ways once for a whole batch, from a state
+    # of its own, computes all of them, and its strengths are others.
+    check_positive(num_ops=num_ops)
+    if not 0 <= magnitude <= _MAX_MAGNITUDE:
+        raise ValueError(
+            "`magnitude` must be in 0 to 10. Received: "
+            f"magnitude={magnitude}. Set it to 5 for the paper's strength."
+        )
+    ops = _ops(magnitude / _MAX_MAGNITUDE)
+
+    # Traced once, and not wherever it is used: there are many ways.
+    @tf.function
+    def change_one(image, key):
+        choices = tf.random.stateless_uniform(
+            [num_ops], [key, 0], 0, len(ops), dtype="int32"
+        )
+        draws = tf.random.stateless_uniform([num_ops, 3], [key, 1])
+
+        def step(image, drawn):
+            choice, u = drawn
+            image = tf.switch_case(choice, [lambda op=op: op(image, u) for op in ops])
+            return tf.clip_by_value(tf.floor(image), 0.0, 255.0)
+
+        image = tf.round((image + 1) * 127.5)
+        return tf.foldl(step, (choices, draws), initializer=image) / 127.5 - 1
+
+    def change(images, key):
+        if len(images.shape) == 3:
+            return tf.ensure_shape(change_one(images, key), images.shape)
+        keys = tf.random.stateless_uniform(
+            [tf.shape(images)[0]], [key, 0], None, None, "int64"
+        )
+        changed = tf.map_fn(
+            lambda pair: change_one(*pair),
+            (images, keys),
+            fn_output_signature=tf.TensorSpec(images.shape[1:], "float32"),
+        )
+        return tf.ensure_shape(changed, images.shape)
+
+    return change
+
+
+def _ops(strength):
+    """Returns the ways to change a float image in 0..255, given three random numbers.
+
+    Args:
+        strength: Float in 0 to 1.
+    """
+    factor = 1.8 * strength + 0.1
+    shear = 0.3 * strength
+    translation = _TRANSLATION * strength
+    angle = np.deg2rad(30) * strength
+    # The number of bits that stay; at the strength 1 four of eight, at 0 none, as there.
+    levels = 2.0 ** (8 - int(4 * strength))
+
+    def sign(u):
+        return tf.where(u[0] < 0.5, -1.0, 1.0)
+
+    return (
+        lambda x, u: _autocontrast(x),
+        lambda x, u: _equalize(x),
+        lambda x, u: 255 - x,
+        lambda x, u: tf.floor(x / levels) * levels,
+        lambda x, u: tf.where(x < int(256 * strength), x, 255 - x),
+        lambda x, u: tf.where(x < 128, x + int(110 * strength), x),
+        lambda x, u: _blend(tf.image.rgb_to_grayscale(x), x, factor),
+        lambda x, u: _blend(tf.reduce_mean(tf.image.rgb_to_grayscale(x)), x, factor),
+        lambda x, u: x * factor,
+        lambda x, u: _blend(_smooth(x), x, factor),
+        lambda x, u: _rotate(x, sign(u) * angle),
+        lambda x, u: _affine(x, [1.0, sign(u) * shear, 0.0, 0.0, 1.0, 0.0]),
+        lambda x, u: _affine(x, [1.0, 0.0, 0.0, sign(u) * shear, 1.0, 0.0]),
+        lambda x, u: _affine(x, [1.0, 0.0, sign(u) * translation, 0.0, 1.0, 0.0]),
+        lambda x, u: _affine(x, [1.0, 0.0, 0.0, 0.0, 1.0, sign(u) * translation]),
+        lambda x, u: _cutout(x, int(_CUTOUT * strength), u),
+    )
+
+
+def _blend(degenerate, image, factor):
+    return degenerate + factor * (image - degenerate)
+
+
+def _autocontrast(image):
+    lowest = tf.reduce_min(image, axis=(0, 1))
+    highest = tf.reduce_max(image, axis=(0, 1))
+    stretched = tf.math.divide_no_nan((image - lowest) * 255, highest - lowest)
+    return tf.where(highest > lowest, stretched, image)
+
+
+def _equalize(image):
+    """Spreads the levels of each channel so that all are about as frequent."""
+    pixels = tf.reshape(tf.cast(image, "int32"), (-1, image.shape[-1]))  # (H W, C)
+    channels = []
+    for channel in tf.unstack(pixels, axis=1):
+        counts = tf.math.bincount(channel, minlength=256, maxlength=256)
+        # The highest level that there is stays out of the step, as in Pillow.
+        step = (tf.size(channel) - counts[tf.reduce_max(channel)]) // 255
+        below = tf.cumsum(counts, exclusive=True)
+        table = tf.where(
+            step > 0, (below + step // 2) // tf.maximum(step, 1), tf.range(256)
+        )
+        channels.append(tf.gather(tf.minimum(table, 255), channel))
+    return tf.reshape(tf.cast(tf.stack(channels, 1), "float32"), tf.shape(image))
+
+
+def _smooth(image):
+    """Returns the image blurred by Pillow's kernel, but for its border."""
+    kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13
+    kernel = tf.constant(np.repeat(kernel[..., None, None], 3, axis=2))
+    inside = tf.nn.depthwise_conv2d(image[None], kernel, [1, 1, 1, 1], "VALID")[0]
+    is_inside = tf.pad(tf.ones_like(inside, "bool"), [[1, 1], [1, 1], [0, 0]])
+    return tf.where(is_inside, tf.pad(inside, [[1, 1], [1, 1], [0, 0]]), image)
+
+
+def _rotate(image, angle):
+    height, width = (tf.cast(n, "float32") for n in tf.unstack(tf.shape(image)[:2]))
+    x, y = (width - 1) / 2, (height - 1) / 2
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return _affine(
+        image,
+        [cos, -sin, x - x * cos + y * sin, sin, cos, y - x * sin - y * cos],
+    )
+
+
+def _affine(image, numbers):
+    """Takes the pixel (x, y) from (a x + b y + c, d x + e y + f), the nearest there."""
+    transform = tf.stack([tf.cast(n, "float32") for n in (*numbers, 0.0, 0.0)])
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None],
+        transforms=transform[None],
+        output_shape=tf.shape(image)[:2],
+        interpolation="NEAREST",
+        fill_mode="CONSTANT",
+        fill_value=_GREY,
+    )
+    return tf.ensure_shape(moved[0], image.shape)
+
+
+def _cutout(image, reach, u):
+    """Makes a square around a random point grey, `reach` pixels to each side."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    row = tf.cast(u[1] * tf.cast(height, "float32"), "int32")
+    column = tf.cast(u[2] * tf.cast(width, "float32"), "int32")
+    rows, columns = tf.range(height)[:, None], tf.range(width)
+    is_hidden = (rows >= row - reach) & (rows < row + reach)
+    is_hidden &= (columns >= column - reach) & (columns < column + reach)
+    return tf.where(is_hidden[..., None], _GREY, image)

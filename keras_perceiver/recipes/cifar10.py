@@ -1,0 +1,46 @@
+"""CIFAR-10: a small Perceiver on photographs of 32 x 32 pixels.
+
+Command:   make train RECIPE=cifar10, which downloads the data to
+           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if they are not there
+Hardware:  not run here
+Time:      not measured here
+Score:     not measured here: the data need a download. The paper has no such experiment;
+           the settings are our choice
+"""
+
+from functools import partial
+
+from keras_perceiver.data import ImageFiles, cifar10
+from keras_perceiver.modalities import Image
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER
+from keras_perceiver.recipes._small import optimizer, small_classifier
+from keras_perceiver.training import Recipe
+
+_SHAPE = (32, 32, 3)
+
+
+def _modality():
+    return Image(_SHAPE, num_bands=16, patch_size=2)
+
+
+RECIPE = Recipe(
+    name="cifar10",
+    data=partial(cifar10, download=True),
+    model=small_classifier(
+        _modality,
+        num_latents=64,
+        latent_dim=192,
+        num_blocks=3,
+        num_self_attends_per_block=3,
+        dropout=0.1,
+    ),
+    optimizer=optimizer(1e-3),
+    epochs=200,
+    batch_size=128,
+    label_smoothing=0.1,
+    reads_folder=True,
+    default_folder=DEFAULT_FOLDER,
+    smoke=partial(cifar10, mock=True),
+    files=lambda: ImageFiles(_SHAPE),
+    ema_momentum=0.999,
+)

@@ -1,0 +1,196 @@
+"""Attention maps against float64 NumPy, and figures of every modality."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+from keras_perceiver import (
+    Array,
+    Audio,
+    Image,
+    MelSpectrogram,
+    Perceiver,
+    PerceiverClassifier,
+    PointCloud,
+    Sequence,
+    Video,
+    attention_maps,
+    visualization,
+)
+from tests import reference
+
+matplotlib.use("agg")
+SMALL = {
+    "num_latents": 5,
+    "latent_dim": 16,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 1,
+    "num_self_attend_heads": 2,
+}
+
+
+def _reference_maps(model, elements, num_heads, mask):
+    """Yields scores and weights `(B, H, N, M)` of each cross-attend, in float64."""
+    trunk = model.encoder.iterative_attention
+    latents = np.asarray(model.encoder.latent_array.latents.numpy(), "float64")
+    latents = np.broadcast_to(latents, (len(elements), *latents.shape))
+    for i, layer in enumerate(trunk.cross_attends):
+        w = reference.weights_of(layer)
+        query = reference.linear(
+            reference.layer_norm(latents, w["query_norm"]), w["query"]
+        )
+        key = reference.linear(
+            reference.layer_norm(elements, w["inputs_norm"]), w["key"]
+        )
+        query, key = (np.stack(np.split(x, num_heads, -1), 1) for x in (query, key))
+        scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
+        scores[np.broadcast_to(~mask[:, None, None], scores.shape)] = -np.inf
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        yield scores, weights / weights.sum(-1, keepdims=True)
+        latents = reference.cross_attend(latents, elements, w, num_heads, mask)
+        for layer in trunk.latent_transformers[min(i, 0)].self_attends:
+            latents = reference.self_attend(latents, reference.weights_of(layer), 2)
+
+
+def test_maps_of_two_modalities_equal_the_reference(monkeypatch):
+    monkeypatch.setattr(visualization, "_CHUNK", 7)  # not a divisor of 24 elements
+    monkeypatch.setattr(visualization, "_MAX_SCORES", 200)  # two latents
+    encoder = Perceiver(
+        {
+            "image": Image((4, 6, 1), num_bands=2, patch_size=(1, 2), use_mask=True),
+            "audio": Audio(48, sample_rate=48, patch_size=4, num_bands=3),
+        },
+        num_cross_attend_heads=2,
+        cross_attend_qk_dim=6,
+        **SMALL,
+    )
+    model = PerceiverClassifier(encoder, num_classes=3)
+    rng = np.random.default_rng(0)
+    inputs = {
+        "image": rng.normal(size=(2, 4, 6, 1)).astype("float32"),
+        "image_mask": np.ones((2, 4, 6), bool),
+        "audio": rng.normal(size=(2, 48)).astype("float32"),
+    }
+    inputs["image_mask"][0, :2] = False
+    inputs["image"][0, 0] = np.nan  # has no influence
+    maps = attention_maps(model, inputs)
+    assert maps.grids == {"image": (4, 3), "audio": (12,)}
+    assert len(maps) == 2
+
+    elements, mask = (np.asarray(x) for x in _byte_array(encoder, inputs))
+    expected = list(_reference_maps(model, elements.astype("float64"), 2, mask))
+    for i, (scores, weights) in enumerate(expected):
+        for ours, theirs in ((maps.scores(i), scores), (maps.weights(i), weights)):
+            assert ours["image"].shape == (2, 2, 5, 4, 3)
+            assert ours["audio"].shape == (2, 2, 5, 12)
+            joined = np.concatenate(
+                [ours["image"].reshape(2, 2, 5, 12), ours["audio"]], axis=-1
+            )
+            np.testing.assert_allclose(joined, theirs, atol=1e-5)
+        both = maps.weights(i)
+        total = both["image"].sum((-1, -2)) + both["audio"].sum(-1)
+        np.testing.assert_allclose(total, 1, atol=1e-5)
+        assert (both["image"][0, :, :, :2] == 0).all()
+        some = maps.weights(i - 2, latents=[3, -5])["audio"]
+        np.testing.assert_allclose(some, both["audio"][:, :, [3, 0]], atol=1e-6)
+        some = maps.weights(i, latents=3)["audio"]
+        np.testing.assert_allclose(some, both["audio"][:, :, [3]], atol=1e-6)
+    entropy = [
+        -np.sum(np.where(w > 0, w * np.log(np.where(w > 0, w, 1)), 0), -1)
+        for _, w in expected
+    ]
+    np.testing.assert_allclose(maps.entropy(), entropy, atol=1e-5)
+    for call in (lambda: maps.scores(2), lambda: maps.weights(0, [5])):
+        with pytest.raises(IndexError, match="Received"):
+            call()
+
+
+def _byte_array(encoder, inputs):
+    from keras import ops
+
+    elements, mask = encoder.byte_array({k: ops.array(x) for k, x in inputs.items()})
+    return ops.convert_to_numpy(elements), ops.convert_to_numpy(mask)
+
+
+def test_a_fully_masked_example_has_no_weights():
+    encoder = Perceiver(Image((4, 4, 1), num_bands=2, use_mask=True), **SMALL)
+    inputs = {
+        "image": np.ones((2, 4, 4, 1), "float32"),
+        "image_mask": np.zeros((2, 4, 4), bool),
+    }
+    inputs["image_mask"][1, 0, 0] = True
+    weights = attention_maps(encoder, inputs).weights(0)["image"]
+    assert (weights[0] == 0).all()
+    assert (weights[1, ..., 0, 0] == 1).all()
+
+
+def test_other_models_and_inputs_are_refused():
+    with pytest.raises(TypeError, match="`model` must be"):
+        attention_maps(object(), np.zeros((1, 4, 4, 1)))
+    encoder = Perceiver(Image((4, 4, 1), num_bands=2), **SMALL)
+    with pytest.raises(ValueError, match="must have shape"):
+        attention_maps(encoder, np.zeros((1, 5, 4, 1), "float32"))
+
+
+MODALITIES = {
+    "image": Image((8, 6, 3), num_bands=2, patch_size=2),
+    "video": Video((4, 8, 8, 1), num_bands=2, patch_size=(2, 4, 4)),
+    "audio": Audio(80, sample_rate=80, patch_size=8, num_bands=2),
+    "mel": MelSpectrogram(
+        400, 400, num_mel_bins=8, frame_length=80, frame_step=40, num_bands=2
+    ),
+    "points": PointCloud(num_bands=2, use_mask=True),
+    "text": Sequence(20, vocabulary_size=9, embedding_dim=4, num_bands=2),
+    "volume": Array((3, 4, 4, 2), num_bands=2),
+}
+
+
+@pytest.mark.one_backend
+def test_figures_of_every_modality():
+    model = PerceiverClassifier(Perceiver(MODALITIES, **SMALL), num_classes=3)
+    rng = np.random.default_rng(0)
+    inputs = {name: m.random_inputs(rng, 2) for name, m in MODALITIES.items()}
+    inputs["points_mask"] = np.ones(inputs["points"].shape[:2], bool)
+    inputs["points_mask"][1, 3:] = False
+    maps = attention_maps(model, inputs)
+    for name in MODALITIES:
+        figure = visualization.plot_attention(
+            maps, cross_attends=[1], latents=[0, 4], example=1, modality=name
+        )
+        drawn = [axis for axis in figure.axes if axis.get_title().startswith("latent")]
+        assert len(drawn) == 2
+        weight = maps.weights(1, [4])[name][1, 0, 0].max()
+        num_inputs = sum(np.prod(grid) for grid in maps.grids.values())
+        assert drawn[1].get_title() == f"latent 4: {weight * num_inputs:.1f}x"
+        assert drawn[1].has_data()
+        figure.canvas.draw()
+    with pytest.raises(ValueError, match="`modality` must be one of"):
+        visualization.plot_attention(maps)
+
+    lines = visualization.plot_entropy(maps, example=1).axes[0].get_lines()
+    np.testing.assert_allclose(
+        np.stack([line.get_ydata() for line in lines[:5]], axis=-1),
+        maps.entropy()[:, 1, 0],
+    )
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.one_backend
+def test_architecture_tells_what_is_shared():
+    encoder = Perceiver(
+        Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 3}, num_cross_attends=3
+    )
+    model = PerceiverClassifier(encoder, num_classes=7)
+    figure = visualization.plot_architecture(model)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[0] == "latent array\n5 x 16"
+    # The first cross-attend has its own weights, the others share theirs.
+    reads = [text for text in texts if text.startswith("cross-attend")]
+    assert [text[-1] for text in reads] == ["1", "2", "2"]
+    transformers = [text for text in texts if "self-attend" in text]
+    assert transformers == ["1 self-attend\n2 heads\nweights 3"] * 3
+    assert "mean, linear\n7 classes" in texts
+    assert any("64 x 11" in text for text in texts)
+    assert f"{model.count_params():,}" in figure.axes[0].get_title()
+    figure.canvas.draw()
+    matplotlib.pyplot.close("all")
