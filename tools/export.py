@@ -3,8 +3,8 @@
     python tools/export.py runs/digits/1/model.keras --to exports/digits
     python tools/export.py runs/digits/1/model.keras --to digits.onnx --format onnx
 
-Labels, and what the card says of the model, come from the `metrics.json` beside the file.
-The export runs under TensorFlow.
+Labels, what the card says of the model, and how its recipe reads files come from the
+`metrics.json` beside the file. The export runs under TensorFlow.
 """
 
 import argparse
@@ -40,11 +40,6 @@ def main(arguments=None):
         help="each class has a probability of its own: any number of labels an example",
     )
     parser.add_argument(
-        "--crop",
-        action="store_true",
-        help="cut encoded images to the model's aspect ratio instead of distorting them",
-    )
-    parser.add_argument(
         "--test",
         action="store_true",
         help="measure the accuracy of lighter weights on the recipe's test data",
@@ -78,7 +73,11 @@ def _export(options):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
-    from keras_perceiver.serving import export_file, export_for_serving
+    from keras_perceiver.serving import (
+        export_file,
+        export_for_serving,
+        file_signatures,
+    )
 
     metrics_path = path.with_name("metrics.json")
     metrics = json.loads(metrics_path.read_text()) if metrics_path.is_file() else {}
@@ -86,6 +85,7 @@ def _export(options):
     use_check = not options.no_check
     if options.format != "savedmodel":
         return export_file(model, options.to, options.format, use_check=use_check)
+    recipe = _recipe(metrics)
     labels = metrics.get("class_names")
     if options.labels:
         labels = Path(options.labels).read_text().splitlines()
@@ -93,43 +93,31 @@ def _export(options):
         model,
         options.to,
         version=options.version,
-        signatures=_cropping(model) if options.crop else None,
+        signatures=file_signatures(recipe and recipe.files and recipe.files()),
         labels=labels,
-        use_sigmoid=options.sigmoid,
+        use_sigmoid=options.sigmoid or bool(recipe and recipe.is_multi_label),
         weights=options.weights,
         metrics=metrics,
-        test_data=_test_data(metrics, options) if options.test else None,
+        test_data=_test_data(recipe, options) if options.test else None,
         use_check=use_check,
     )
 
 
-def _cropping(model):
-    from keras_perceiver.data import ImageFiles
-    from keras_perceiver.serving.encoded import default_readers
-
-    readers = default_readers(model.encoder.byte_array.modalities)
-    for name, reader in readers.items():
-        if isinstance(reader, ImageFiles):
-            readers[name] = ImageFiles(reader.shape, crop_to_aspect_ratio=True)
-    return {"encoded": readers}
-
-
-def _test_data(metrics, options):
+def _recipe(metrics):
+    """Returns the recipe that a model was trained with, as far as it is known."""
     from keras_perceiver import recipes
 
-    if "recipe" not in metrics:
+    return recipes.get(metrics["recipe"]) if "recipe" in metrics else None
+
+
+def _test_data(recipe, options):
+    if recipe is None:
         raise ValueError(
             "--test needs the recipe of the model. Received: no metrics.json beside "
             f"{options.model!r}. Leave --test out, or export from the run's folder."
         )
-    recipe = recipes.get(metrics["recipe"])
-    if recipe.reads_folder and options.data is None:
-        raise ValueError(
-            f"The recipe {recipe.name!r} reads a folder. Received: no --data. "
-            "Name the folder with --data DIR."
-        )
-    folder = (options.data,) if recipe.reads_folder else ()
-    return recipe.data(metrics["batch_size"], metrics["seed"], *folder).test
+    batch_size = recipe.batch_size // recipe.accumulation_steps
+    return recipe.data(batch_size, 0, *recipe.folders(options.data)).test
 
 
 if __name__ == "__main__":

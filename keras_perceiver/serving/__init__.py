@@ -4,7 +4,11 @@ What runs under TensorFlow only (`graph`, `requests`, `encoded`, `warmup`, `form
 imported by the process that exports, never by the package.
 """
 
-from keras_perceiver.serving.export import export_file, export_for_serving
+from keras_perceiver.serving.export import (
+    export_file,
+    export_for_serving,
+    file_signatures,
+)
 from keras_perceiver.serving.versions import (
     check_version,
     check_writable,
@@ -16,5 +20,6 @@ __all__ = [
     "check_writable",
     "export_file",
     "export_for_serving",
+    "file_signatures",
     "next_version",
 ]

@@ -15,6 +15,11 @@ _DECODED_AT_ONCE = 8
 _HEADER_BYTES = 32
 
 
+def can_decode(reader):
+    """Tells whether the graph can do what a reader does."""
+    return type(reader) in (ImageFiles, AudioFiles)
+
+
 def default_readers(modalities):
     """Returns readers for the modalities that come from files of one kind.
 
@@ -72,7 +77,7 @@ def check_readers(signature, readers, modalities):
         ValueError: if there is no such modality, or if it reads something else.
     """
     for name, reader in readers.items():
-        if type(reader) not in (ImageFiles, AudioFiles):
+        if not can_decode(reader):
             raise TypeError(
                 "A signature can decode what `ImageFiles` and `AudioFiles` read. "
                 f"Received: {reader!r} of type {type(reader).__name__} for {name!r} in "

@@ -151,6 +151,25 @@ def export_for_serving(
         return publish(path, folder, version, is_chosen)
 
 
+def file_signatures(files):
+    """Returns the `signatures` of `export_for_serving` for a recipe's readers.
+
+    Args:
+        files: What `keras_perceiver.data.read_folder` reads the evaluation data with, a
+            reader or a dict of them by the modality's name, or `None`.
+
+    Returns:
+        `None` for `None`; else a dict, empty if no reader is for images or sounds.
+    """
+    if files is None:
+        return None
+    from keras_perceiver.serving import encoded  # TensorFlow is loaded: files are its
+
+    files = files if isinstance(files, dict) else {files.input_name: files}
+    readers = {k: reader for k, reader in files.items() if encoded.can_decode(reader)}
+    return {"encoded": readers} if readers else {}
+
+
 def export_file(model, path, format, use_check=True):
     """Writes a model as one file for ONNX Runtime or LiteRT, with Keras' own exporters.
 

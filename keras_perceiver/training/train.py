@@ -13,6 +13,7 @@ from keras_perceiver.serving import (
     check_version,
     check_writable,
     export_for_serving,
+    file_signatures,
     next_version,
 )
 from keras_perceiver.serving.card import installed_versions
@@ -334,6 +335,7 @@ def train(
     export = export_for_serving(
         model,
         export_folder,
+        signatures=file_signatures(recipe.files and recipe.files()),
         labels=splits.class_names,
         use_sigmoid=recipe.is_multi_label,
         metrics=metrics,
