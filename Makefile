@@ -14,7 +14,7 @@ RUN := $(abspath $(VENV))/bin/python
 EXTRAS_train-tensorflow := demo
 EXTRAS_train-jax := demo,jax
 EXTRAS_train-torch := demo,torch
-EXTRAS_test := demo,jax,torch,points,notebooks,test
+EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,test
 EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2

@@ -70,6 +70,15 @@ class Modality(keras.layers.Layer):
         """Number of elements of one example, the largest one; `None` if unknown."""
         return grid_size(self.grid)
 
+    @property
+    def free_lengths(self):
+        """Dict from the axes of an example that have no fixed length to their limits.
+
+        A limit is a pair: lengths must be multiples of the first and at most the
+        second, which is `None` for any.
+        """
+        return {axis: (1, None) for axis, n in enumerate(self.input_shape) if n is None}
+
     def check_inputs(self, inputs_shape, mask_shape=None):
         """Raises `ValueError` unless a batch of this shape, and its mask, can be read."""
         received = _as_tuple(inputs_shape)
@@ -183,6 +192,10 @@ class Series(Modality):
     @property
     def example_shape(self):
         return (self._max_length,)
+
+    @property
+    def free_lengths(self):
+        return dict.fromkeys(super().free_lengths, (1, self._max_length))
 
     @property
     def grid(self):

@@ -116,6 +116,10 @@ class Array(Modality):
         return (*(2 * p if n is None else n for n, p in lengths), self.shape[-1])
 
     @property
+    def free_lengths(self):
+        return {axis: (self._patch_sizes[axis], None) for axis in super().free_lengths}
+
+    @property
     def _element_dim(self):
         return self.shape[-1] * math.prod(self._patch_sizes)
 

@@ -1,7 +1,6 @@
 """One run: data, fit, evaluation, files, export."""
 
 import dataclasses
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
@@ -14,8 +13,10 @@ from keras_perceiver.serving import (
     check_version,
     check_writable,
     export_for_serving,
+    file_signatures,
     next_version,
 )
+from keras_perceiver.serving.card import installed_versions
 from keras_perceiver.training.callbacks import (
     EarlyStop,
     Measures,
@@ -36,7 +37,6 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 _SMOKE_BATCH_SIZE = 2
 _SMOKE_STEPS = 3
-_REPORTED_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,7 +324,7 @@ def train(
         "examples_per_second": round(num_examples / seconds, 1),
         **{f"test_{name}": value for name, value in test.items()},
         **({f"test_{recipe.score}_without": without} if without else {}),
-        "versions": _versions(),
+        "versions": installed_versions(),
     }
     text = json.dumps(metrics, indent=2) + "\n"
     replace_file(run_folder / "metrics.json", lambda path: path.write_text(text))
@@ -332,7 +332,14 @@ def train(
         run_folder / "history.png",
         lambda path: plot_history(plt, state.history, metrics, recipe.score, path),
     )
-    export = export_for_serving(model, export_folder)
+    export = export_for_serving(
+        model,
+        export_folder,
+        signatures=file_signatures(recipe.files and recipe.files()),
+        labels=splits.class_names,
+        use_sigmoid=recipe.is_multi_label,
+        metrics=metrics,
+    )
     # Only now: until here a resumed run could still do what is left.
     shutil.rmtree(checkpoints.folder, ignore_errors=True)
     return {**metrics, "model": model_path, "export": export}
@@ -446,13 +453,3 @@ def _score_without_each(model, splits, recipe):
         for name, modality in modalities.items()
         if modality.use_mask
     }
-
-
-def _versions():
-    versions = {}
-    for package in _REPORTED_PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # backends are optional
-    return versions

@@ -59,7 +59,7 @@ def test_notes_and_drawings(tmp_path, monkeypatch):
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=2)
     _write_folder(tmp_path / "clipart", _write_drawing, classes.values(), num_files=3)
     module = sys.modules["keras_perceiver.training.train"]
-    monkeypatch.setattr(module, "export_for_serving", lambda model, folder: folder)
+    monkeypatch.setattr(module, "export_for_serving", lambda model, folder, **_: folder)
     recipe = recipes.get("instruments_clipart")
 
     splits = recipe.data(6, 0, tmp_path)

@@ -29,7 +29,7 @@ def _no_export(monkeypatch):
     monkeypatch.setattr(
         sys.modules["keras_perceiver.training.train"],
         "export_for_serving",
-        lambda *call: call[1],
+        lambda *call, **options: call[1],
     )
 
 
@@ -230,7 +230,7 @@ def _in_another_process(folder):
     program = f"""
 import pathlib, sys, torch
 from tests.training import test_resume
-sys.modules["keras_perceiver.training.train"].export_for_serving = lambda *call: call[1]
+sys.modules["keras_perceiver.training.train"].export_for_serving = lambda *x, **_: x[1]
 test_resume.train(
     test_resume._recipe(), pathlib.Path({str(folder)!r}), {str(folder)!r},
     epochs=40, save_every=7, resume=True,

@@ -49,7 +49,9 @@ def exported(monkeypatch):
     calls = []
     module = sys.modules["keras_perceiver.training.train"]
     monkeypatch.setattr(
-        module, "export_for_serving", lambda *call: calls.append(call) or call[1] / "1"
+        module,
+        "export_for_serving",
+        lambda *call, **options: calls.append((call, options)) or call[1] / "1",
     )
     return calls
 
@@ -78,7 +80,10 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     assert metrics["test_accuracy"] == pytest.approx(test["accuracy"], abs=1e-6)
     assert metrics["test_loss"] == pytest.approx(test["loss"], rel=1e-5)
     assert result["export"] == exports / "1"
-    assert exported == [(seen[0], exports)]
+    ((call, options),) = exported
+    assert call == (seen[0], exports)
+    assert options["labels"] == tuple(digits().class_names)
+    assert json.loads(json.dumps(options["metrics"])) == metrics
     assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
     # The progress bar is part of the promise.
     assert "Epoch 2/2" in capsys.readouterr().out
@@ -203,7 +208,7 @@ def test_recipe_that_reads_a_folder(tmp_path, exported):
         train(make(), **folders, data_folder=tmp_path / "nowhere")
     result = train(make(), **folders, data_folder=tmp_path / "data")
     assert result["class_names"] == ("chair", "lamp", "sofa")
-    assert exported[0][0].num_classes == 3
+    assert exported[0][0][0].num_classes == 3
 
 
 def test_unknown_recipe():

@@ -1,0 +1,79 @@
+"""`model_card.json`: what a model is, reads and was measured to do."""
+
+import hashlib
+import importlib.metadata
+import json
+
+import keras
+import numpy as np
+
+from keras_perceiver.models import flops
+
+NAME = "model_card.json"
+_PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
+
+
+def text(model, signatures, labels, weights, difference, metrics):
+    """Returns the card as JSON.
+
+    Args:
+        model: `Perceiver` or `PerceiverClassifier`.
+        signatures: Dict from names of signatures to their tables of inputs and outputs.
+        labels: Sequence of strings, the classes.
+        weights: String, how weights are stored.
+        difference: Dict, what that changed; empty for float32.
+        metrics: Dict of what is known of the model, or `None`.
+    """
+    metrics = metrics or {}
+    return (
+        json.dumps(
+            {
+                "name": model.name,
+                "class": type(model).__name__,
+                "recipe": metrics.get("recipe"),
+                "parameters": model.count_params(),
+                "flops_of_an_example": _flops(model),
+                "weights": {
+                    "sha256": hash_of_weights(model),
+                    "stored_as": weights,
+                    **difference,
+                },
+                "signatures": signatures,
+                "labels": labels,
+                "metrics": metrics,
+                "backend": keras.backend.backend(),
+                "versions": installed_versions(),
+            },
+            indent=2,
+        )
+        + "\n"
+    )
+
+
+def hash_of_weights(model):
+    """Returns SHA-256 over the paths, shapes and values of the weights, as hex."""
+    digest = hashlib.sha256()
+    for weight, array in zip(model.weights, model.get_weights(), strict=True):
+        # The first part of a path is the model's name, which counts up in a process.
+        name = weight.path.split("/", 1)[-1]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def installed_versions():
+    """Returns the versions of the packages that a model depends on, by name."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # backends are optional
+    return versions
+
+
+def _flops(model):
+    modalities = getattr(model, "encoder", model).byte_array.modalities
+    if any(modality.num_inputs is None for modality in modalities.values()):
+        return None  # it depends on the lengths
+    return flops(model)

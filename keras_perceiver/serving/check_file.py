@@ -1,0 +1,61 @@
+"""Compares an ONNX or LiteRT file with recorded outputs: `check_file.py FILE FOLDER`.
+
+Run as a file, in a process of its own, it sees what the runtime sees: the file alone.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+# Of one, two and seven examples.
+_BATCHES = (slice(0, 1), slice(1, 3), slice(3, 10))
+
+
+def main(file, folder):
+    folder = Path(folder)
+    predict = {".onnx": _onnx, ".tflite": _litert}[Path(file).suffix](file)
+    inputs = np.load(folder / "inputs.npz", allow_pickle=False)
+    outputs = np.load(folder / "outputs.npz", allow_pickle=False)
+    tolerance = float(np.load(folder / "settings.npz")["tolerance"])
+    for signature, expected in outputs.items():
+        prefix = f"{signature}/inputs/"
+        for examples in _BATCHES:
+            request = {
+                key.removeprefix(prefix): inputs[key][examples]
+                for key in inputs.files
+                if key.startswith(prefix)
+            }
+            np.testing.assert_allclose(
+                predict(request),
+                expected[examples],
+                rtol=tolerance,
+                atol=tolerance,
+                err_msg="The file differs from model.predict at batch size "
+                f"{len(expected[examples])}.",
+            )
+
+
+def _onnx(file):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda request: session.run(None, request)[0]
+
+
+def _litert(file):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(file)
+    (signature,) = interpreter.get_signature_list()
+    places = interpreter.get_signature_runner(signature)
+
+    def predict(request):
+        (answer,) = places(**request).values()
+        return answer
+
+    return predict
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

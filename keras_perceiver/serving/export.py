@@ -1,0 +1,370 @@
+"""Exports of models, published only after a round trip in another process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.serving import card
+from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
+from keras_perceiver.serving.versions import (
+    check_version,
+    check_writable,
+    next_version,
+    publish,
+    publish_file,
+    unfinished_folder,
+    write_if_missing,
+)
+from keras_perceiver.serving.weights import check_weights, lighter_copy
+
+FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
+
+_EXPORT_PROGRAM = """
+import sys
+from keras_perceiver.serving import job
+job.run_file(sys.argv[1])
+"""
+# -P: the programs must not find their neighbours as modules.
+_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_saved_model.py")
+_FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
+# Of the difference between the export's outputs and `model.predict`.
+_TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
+
+
+def export_for_serving(
+    model,
+    folder,
+    version=None,
+    signatures=None,
+    labels=None,
+    use_sigmoid=False,
+    weights="float32",
+    metrics=None,
+    test_data=None,
+    use_check=True,
+):
+    """Writes a model as a SavedModel to a numbered folder that TF Serving reads.
+
+    The export runs under TensorFlow; a model on another backend goes through a
+    `.keras` file and a process of its own. The SavedModel is written next to its place,
+    compared with `model.predict` in a process that does not know this package, and only
+    then renamed: a server that watches the folder never sees half a model.
+
+    The signature `serving_default` takes the model's inputs by name, with a free batch
+    size, and answers, for a classifier, with `logits`, `probabilities` and `classes`,
+    the name of the most probable one; for a `Perceiver` with `latents`. Others take
+    files as they are, JPEG or PNG images or WAV sounds, and do in the graph what their
+    reader does with the evaluation data. Both refuse what the model was not made for,
+    with an error that names the input and the example.
+
+    In the version's folder are also `model_card.json` and requests for TF Serving to warm
+    up with. Beside the versions the first export writes `models.config` and, unless the
+    inputs have free lengths, `batching.config`.
+
+    Reference:
+        [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic), for the
+        layout of the folder.
+
+    Args:
+        model: `Perceiver` or `PerceiverClassifier`.
+        folder: Path of the folder that holds the numbered versions.
+        version: Integer, number of this version. Defaults to the next free number.
+        signatures: Dict from the names of further signatures to what decodes their
+            files: `keras_perceiver.data.ImageFiles` or `AudioFiles`, or a dict of these
+            by the modality's name. Modalities without one are sent as arrays. Defaults
+            to one signature `encoded` for images of a fixed size and for sounds, with
+            the readers' own defaults, if the model reads any. `{}` for none.
+        labels: Sequence of strings, the name of each class. Defaults to its number.
+        use_sigmoid: Boolean. `True`: each class has a probability of its own, for any
+            number of labels an example. `False`: they add up to 1.
+        weights: String, how weights are stored: `"float32"`, `"float16"`, `"bfloat16"`
+            or `"int8"` (matrices only, a scale for each unit). The graph restores them
+            with each request and computes as before. What that changes is measured,
+            printed, and in the card.
+        metrics: Dict, what is known of the model, for its card, such as the
+            `metrics.json` of its run.
+        test_data: Batches of `(inputs, labels)`, labels as integers, such as a
+            `tf.data.Dataset`. With other `weights` than float32, accuracy is measured on
+            them before and after.
+        use_check: Boolean, whether to compare before publishing. It takes as long as 40
+            examples or so.
+
+    Returns:
+        `pathlib.Path` of the version's folder.
+
+    Raises:
+        TypeError: if `model` or a reader is of another class.
+        ValueError: if `version` is not a positive integer, if the number of labels is
+            not that of the classes, if `weights` is unknown, or if a reader does not
+            make what the model reads.
+        FileExistsError: if `version` is there already.
+        PermissionError: if the folder cannot be written.
+        RuntimeError: if the SavedModel cannot be made, or its outputs differ from those
+            of `model.predict`; then nothing is published.
+
+    Example:
+
+    >>> import tempfile
+    >>> model = PerceiverClassifier.from_preset("digits", num_blocks=1)
+    >>> export_for_serving(model, tempfile.mkdtemp()).name
+    '1'
+    """
+    folder = Path(folder)
+    is_chosen = version is not None
+    if not is_chosen:
+        version = next_version(folder)
+    check_version(folder, version)
+    _check_model(model)
+    check_weights(weights)
+    labels = _checked_labels(model, labels)
+    job = {
+        "readers": _reader_configs(model, signatures),
+        "labels": labels,
+        "use_sigmoid": use_sigmoid,
+        "weights": weights,
+        "name": folder.resolve().name,
+        "batch_sizes": BATCH_SIZES,
+    }
+    with unfinished_folder(folder) as work:
+        _run_job(model, work, job)
+        served = model if weights == "float32" else lighter_copy(model, weights)
+        difference = {}
+        if served is not model:
+            difference = _difference(model, served, work, use_sigmoid, test_data)
+            print(_difference_text(weights, difference))
+        if use_check:
+            _write_expected(served, work, labels=labels, sigmoid=use_sigmoid)
+            _run(*_CHECK_PROGRAM, work)
+        path = work / "saved_model"
+        tables = json.loads((work / "signatures.json").read_text())
+        text = card.text(model, tables, labels, weights, difference, metrics)
+        (path / card.NAME).write_text(text)
+        write_if_missing(folder / "models.config", models_config(job["name"]))
+        if not any(m.free_lengths for m in _modalities(model).values()):
+            write_if_missing(folder / "batching.config", batching_config())
+        return publish(path, folder, version, is_chosen)
+
+
+def file_signatures(files):
+    """Returns the `signatures` of `export_for_serving` for a recipe's readers.
+
+    Args:
+        files: What `keras_perceiver.data.read_folder` reads the evaluation data with, a
+            reader or a dict of them by the modality's name, or `None`.
+
+    Returns:
+        `None` for `None`; else a dict, empty if no reader is for images or sounds.
+    """
+    if files is None:
+        return None
+    from keras_perceiver.serving import encoded  # TensorFlow is loaded: files are its
+
+    files = files if isinstance(files, dict) else {files.input_name: files}
+    readers = {k: reader for k, reader in files.items() if encoded.can_decode(reader)}
+    return {"encoded": readers} if readers else {}
+
+
+def export_file(model, path, format, use_check=True):
+    """Writes a model as one file for ONNX Runtime or LiteRT, with Keras' own exporters.
+
+    The file has the model's inputs and its logits; its batch size is free.
+
+    Args:
+        model: `Perceiver` or `PerceiverClassifier`.
+        path: Path of the file, which must not be there.
+        format: String, `"onnx"` (needs `pip install "keras_perceiver[onnx]"`) or
+            `"litert"` (`pip install "keras_perceiver[litert]"` for the comparison).
+        use_check: Boolean, whether to compare the file with `model.predict` at several
+            batch sizes, in a process of its own, before it is put in its place.
+
+    Returns:
+        `pathlib.Path` of the file.
+
+    Raises:
+        TypeError: if `model` is of another class.
+        ValueError: if the format is unknown, or the ending of the file another one.
+        FileExistsError: if the file is there already.
+        PermissionError: if its folder cannot be written.
+        RuntimeError: if the file cannot be made, or its outputs differ; then there is
+            none.
+    """
+    path = Path(path)
+    if format not in FORMATS:
+        raise ValueError(
+            f"`format` must be one of {tuple(FORMATS)}. Received: format={format!r}. "
+            "Choose one of them, or use `export_for_serving` for a SavedModel."
+        )
+    if path.suffix != FORMATS[format]:
+        raise ValueError(
+            f"A file for {format} must end with {FORMATS[format]!r}. Received: "
+            f"path={str(path)!r}. Rename it."
+        )
+    if path.exists():
+        raise FileExistsError(
+            f"An exported file is never overwritten. Received: path={str(path)!r}, "
+            "which exists. Choose another name, or remove it."
+        )
+    _check_model(model)
+    check_writable("folder", path.parent)
+    with unfinished_folder(path.parent) as work:
+        unfinished = work / f"model{FORMATS[format]}"
+        _run_job(model, work, {"format": format, "file": str(unfinished)})
+        if use_check:
+            _write_expected(model, work)
+            _run(*_FILE_CHECK_PROGRAM, unfinished, work)
+        publish_file(unfinished, path)
+    return path
+
+
+def _check_model(model):
+    if not isinstance(model, (Perceiver, PerceiverClassifier)):
+        raise TypeError(
+            "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
+            f"model={model!r} of type {type(model).__name__}. Pass one of these."
+        )
+
+
+def _modalities(model):
+    return getattr(model, "encoder", model).byte_array.modalities
+
+
+def _checked_labels(model, labels):
+    num_classes = getattr(model, "num_classes", 0)
+    if labels is None:
+        return [str(i) for i in range(num_classes)]
+    labels = [str(label) for label in labels]
+    if len(labels) != num_classes or len(set(labels)) < num_classes:
+        raise ValueError(
+            f"`labels` must be {num_classes} different names, one for each class of the "
+            f"model. Received: {len(labels)} labels, {labels[:20]}. Give each class one "
+            "name, in the order of the classes."
+        )
+    return labels
+
+
+def _reader_configs(model, signatures):
+    """Returns the readers of the signatures as what JSON can hold; `None` for default."""
+    if not signatures:
+        return signatures
+    # A reader comes from `keras_perceiver.data`, so TensorFlow is loaded already.
+    from keras_perceiver.serving import encoded
+
+    modalities = _modalities(model)
+    configs = {}
+    for signature, readers in signatures.items():
+        if not isinstance(readers, dict):
+            readers = {next(iter(modalities)): readers}
+        encoded.check_readers(signature, readers, modalities)
+        configs[signature] = {
+            name: encoded.reader_to_config(reader) for name, reader in readers.items()
+        }
+    return configs
+
+
+def _run_job(model, work, job):
+    """Exports under TensorFlow: here, or in a process of its own."""
+    (work / "job.json").write_text(json.dumps(job))
+    if keras.backend.backend() == "tensorflow":
+        from keras_perceiver.serving import job as in_tensorflow
+
+        in_tensorflow.run(model, work)
+    else:
+        model.save(work / "model.keras")
+        _run("-c", _EXPORT_PROGRAM, work)
+
+
+def _examples(work):
+    """Yields what `job` wrote: each signature, and the model's inputs in its examples."""
+    with np.load(work / "inputs.npz") as inputs:
+        for signature in sorted({key.split("/")[0] for key in inputs.files}):
+            prefix = f"{signature}/arrays/"
+            names = [key for key in inputs.files if key.startswith(prefix)]
+            yield signature, {key.removeprefix(prefix): inputs[key] for key in names}
+
+
+def _predict(model, arrays):
+    inputs = arrays if isinstance(model.input, dict) else next(iter(arrays.values()))
+    # Batches of one size, for one compilation.
+    return model.predict(inputs, batch_size=2, verbose=0)
+
+
+def _write_expected(model, work, **more):
+    """Writes what `model.predict` makes of the examples."""
+    encoder = getattr(model, "encoder", model)
+    tolerance = _TOLERANCE[encoder.iterative_attention.compute_dtype]
+    outputs = {key: _predict(model, arrays) for key, arrays in _examples(work)}
+    np.savez(work / "outputs.npz", **outputs)
+    np.savez(work / "settings.npz", tolerance=tolerance, **more)
+
+
+def _difference(model, served, work, use_sigmoid, test_data):
+    """Measures what lighter weights change."""
+    arrays = dict(_examples(work))["serving_default"]
+    before, after = _predict(model, arrays), _predict(served, arrays)
+    difference = {
+        "random_examples": len(before),
+        "largest_difference": float(np.abs(before - after).max()),
+        "largest_value": float(np.abs(before).max()),
+    }
+    if before.ndim == 2:  # of a classifier
+        same = before.argmax(-1) == after.argmax(-1)
+        difference["same_class"] = int(same.sum())
+    if test_data is not None:
+        difference["test_accuracy_float32"] = _accuracy(model, test_data, use_sigmoid)
+        difference["test_accuracy"] = _accuracy(served, test_data, use_sigmoid)
+    return difference
+
+
+def _accuracy(model, batches, use_sigmoid):
+    """Returns the share of labels that are right, of examples or of their classes."""
+    right = total = 0
+    for inputs, labels in batches:
+        logits, labels = model.predict_on_batch(inputs), np.asarray(labels)
+        is_right = (
+            (logits > 0) == (labels > 0.5)
+            if use_sigmoid
+            else logits.argmax(-1) == labels.reshape(len(logits))
+        )
+        right, total = right + is_right.sum(), total + is_right.size
+    return float(right / total)
+
+
+def _difference_text(weights, difference):
+    text = (
+        f"weights in {weights}: outputs of up to {difference['largest_value']:.4g} "
+        f"differ by at most {difference['largest_difference']:.2g}"
+    )
+    if "same_class" in difference:
+        text += (
+            f", {difference['same_class']} of {difference['random_examples']} random "
+            "examples keep their class"
+        )
+    if "test_accuracy" in difference:
+        text += (
+            f", test accuracy {difference['test_accuracy']:.4f} "
+            f"(in float32 {difference['test_accuracy_float32']:.4f})"
+        )
+    return text
+
+
+def _run(*arguments):
+    """Runs Python with these arguments under TensorFlow; its failure is an error."""
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise RuntimeError(
+            "The export failed and nothing was published. Its last lines:\n"
+            + "\n".join(lines[-15:])
+        )

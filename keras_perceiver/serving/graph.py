@@ -1,0 +1,118 @@
+"""The SavedModel: signatures over one set of weights."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from keras_perceiver.serving import encoded
+from keras_perceiver.serving.requests import checked_inputs
+from keras_perceiver.serving.weights import stored
+
+DEFAULT = "serving_default"
+
+
+def save(model, path, readers, labels, use_sigmoid, weights):
+    """Writes a SavedModel.
+
+    Args:
+        model: `Perceiver` or `PerceiverClassifier`, on the TensorFlow backend.
+        path: Path of the SavedModel's folder.
+        readers: Dict from the names of signatures besides `serving_default` to dicts
+            from modality name to reader.
+        labels: Sequence of strings, the classes.
+        use_sigmoid: Boolean, whether each class has a probability of its own.
+        weights: String, how weights are stored.
+    """
+    encoder = getattr(model, "encoder", model)
+    modalities = encoder.byte_array.modalities
+    module = tf.Module()
+    call, module.weights = _call_with(model, weights)
+
+    def answer(arrays):
+        arrays = checked_inputs(modalities, arrays)
+        inputs = (
+            arrays if isinstance(model.input, dict) else next(iter(arrays.values()))
+        )
+        return _outputs(call(inputs), model, labels, use_sigmoid)
+
+    signatures, shapes = {}, {}
+    for name, of_signature in {DEFAULT: {}, **readers}.items():
+        table = input_table(modalities, of_signature)
+        # Shapes are left open here, for the graph to check them itself: a server does
+        # not, and what is known beforehand is removed from the graph as needless.
+        specs = {k: tf.TensorSpec(None, dtype, k) for k, (dtype, _) in table.items()}
+        function = tf.function(_of_files(answer, modalities, of_signature))
+        signatures[name] = function.get_concrete_function(**specs)
+        shapes[name] = {k: shape for k, (_, shape) in table.items()}
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    _name_shapes(path, shapes)
+
+
+def input_table(modalities, readers):
+    """Returns dtype and shape of a signature's inputs by name, `None` for any size."""
+    table = {}
+    for name, modality in modalities.items():
+        if name in readers:
+            table[name] = "string", (None,)
+            continue
+        table[name] = modality.input_dtype, (None, *modality.input_shape)
+        if modality.use_mask:
+            table[f"{name}_mask"] = "bool", (None, *modality.mask_shape)
+    return table
+
+
+def _of_files(answer, modalities, readers):
+    def function(**inputs):
+        arrays = dict(inputs)
+        for name, reader in readers.items():
+            use_mask = modalities[name].use_mask
+            arrays |= encoded.decode(name, inputs[name], reader, use_mask)
+        return answer({name: arrays[name] for name in input_table(modalities, {})})
+
+    return function
+
+
+def _call_with(model, weights):
+    """Returns the model as a function, and the variables that it reads."""
+    if weights == "float32":
+        return lambda x: model(x, training=False), [v.value for v in model.variables]
+    pairs = []
+    for variable in model.weights:
+        smaller, scale = stored(keras.ops.convert_to_numpy(variable), weights)
+        pairs.append(
+            tuple(tf.Variable(x, trainable=False) for x in (smaller, np.asarray(scale)))
+        )
+
+    def call(x):
+        # Per request, so that what lies on the disk and in memory is small.
+        values = [
+            (v, tf.cast(smaller, v.dtype) * tf.cast(scale, v.dtype))
+            for v, (smaller, scale) in zip(model.weights, pairs, strict=True)
+        ]
+        with keras.StatelessScope(state_mapping=values):
+            return model(x, training=False)
+
+    return call, [x for pair in pairs for x in pair]
+
+
+def _outputs(outputs, model, labels, use_sigmoid):
+    if model is getattr(model, "encoder", model):
+        return {"latents": outputs}
+    return {
+        "logits": outputs,
+        "probabilities": (tf.sigmoid if use_sigmoid else tf.nn.softmax)(outputs),
+        "classes": tf.gather(tf.constant(labels), tf.argmax(outputs, axis=-1)),
+    }
+
+
+def _name_shapes(path, shapes):
+    """Says in the signatures, for clients to read, which shapes the checks let pass."""
+    file = path / "saved_model.pb"
+    saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    (meta_graph,) = saved_model.meta_graphs
+    for name, of_signature in shapes.items():
+        inputs = meta_graph.signature_def[name].inputs
+        for key, shape in of_signature.items():
+            inputs[key].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    file.write_bytes(saved_model.SerializeToString(deterministic=True))

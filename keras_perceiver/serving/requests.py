@@ -1,0 +1,176 @@
+"""Checks of requests, as operations of the graph: a server runs no Python.
+
+Their errors say the rule, what was received, and the fix, and name the input and the
+examples of the batch that broke it. A good request pays a few small operations.
+"""
+
+import tensorflow as tf
+
+
+def require(is_right, message):
+    """Makes an operation that fails unless a condition holds.
+
+    Args:
+        is_right: Boolean scalar tensor.
+        message: Callable that makes the text, a string tensor, if it does not.
+
+    Returns:
+        Operation for `tf.control_dependencies`.
+    """
+
+    def fail():
+        return tf.raw_ops.Assert(condition=tf.constant(False), data=[message()])
+
+    return tf.cond(is_right, tf.no_op, fail)
+
+
+def examples(is_right):
+    """Returns which examples of a batch are not right, as a text.
+
+    Args:
+        is_right: Boolean tensor of shape `(batch,)`.
+    """
+    return tf.strings.format("{}", tf.where(~is_right)[:, 0], summarize=10)
+
+
+def checked(tensor, *requirements):
+    """Returns the same tensor, for use once the requirements hold."""
+    with tf.control_dependencies(requirements):
+        return tf.identity(tensor)
+
+
+def checked_inputs(modalities, inputs):
+    """Checks the inputs of a model: shapes, masks, numbers.
+
+    Args:
+        modalities: Dict of modality layers by name.
+        inputs: Dict of tensors by the inputs' names, of unknown shapes, so that nothing
+            is taken for granted.
+
+    Returns:
+        Dict of tensors with the shapes that the modalities have.
+    """
+    arrays, batch_sizes = {}, {}
+    for name, modality in modalities.items():
+        x = _of_shape(name, inputs[name], modality)
+        arrays[name], batch_sizes[name] = x, tf.shape(x)[0]
+        if modality.use_mask:
+            mask_name = f"{name}_mask"
+            arrays[mask_name] = _mask_of(
+                mask_name, inputs[mask_name], name, x, modality
+            )
+    _, *others = modalities
+    if others:
+        arrays = _same_batch_size(arrays, batch_sizes)
+    for name, modality in modalities.items():
+        arrays[name] = _readable(name, arrays, modality)
+    return arrays
+
+
+def _of_shape(name, x, modality):
+    shape = tf.shape(x)
+    expected = (None, *modality.input_shape)
+    sizes = _first_sizes(shape, len(expected))
+    rules = [tf.equal(tf.size(shape), len(expected)), sizes[0] >= 1]
+    fixed = [axis for axis, size in enumerate(expected) if size is not None]
+    if fixed:
+        wanted = [expected[axis] for axis in fixed]
+        rules.append(tf.reduce_all(tf.gather(sizes, fixed) == wanted))
+    texts = [str(size) for size in expected]
+    texts[0] = "batch"
+    for axis, (multiple, greatest) in modality.free_lengths.items():
+        size = sizes[axis + 1]
+        rules.append(size >= 1)
+        texts[axis + 1] = "any"
+        if multiple > 1:
+            rules.append(size % multiple == 0)
+            texts[axis + 1] = f"a multiple of {multiple}"
+        if greatest is not None:
+            rules.append(size <= greatest)
+            texts[axis + 1] = f"at most {greatest}"
+
+    def message():
+        return tf.strings.format(
+            f"`{name}` must have shape ({', '.join(texts)}). Received: shape {{}}. "
+            "Change the array, or export a model that is made for this shape.",
+            shape,
+            summarize=-1,
+        )
+
+    x = checked(x, require(tf.reduce_all(rules), message))
+    x.set_shape(expected)
+    return x
+
+
+def _first_sizes(shape, rank):
+    """Returns the sizes of so many axes, -1 for those that are not there."""
+    sizes = tf.concat([shape, tf.fill([rank], -1)], axis=0)[:rank]
+    sizes.set_shape((rank,))
+    return sizes
+
+
+def _mask_of(mask_name, mask, name, x, modality):
+    rank = 1 + len(modality.mask_shape)
+    expected, received = tf.shape(x)[:rank], tf.shape(mask)
+    is_right = tf.reduce_all(
+        [
+            tf.equal(tf.size(received), rank),
+            tf.reduce_all(_first_sizes(received, rank) == expected),
+        ]
+    )
+
+    def message():
+        return tf.strings.format(
+            f"`{mask_name}` must have the shape of `{name}` without channels, {{}}. "
+            "Received: shape {}. Give every raw position one boolean, false for padding.",
+            [expected, received],
+            summarize=-1,
+        )
+
+    mask = checked(mask, require(is_right, message))
+    mask.set_shape((None, *modality.mask_shape))
+    return mask
+
+
+def _same_batch_size(arrays, batch_sizes):
+    names, sizes = list(batch_sizes), tf.stack(list(batch_sizes.values()))
+
+    def message():
+        return tf.strings.format(
+            f"The inputs {names} must have as many examples. Received: {{}}. "
+            "Send each example with all its inputs.",
+            sizes,
+            summarize=-1,
+        )
+
+    check = require(tf.reduce_all(sizes == sizes[0]), message)
+    return {name: checked(x, check) for name, x in arrays.items()}
+
+
+def _readable(name, arrays, modality):
+    """Checks numbers, but for padding, which may hold anything."""
+    x = arrays[name]
+    if x.dtype.is_integer:
+        is_readable = (x >= 0) & (x < modality.vocabulary_size)
+        rule = f"hold ids in [0, {modality.vocabulary_size})"
+        received = "others"
+    else:
+        is_readable = tf.math.is_finite(x)
+        rule, received = "be finite", "NaN or infinity"
+    if modality.use_mask:
+        mask = arrays[f"{name}_mask"]
+        for _ in range(x.shape.rank - mask.shape.rank):
+            mask = mask[..., None]
+        is_readable |= ~mask
+    of_examples = tf.reduce_all(is_readable, axis=range(1, x.shape.rank))
+
+    def message():
+        return tf.strings.join(
+            [
+                f"`{name}` must {rule}. Received: {received} in examples ",
+                examples(of_examples),
+                " of the batch (counted from 0). Correct these examples.",
+            ]
+        )
+
+    return checked(x, require(tf.reduce_all(of_examples), message))

@@ -1,0 +1,64 @@
+"""Weights in fewer bits: how they are stored and what a model then computes with."""
+
+import ml_dtypes
+import numpy as np
+
+WEIGHTS = ("float32", "float16", "bfloat16", "int8")
+
+
+def check_weights(weights):
+    """Raises `ValueError` unless weights can be stored so."""
+    if weights not in WEIGHTS:
+        raise ValueError(
+            f"`weights` must be one of {WEIGHTS}. Received: weights={weights!r}. "
+            "Choose one of them."
+        )
+
+
+def stored(array, weights):
+    """Returns a weight in the form in which it is stored, and what to multiply it with.
+
+    int8 is for arrays of two axes or more: each unit, along the last axis, has a scale
+    of its own. Biases and norms keep all their digits; they are next to nothing.
+
+    Args:
+        array: Array. If not float32, it is stored as it is.
+        weights: String, one of `WEIGHTS`.
+
+    Returns:
+        Pair of arrays. The second is float32 and may be 1.
+
+    Raises:
+        ValueError: if a value is too large for float16.
+    """
+    one = np.float32(1)
+    if array.dtype != "float32" or weights == "float32":
+        return array, one
+    if weights == "int8" and array.ndim < 2:
+        return array, one
+    if weights == "int8":
+        largest = np.abs(array).max(axis=tuple(range(array.ndim - 1)))
+        # What is zero everywhere stays so.
+        scale = np.where(largest, largest, 1).astype("float32") / np.float32(127)
+        return np.rint(array / scale).astype("int8"), scale
+    dtype = "float16" if weights == "float16" else ml_dtypes.bfloat16
+    with np.errstate(over="ignore"):
+        smaller = array.astype(dtype)
+    if not np.isfinite(smaller.astype("float32")).all():
+        raise ValueError(
+            f"Weights in {weights} must be finite. Received: a weight of shape "
+            f"{array.shape} with values up to {np.abs(array).max():.3g}. "
+            'Set `weights="bfloat16"`, which has the range of float32.'
+        )
+    return smaller, one
+
+
+def lighter_copy(model, weights):
+    """Returns a copy of a model that computes with what `stored` keeps of its weights."""
+    copy = type(model).from_config(model.get_config())
+    values = []
+    for array in model.get_weights():
+        smaller, scale = stored(array, weights)
+        values.append(smaller.astype(array.dtype) * scale.astype(array.dtype))
+    copy.set_weights(values)
+    return copy

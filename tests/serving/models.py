@@ -1,0 +1,81 @@
+"""Little models, exported without the round trip, and requests to them."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from keras_perceiver import Audio, Image, Perceiver, PerceiverClassifier
+from keras_perceiver.serving import job
+
+LABELS = ["cat", "dog", "emu", "fox"]
+IMAGE_SHAPE, SAMPLE_RATE, NUM_SAMPLES = (6, 8, 3), 8000, 40
+
+
+def image_model(**settings):
+    """A classifier of images."""
+    return _model(Image(IMAGE_SHAPE, num_bands=2), **settings)
+
+
+def both_model():
+    """A classifier of images and sounds of any length up to a greatest."""
+    audio = Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=5, num_bands=2, use_mask=True)
+    return _model({"image": Image(IMAGE_SHAPE, num_bands=2), "audio": audio})
+
+
+def _model(modality, **settings):
+    settings = {"num_latents": 5, "latent_dim": 16, "num_blocks": 1, **settings}
+    encoder = Perceiver(modality, num_self_attends_per_block=1, **settings)
+    return PerceiverClassifier(encoder, num_classes=len(LABELS))
+
+
+def write(model, folder, **settings):
+    """Writes a SavedModel as an export does, without comparing it.
+
+    Returns:
+        Path of the SavedModel.
+    """
+    settings = {
+        "readers": None,
+        "labels": LABELS,
+        "use_sigmoid": False,
+        "weights": "float32",
+        "name": "animals",
+        "batch_sizes": [1, 3],
+        **settings,
+    }
+    folder.mkdir(parents=True)
+    (folder / "job.json").write_text(json.dumps(settings))
+    job.run(model, folder)
+    return folder / "saved_model"
+
+
+def random_arrays(size, num_samples=NUM_SAMPLES, seed=0):
+    """Returns inputs for both modalities."""
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.uniform(-1, 1, (size, *IMAGE_SHAPE)).astype("float32"),
+        "audio": rng.uniform(-1, 1, (size, num_samples)).astype("float32"),
+        "audio_mask": rng.random((size, num_samples)) > 0.3,
+    }
+
+
+def png(shape=IMAGE_SHAPE, seed=0):
+    """Returns the bytes of a random image."""
+    return tf.io.encode_png(_pixels(shape, seed)).numpy()
+
+
+def jpeg(shape=IMAGE_SHAPE, seed=0):
+    """Returns the bytes of a random image."""
+    return tf.io.encode_jpeg(_pixels(shape, seed)).numpy()
+
+
+def _pixels(shape, seed):
+    return np.random.default_rng(seed).integers(0, 256, shape).astype("uint8")
+
+
+def wav(num_samples=NUM_SAMPLES, sample_rate=SAMPLE_RATE, channels=1, seed=0):
+    """Returns the bytes of a random sound."""
+    rng = np.random.default_rng(seed)
+    samples = rng.uniform(-1, 1, (num_samples, channels)).astype("float32")
+    return tf.audio.encode_wav(samples, sample_rate).numpy()

@@ -1,0 +1,151 @@
+"""tools/serving_client.py against the serving API's own service on this machine."""
+
+import socket
+import sys
+from importlib import util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver.data import ImageFiles
+from tests.serving import models, server
+
+pytestmark = pytest.mark.one_backend
+
+_SPEC = util.spec_from_file_location(
+    "serving_client", Path(__file__).parents[2] / "tools" / "serving_client.py"
+)
+client = util.module_from_spec(_SPEC)
+sys.modules["serving_client"] = client
+_SPEC.loader.exec_module(client)
+
+
+@pytest.fixture(scope="module")
+def model_and_path(tmp_path_factory):
+    keras.utils.set_random_seed(1)
+    model = models.image_model()
+    return model, models.write(model, tmp_path_factory.mktemp("served") / "export")
+
+
+@pytest.fixture(scope="module")
+def grpc_address(model_and_path):
+    with server.grpc_server("animals", model_and_path[1]) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def rest_address(model_and_path):
+    with server.rest_server("animals", model_and_path[1]) as address:
+        yield address
+
+
+@pytest.fixture(params=["grpc", "rest"])
+def asking(request):
+    """Asks over either port."""
+    address = request.getfixturevalue(f"{request.param}_address")
+    kind = client.GrpcClient if request.param == "grpc" else client.RestClient
+    asking = kind(address, "animals")
+    yield asking
+    asking.close()
+
+
+def test_same_numbers_as_in_the_notebook(asking, model_and_path, tmp_path):
+    model, _ = model_and_path
+    images = models.random_arrays(7)["image"]
+    for size in (1, 7):
+        answers = asking.predict({"image": images[:size]})
+        logits = model.predict(images[:size], verbose=0)
+        np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5)
+        best = [models.LABELS[i] for i in logits.argmax(-1)]
+        assert answers["classes"].tolist() == best
+    files = [models.png((9, 8, 3)), models.jpeg(seed=1)]
+    read = []
+    for file in files:
+        (tmp_path / "file").write_bytes(file)
+        read.append(ImageFiles((6, 8, 3)).read(tmp_path / "file"))
+    answers = asking.predict({"image": files}, "encoded")
+    logits = model.predict(np.stack(read), verbose=0)
+    np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5)
+
+
+def test_errors_say_what_to_do_and_the_next_request_is_answered(asking):
+    good = {"image": models.random_arrays(1)["image"]}
+    files = [models.png(), b"no image"]
+    with pytest.raises(
+        client.ServingError, match=r"`image` must hold images.*\[1\].*INVALID_ARGUMENT"
+    ):
+        asking.predict({"image": files}, "encoded")
+    with pytest.raises(
+        client.ServingError, match=r"no answer: `image` must have shape.*\[1 6 8 1\]"
+    ):
+        asking.predict({"image": good["image"][..., :1]})
+    with pytest.raises(client.ServingError, match=r"must have keys \['image'\]"):
+        asking.predict({"picture": good["image"]})
+    with pytest.raises(client.ServingError, match="signature.*NOT_FOUND.*Correct"):
+        asking.predict(good, "none")
+    assert asking.predict(good)["logits"].shape == (1, 4)
+
+
+def test_no_such_model_and_no_server(grpc_address, rest_address):
+    inputs = {"image": models.random_arrays(1)["image"]}
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{unused.getsockname()[1]}"
+        for kind, address in (
+            (client.GrpcClient, grpc_address),
+            (client.RestClient, rest_address),
+        ):
+            asking = kind(address, "plants")
+            with pytest.raises(client.ServingError, match="'plants'.*NOT_FOUND.*name"):
+                asking.predict(inputs)
+            asking.close()
+            asking = kind(nobody, "animals", timeout=5)
+            with pytest.raises(
+                client.ServingError, match="UNAVAILABLE.*Start the serv"
+            ):
+                asking.predict(inputs)
+            asking.close()
+
+
+def test_load_loses_nothing(grpc_address, model_and_path):
+    model, _ = model_and_path
+    images = models.random_arrays(8)["image"]
+    expected = model.predict(images, verbose=0)
+    asking = client.GrpcClient(grpc_address, "animals")
+    inputs = [{"image": image[None]} for image in images]
+    measured = client.load(asking, inputs, "serving_default", 2000, concurrency=16)
+    asking.close()
+    assert measured.errors == []
+    answers = np.concatenate([answer["logits"] for answer in measured.answers])
+    np.testing.assert_allclose(answers, np.tile(expected, (250, 1)), atol=1e-5)
+    assert len(measured.milliseconds) == 2000
+    assert measured.text().startswith("2000 answers, 0 errors, ")
+    print(measured.text())
+
+
+def test_load_counts_errors(rest_address):
+    asking = client.RestClient(rest_address, "animals")
+    good, bad = {"image": [models.png()]}, {"image": [b""]}
+    measured = client.load(asking, [good, bad], "encoded", 6, concurrency=2)
+    assert measured.text().startswith("3 answers, 3 errors, ")
+    assert [answer is None for answer in measured.answers] == [False, True] * 3
+
+
+def test_command(grpc_address, rest_address, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(models.png())
+    np.save(tmp_path / "a.npy", models.random_arrays(2)["image"])
+    np.savez(tmp_path / "a.npz", image=models.random_arrays(1)["image"])
+    client.main([grpc_address, "animals", str(tmp_path / "a.png")])
+    first = capsys.readouterr().out
+    assert "classes: ['" in first
+    client.main([rest_address, "animals", str(tmp_path / "a.npy"), "--rest"])
+    assert "probabilities: [[" in capsys.readouterr().out
+    options = ["--requests", "4", "--concurrency", "2"]
+    client.main([grpc_address, "animals", str(tmp_path / "a.npz"), *options])
+    assert capsys.readouterr().out.startswith("4 answers, 0 errors")
+    with pytest.raises(SystemExit, match="error: A request holds one"):
+        client.main([grpc_address, "animals", *[str(tmp_path / "a.npy")] * 2])
+    with pytest.raises(SystemExit, match="error: .*'plants'.*NOT_FOUND"):
+        client.main([grpc_address, "plants", str(tmp_path / "a.npy")])

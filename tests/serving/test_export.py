@@ -1,0 +1,188 @@
+"""The whole export: published after a round trip, with all that belongs to it."""
+
+import json
+import re
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_serving.config import model_server_config_pb2
+
+from keras_perceiver import Image, Perceiver, export_for_serving, flops, serving
+from keras_perceiver.data import AudioFiles, ImageFiles, PointFiles
+from keras_perceiver.serving.card import hash_of_weights
+from tests.serving import models
+
+
+def test_whole_export(tmp_path, capsys):
+    """On every backend: two modalities, lighter weights, every signature."""
+    model = models.both_model()
+    inputs = models.random_arrays(3, num_samples=21)
+    labels = np.array([0, 1, 3])
+    folder = tmp_path / "animals"
+    path = export_for_serving(
+        model,
+        folder,
+        labels=models.LABELS,
+        weights="int8",
+        metrics={"recipe": "zoo", "test_accuracy": 0.5},
+        test_data=[(inputs, labels)],
+    )
+    assert path == folder / "1"
+    # Lengths are free, so requests cannot be put together.
+    assert {p.name for p in folder.iterdir()} == {"1", "models.config"}
+    config = model_server_config_pb2.ModelServerConfig()
+    text_format.Parse((folder / "models.config").read_text(), config)
+    assert config.model_config_list.config[0].name == "animals"
+    assert config.model_config_list.config[0].base_path == "/models/animals"
+
+    signatures = tf.saved_model.load(path).signatures
+    answers = signatures["serving_default"](**inputs)
+    logits = model.predict(inputs, verbose=0)
+    difference = np.abs(answers["logits"].numpy() - logits).max()
+    assert 1e-5 < difference < 0.1 * np.abs(logits).max()
+    assert set(signatures) == {"serving_default", "encoded"}
+
+    card = json.loads((path / "model_card.json").read_text())
+    assert card["weights"]["sha256"] == hash_of_weights(model)
+    assert card["weights"]["stored_as"] == "int8"
+    right = (logits.argmax(-1) == labels).mean()
+    assert card["weights"]["test_accuracy_float32"] == pytest.approx(right)
+    assert 0 < card["weights"]["largest_difference"] < 0.2
+    assert card["parameters"] == model.count_params()
+    assert card["flops_of_an_example"] == flops(model)
+    assert card["backend"] == keras.backend.backend()
+    assert (card["recipe"], card["labels"]) == ("zoo", models.LABELS)
+    assert card["signatures"]["serving_default"]["audio"]["shape"] == [None, None]
+    assert card["signatures"]["encoded"]["audio"]["bytes"]["sample_rate"] == 8000
+    assert re.search(
+        r"weights in int8: outputs of up to .* of 10 random examples keep their class, "
+        r"test accuracy \d\.\d{4} \(in float32 \d\.\d{4}\)",
+        capsys.readouterr().out,
+    )
+
+
+@pytest.mark.one_backend
+def test_versions_count_up_and_are_never_overwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["keras_perceiver.serving.export"], "_run", _no_run)
+    model = models.image_model(dtype="mixed_bfloat16")
+    assert export_for_serving(model, tmp_path, signatures={}) == tmp_path / "1"
+    assert export_for_serving(model, tmp_path, signatures={}) == tmp_path / "2"
+    before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
+    with pytest.raises(
+        FileExistsError, match="never overwritten.*version=2.*number, 3"
+    ):
+        export_for_serving(model, tmp_path, version=2)
+    assert sorted(p.stat().st_mtime_ns for p in tmp_path.rglob("*")) == before
+    names = ["1", "2", "batching.config", "models.config"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    batching = (tmp_path / "batching.config").read_text()
+    assert re.findall(r"allowed_batch_sizes: (\d+)", batching) == ["1", "2", "4", "8"]
+    assert "max_batch_size { value: 8 }" in batching
+
+
+def _no_run(*arguments):
+    """The check, of which other tests know."""
+
+
+def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
+    model = models.image_model()
+    honest = type(model).predict
+    # A `predict` that disagrees with the exported weights.
+    monkeypatch.setattr(
+        type(model), "predict", lambda *args, **kwargs: honest(*args, **kwargs) + 1e-3
+    )
+    with pytest.raises(RuntimeError, match=r"nothing was published(.|\n)*differs"):
+        export_for_serving(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.one_backend
+def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    module = sys.modules["keras_perceiver.serving.export"]
+    monkeypatch.setattr(module, "_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        export_for_serving(models.image_model(), tmp_path, signatures={})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"labels": ["a", "b", "c"]}, ValueError, "4 different names.*3 labels"),
+        ({"labels": ["a", "b", "c", "a"]}, ValueError, "4 different names"),
+        ({"weights": "int4"}, ValueError, "`weights` must be one of"),
+        ({"version": 0}, ValueError, "`version` must be a positive integer"),
+        ({"signatures": {"a": PointFiles()}}, TypeError, "can decode"),
+        ({"signatures": {"a": AudioFiles(8000)}}, ValueError, "must make what"),
+        ({"signatures": {"a": {"b": ImageFiles((6, 8, 3))}}}, ValueError, "must name"),
+    ],
+)
+def test_bad_arguments_are_found_before_anything_is_written(
+    arguments, error, match, tmp_path
+):
+    with pytest.raises(error, match=match):
+        export_for_serving(models.image_model(), tmp_path, **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.one_backend
+def test_other_models_are_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"`model` must be a `Perceiver`"):
+        export_for_serving(keras.Sequential([keras.Input((2,))]), tmp_path)
+
+
+@pytest.mark.one_backend
+def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
+    from keras_perceiver.serving import job
+
+    inputs = keras.Input((2,))
+    unsafe = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
+    unsafe.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"(?s)[Ll]ambda.*unsafe"):
+        job.run_file(tmp_path)
+
+
+@pytest.mark.one_backend
+def test_signatures_of_a_recipes_readers():
+    image, audio = ImageFiles((2, 2, 1), crop_to_aspect_ratio=True), AudioFiles(8000)
+    assert serving.file_signatures(None) is None
+    assert serving.file_signatures(PointFiles()) == {}
+    assert serving.file_signatures(image) == {"encoded": {"image": image}}
+    both = {"image": image, "points": PointFiles(), "sound": audio}
+    assert serving.file_signatures(both) == {
+        "encoded": {"image": image, "sound": audio}
+    }
+
+
+# tf2onnx imports what its own dependencies will no longer have.
+@pytest.mark.one_backend
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("format", ["onnx", "litert"])
+def test_one_file(format, tmp_path):
+    modality = Image((4, 6, 3), num_bands=2, use_mask=True)
+    model = Perceiver(
+        modality,
+        num_latents=5,
+        latent_dim=16,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+    )
+    path = tmp_path / f"model{serving.export.FORMATS[format]}"
+    # Published only if the runtime gives what `predict` does.
+    assert serving.export_file(model, path, format) == path
+    assert path.stat().st_size > 4 * model.count_params()
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        serving.export_file(model, path, format)
+    with pytest.raises(ValueError, match="must end with"):
+        serving.export_file(model, tmp_path / "model.pb", format)
+    with pytest.raises(ValueError, match="`format` must be one of"):
+        serving.export_file(model, path, "tf")

@@ -1,0 +1,354 @@
+"""What the graph answers and refuses."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.tools import saved_model_cli
+from tensorflow_serving.apis import prediction_log_pb2
+
+from keras_perceiver import Image, Perceiver, PointCloud, Sequence
+from keras_perceiver.data import AudioFiles, ImageFiles, read_folder
+from keras_perceiver.serving import encoded, graph
+from tests.serving import models
+from tests.serving.in_c import signature_defs
+
+pytestmark = pytest.mark.one_backend
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The model of both modalities, the path of its SavedModel, and its signatures."""
+    keras.utils.set_random_seed(1)
+    model = models.both_model()
+    path = models.write(model, tmp_path_factory.mktemp("both") / "export")
+    return model, path, tf.saved_model.load(path).signatures
+
+
+def _ask(signature, inputs):
+    answers = signature(**{name: tf.constant(x) for name, x in inputs.items()})
+    return {name: x.numpy() for name, x in answers.items()}
+
+
+def _refusal(signature, inputs):
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        _ask(signature, inputs)
+    return re.search(r"assertion failed: \[(.*)\]\n", str(error.value))[1]
+
+
+def test_named_outputs(both):
+    model, _, signatures = both
+    for size, length in ((1, 40), (7, 23)):
+        inputs = models.random_arrays(size, length)
+        answers = _ask(signatures["serving_default"], inputs)
+        logits = model.predict(inputs, verbose=0)
+        np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5)
+        powers = np.exp(logits)
+        np.testing.assert_allclose(
+            answers["probabilities"], powers / powers.sum(-1, keepdims=True), rtol=1e-4
+        )
+        names = [models.LABELS[best].encode() for best in logits.argmax(-1)]
+        assert answers["classes"].tolist() == names
+
+
+def test_server_sees_names_shapes_and_no_python(both, capsys):
+    _, path, _ = both
+    definitions = signature_defs(path)
+    table = {
+        signature: {
+            name: (tf.as_dtype(x.dtype).name, tf.TensorShape(x.tensor_shape).as_list())
+            for name, x in definition.inputs.items()
+        }
+        for signature, definition in definitions.items()
+        if signature != "__saved_model_init_op"
+    }
+    assert table == {
+        "serving_default": {
+            "image": ("float32", [None, 6, 8, 3]),
+            "audio": ("float32", [None, None]),
+            "audio_mask": ("bool", [None, None]),
+        },
+        "encoded": {"image": ("string", [None]), "audio": ("string", [None])},
+    }
+    outputs = {"logits", "probabilities", "classes"}
+    assert set(definitions["encoded"].outputs) == outputs
+    # What `saved_model_cli show` and `scan` do.
+    saved_model_cli._show_all(str(path))
+    meta_graph = saved_model_cli.get_meta_graph_def(str(path), "serve")
+    saved_model_cli.scan_meta_graph_def(meta_graph, {"ReadFile", "WriteFile", "PyFunc"})
+    shown = capsys.readouterr().out
+    assert "does not contain the default denylisted ops" in shown
+    assert "signature_def['encoded']" in shown
+    assert "shape: (-1, 6, 8, 3)" in shown
+    functions = meta_graph.graph_def.library.function
+    operations = {node.op for function in functions for node in function.node_def}
+    assert "DecodeImage" in operations
+    assert not [op for op in operations if "Py" in op]
+    size = sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
+    assert size < both[0].count_params() * 4 + 5e6
+
+
+def test_files_are_read_as_the_evaluation_data_are(both, tmp_path):
+    model, _, signatures = both
+    images = [
+        *(models.png(), models.jpeg(seed=1)),
+        *(models.png((20, 9, 3), 2), models.jpeg((3, 30, 3), 3)),
+    ]
+    sounds = [models.wav(n, seed=n) for n in (40, 1, 60, 17)]
+    folder = tmp_path / "class"
+    folder.mkdir()
+    for i, (image, sound) in enumerate(zip(images, sounds, strict=True)):
+        (folder / f"{i}.png").write_bytes(image)
+        (folder / f"{i}.wav").write_bytes(sound)
+    files = {"image": ImageFiles((6, 8, 3)), "audio": AudioFiles(8000, 40, True)}
+    data = read_folder(tmp_path, files, batch_size=4, shuffle=False).dataset
+    ((inputs, _),) = data
+    expected = model.predict_on_batch(inputs)
+    for some in (slice(0, 4), slice(2, 3)):
+        request = {"image": images[some], "audio": sounds[some]}
+        logits = _ask(signatures["encoded"], request)["logits"]
+        np.testing.assert_allclose(logits, expected[some], rtol=1e-5, atol=1e-5)
+
+
+def test_cropped_and_other_images(tmp_path):
+    """Pixels are those of the reader, bit for bit but for a rounded quotient."""
+    reader = ImageFiles((5, 4, 1), crop_to_aspect_ratio=True)
+
+    @tf.function(input_signature=[tf.TensorSpec(None, "string")])
+    def decode(contents):
+        return encoded.decode("image", contents, reader, use_mask=True)
+
+    pixels = tf.constant(np.random.default_rng(0).integers(0, 256, (9, 6, 3)), "uint8")
+    contents = [models.png((n, 7, 1), n) for n in range(1, 12)]
+    contents.append(tf.io.encode_jpeg(pixels[..., :1]).numpy())
+    paths = [tmp_path / str(i) for i in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    read = np.stack([reader.read(path) for path in paths])
+    decoded = decode(contents)
+    np.testing.assert_allclose(decoded["image"], read, rtol=0, atol=2e-7)
+    assert decoded["image_mask"].shape == (12, 5, 4)
+    assert decoded["image_mask"].numpy().all()
+
+
+def test_sounds_without_a_mask_and_of_any_length(tmp_path):
+    fixed = AudioFiles(8000, 10)
+
+    @tf.function(input_signature=[tf.TensorSpec(None, "string")])
+    def decode(contents):
+        return encoded.decode("sound", contents, fixed, use_mask=False)
+
+    contents = [models.wav(10), models.wav(12, seed=1)]
+    (tmp_path / "a.wav").write_bytes(contents[1])
+    decoded = decode(contents)["sound"].numpy()
+    np.testing.assert_array_equal(decoded[1], fixed.read(tmp_path / "a.wav"))
+    with pytest.raises(
+        tf.errors.InvalidArgumentError,
+        match=r"`sound` must hold sounds of at least 10 .* examples \[1\] \(\[9\]\)",
+    ):
+        decode([contents[0], models.wav(9)])
+
+    padded = encoded.decode(
+        "a", tf.constant([models.wav(3), models.wav(5)]), AudioFiles(8000), True
+    )
+    assert padded["a_mask"].numpy().tolist() == [[True] * 3 + [False] * 2, [True] * 5]
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"image": np.zeros((2, 6, 9, 3))}, r"`image`.*6, 8, 3.*\[2 6 9 3\].*Change"),
+        ({"image": np.zeros((2, 6, 8, 1))}, r"`image` must have shape.*\[2 6 8 1\]"),
+        ({"image": np.zeros((6, 8, 3))}, r"`image` must have shape.*\[6 8 3\]"),
+        ({"image": np.zeros((0, 6, 8, 3))}, r"`image` must have shape.*\[0 6 8 3\]"),
+        ({"image": np.zeros((1, 6, 8, 3))}, r"as many examples.*\[1 2\].*Send each"),
+        ({"audio": np.zeros((2, 41))}, r"`audio`.*at most 40.*\[2 41\]"),
+        ({"audio": np.zeros((2, 0))}, r"`audio`.*\[2 0\]"),
+        ({"audio_mask": np.ones((2, 39))}, r"`audio_mask`.*\[2 40\].*\[2 39\]"),
+        ({"audio_mask": np.ones((3, 40))}, r"`audio_mask`.*\[2 40\].*\[3 40\]"),
+    ],
+)
+def test_wrong_shapes_are_named(both, change, match):
+    _, _, signatures = both
+    good = models.random_arrays(2)
+    bad = {name: x.astype(good[name].dtype) for name, x in change.items()}
+    assert re.search(match, _refusal(signatures["serving_default"], {**good, **bad}))
+    # The next one is answered.
+    assert _ask(signatures["serving_default"], good)["logits"].shape == (2, 4)
+
+
+def test_numbers_that_are_none_are_named_but_padding_may_hold_them(both):
+    _, _, signatures = both
+    inputs = models.random_arrays(4)
+    inputs["image"][2, 0, 0, 0] = np.nan
+    inputs["image"][3, 5, 7, 2] = np.inf
+    message = _refusal(signatures["serving_default"], inputs)
+    assert re.search(r"`image` must be finite.*examples \[2 3\]", message)
+    inputs = models.random_arrays(4)
+    expected = _ask(signatures["serving_default"], inputs)["logits"]
+    inputs["audio"][~inputs["audio_mask"]] = np.nan
+    answers = _ask(signatures["serving_default"], inputs)["logits"]
+    np.testing.assert_allclose(answers, expected, rtol=1e-6, atol=1e-6)
+    inputs["audio"][1] = np.nan
+    message = _refusal(signatures["serving_default"], inputs)
+    assert re.search(r"`audio` must be finite.*examples \[1\]", message)
+
+
+def _bomb():
+    """A file of 100 megapixels that says so in its first bytes."""
+    return tf.io.encode_png(tf.zeros((10_000, 10_000, 1), "uint8")).numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "match"),
+    [
+        ("image", b"", "no bytes"),
+        ("image", b"an image", "JPEG, PNG, BMP or GIF"),
+        ("image", models.png()[:-20], "cannot be decoded"),
+        ("image", models.jpeg()[:60], "cannot be decoded"),
+        ("image", models.png((6, 8, 1)), r"3 channels.*examples \[1\] \(\[1\]\)"),
+        ("image", _bomb, r"25,000,000 pixels.*\(\[\[10000 10000\]\]\)"),
+        ("audio", b"", "no bytes"),
+        ("audio", models.png(), "WAV files"),
+        ("audio", models.wav()[:30], "cannot be decoded"),
+        ("audio", models.wav(sample_rate=16000), r"8000 hertz.*\(\[16000\]\)"),
+        ("audio", models.wav(channels=2), r"mono.*\(\[2\]\)"),
+    ],
+)
+def test_bad_files_are_named_by_their_index(both, name, bad, match):
+    _, _, signatures = both
+    good = {
+        "image": [models.png(seed=i) for i in range(3)],
+        "audio": [models.wav(20 + i) for i in range(3)],
+    }
+    files = list(good[name])
+    files[1] = bad() if callable(bad) else bad
+    message = _refusal(signatures["encoded"], {**good, name: files})
+    assert re.search(rf"`{name}` must hold .*examples \[1\]", message)
+    assert re.search(match, message)
+    assert _ask(signatures["encoded"], good)["logits"].shape == (3, 4)
+    if name == "image":
+        message = _refusal(signatures["encoded"], {**good, name: [files[1]] * 3})
+        assert re.search(r"examples \[0 1 2\]", message)
+
+
+def test_shape_of_a_list_of_files(both):
+    _, _, signatures = both
+    for images in ([[models.png()]], np.zeros((0,), "S1")):
+        request = {"image": images, "audio": [models.wav()]}
+        message = _refusal(signatures["encoded"], request)
+        assert re.search(r"`image` must have shape \(batch\)", message)
+
+
+def test_ids_points_and_free_sizes(tmp_path):
+    modality = {
+        "text": Sequence(9, 7, 5, num_bands=2, use_mask=True),
+        "points": PointCloud(num_bands=2),
+        "image": Image((None, 4, 1), num_bands=2, max_resolution=8, patch_size=2),
+    }
+    model = Perceiver(
+        modality,
+        num_latents=3,
+        latent_dim=8,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+    )
+    path = models.write(model, tmp_path / "export", labels=[])
+    signature = tf.saved_model.load(path).signatures["serving_default"]
+    rng = np.random.default_rng(0)
+    good = {
+        "text": rng.integers(0, 7, (3, 6)).astype("int32"),
+        "text_mask": np.ones((3, 6), bool),
+        "points": rng.uniform(-1, 1, (3, 11, 3)).astype("float32"),
+        "image": rng.uniform(-1, 1, (3, 6, 4, 1)).astype("float32"),
+    }
+    answers = _ask(signature, good)
+    assert set(answers) == {"latents"}
+    expected = model.predict(good, verbose=0)
+    np.testing.assert_allclose(answers["latents"], expected, rtol=1e-5, atol=1e-5)
+    text = good["text"].copy()
+    text[2, 4] = 7
+    message = _refusal(signature, {**good, "text": text})
+    assert re.search(r"`text` must hold ids in \[0, 7\).*examples \[2\]", message)
+    message = _refusal(signature, {**good, "image": good["image"][:, :5]})
+    assert re.search(r"`image`.*a multiple of 2.*\[3 5 4 1\]", message)
+    message = _refusal(signature, {**good, "points": good["points"][..., :2]})
+    assert re.search(r"`points` must have shape \(batch, any, 3\)", message)
+
+
+@pytest.mark.parametrize("weights", ["float16", "bfloat16", "int8"])
+def test_lighter_weights_are_stored_and_restored(weights, tmp_path):
+    from keras_perceiver.serving.weights import lighter_copy
+
+    model = models.image_model(latent_dim=128)
+    path = models.write(model, tmp_path / "export", weights=weights, readers={})
+    inputs = {"image": models.random_arrays(3)["image"]}
+    logits = _ask(tf.saved_model.load(path).signatures["serving_default"], inputs)
+    expected = lighter_copy(model, weights).predict(inputs["image"], verbose=0)
+    np.testing.assert_allclose(logits["logits"], expected, rtol=1e-5, atol=1e-5)
+    size = sum(x.stat().st_size for x in (path / "variables").iterdir())
+    part = size / (4 * model.count_params())
+    assert part < {"float16": 0.55, "bfloat16": 0.55, "int8": 0.31}[weights]
+
+
+def test_sigmoid(tmp_path):
+    model = models.image_model()
+    path = models.write(model, tmp_path / "export", use_sigmoid=True, readers={})
+    inputs = {"image": models.random_arrays(3)["image"]}
+    answers = _ask(tf.saved_model.load(path).signatures["serving_default"], inputs)
+    expected = 1 / (1 + np.exp(-answers["logits"]))
+    np.testing.assert_allclose(answers["probabilities"], expected, rtol=1e-5)
+
+
+def test_warm_up_requests_can_be_made(both):
+    _, path, signatures = both
+    file = path / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(file))
+    ]
+    seen = []
+    for log in logs:
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(x) for name, x in request.inputs.items()}
+        answers = _ask(signatures[request.model_spec.signature_name], inputs)
+        seen.append((request.model_spec.signature_name, len(answers["logits"])))
+        assert request.model_spec.name == "animals"
+    names = ("serving_default", "encoded")
+    assert seen == [(name, size) for name in names for size in (1, 3)]
+    assert file.stat().st_size < 10_000
+
+
+def test_readers_must_fit_the_model():
+    modalities = models.both_model().encoder.byte_array.modalities
+    encoded.check_readers("a", encoded.default_readers(modalities), modalities)
+    for readers, match in (
+        ({"image": ImageFiles((6, 8, 1))}, "must make what the modality reads"),
+        ({"audio": AudioFiles(16000, 40, True)}, "must make what the modality reads"),
+        ({"audio": ImageFiles((6, 8, 3))}, "must make what the modality reads"),
+        ({"picture": ImageFiles((6, 8, 3))}, "must name modalities"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            encoded.check_readers("a", readers, modalities)
+    with pytest.raises(TypeError, match=r"`ImageFiles` and `AudioFiles` read.*arrays"):
+        encoded.check_readers("a", {"image": "png"}, modalities)
+
+
+def test_one_modality_as_file_and_the_other_as_array(tmp_path):
+    model = models.both_model()
+    config = encoded.reader_to_config(ImageFiles((6, 8, 3)))
+    path = models.write(model, tmp_path / "export", readers={"a": {"image": config}})
+    signature = tf.saved_model.load(path).signatures["a"]
+    arrays = models.random_arrays(1)
+    answers = _ask(signature, {**arrays, "image": [models.png()]})
+    (tmp_path / "image.png").write_bytes(models.png())
+    arrays["image"] = ImageFiles((6, 8, 3)).read(tmp_path / "image.png")[None]
+    expected = model.predict(arrays, verbose=0)
+    np.testing.assert_allclose(answers["logits"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_input_table_is_in_the_order_of_the_model():
+    modalities = models.both_model().encoder.byte_array.modalities
+    assert list(graph.input_table(modalities, {})) == ["image", "audio", "audio_mask"]

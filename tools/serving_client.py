@@ -1,0 +1,317 @@
+r"""Asks a TF Serving server for predictions, or measures how fast it answers.
+
+    python tools/serving_client.py localhost:8500 digits 0001.png 0002.png
+    python tools/serving_client.py localhost:8501 digits --rest images.npy
+    python tools/serving_client.py localhost:8500 digits 0001.png --requests 2000 \
+        --concurrency 16
+
+Files that are no arrays are sent as they are, to the signature `encoded`. Arrays (`.npy`,
+with a batch axis, or `.npz` with the inputs by name) go to `serving_default`.
+"""
+
+import argparse
+import base64
+import concurrent.futures
+import dataclasses
+import http.client
+import json
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+
+class ServingError(Exception):
+    """A request that got no answer; says why, and what to do."""
+
+
+class GrpcClient:
+    """Asks a server over gRPC, which for arrays is several times faster than REST.
+
+    Args:
+        address: String, `host:port`; TF Serving's port is 8500.
+        model: String, the model's name on the server.
+        version: Integer, or `None` for the newest.
+        timeout: Float, seconds to wait for an answer.
+    """
+
+    def __init__(self, address, model, version=None, timeout=30.0):
+        # Here, so that REST needs none of it.
+        import grpc
+        from tensorflow_serving.apis import prediction_service_pb2_grpc
+
+        self._grpc = grpc
+        self._address, self._model = address, model
+        self._version, self._timeout = version, timeout
+        no_limit = {"grpc.max_send_message_length", "grpc.max_receive_message_length"}
+        self._channel = grpc.insecure_channel(
+            address, options=[(name, -1) for name in sorted(no_limit)]
+        )
+        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def predict(self, inputs, signature="serving_default"):
+        """Returns the outputs for a batch.
+
+        Args:
+            inputs: Dict from names to arrays, or to lists of bytes.
+            signature: String, which of the model's signatures.
+
+        Returns:
+            Dict from names to arrays; texts are an array of strings.
+
+        Raises:
+            ServingError: if there is no answer.
+        """
+        import tensorflow as tf
+        from tensorflow_serving.apis import predict_pb2
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = self._model
+        request.model_spec.signature_name = signature
+        if self._version is not None:
+            request.model_spec.version.value = self._version
+        for name, value in inputs.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+        try:
+            response = self._stub.Predict(request, timeout=self._timeout)
+        except self._grpc.RpcError as error:
+            raise _error(
+                error.code().name, error.details(), self._address, self._model
+            ) from error
+        return {
+            name: _texts(tf.make_ndarray(proto))
+            for name, proto in response.outputs.items()
+        }
+
+    def close(self):
+        """Ends the connection."""
+        self._channel.close()
+
+
+class RestClient:
+    """Asks a server over REST, with nothing but the standard library and NumPy.
+
+    Args:
+        address: String, `host:port`; TF Serving's port is 8501.
+        model: String, the model's name on the server.
+        version: Integer, or `None` for the newest.
+        timeout: Float, seconds to wait for an answer.
+    """
+
+    def __init__(self, address, model, version=None, timeout=30.0):
+        self._address, self._model, self._timeout = address, model, timeout
+        versions = "" if version is None else f"/versions/{version}"
+        self._url = f"http://{address}/v1/models/{model}{versions}:predict"
+
+    def predict(self, inputs, signature="serving_default"):
+        """Returns the outputs for a batch, as `GrpcClient.predict` does."""
+        body = {
+            "signature_name": signature,
+            "inputs": {name: _to_json(value) for name, value in inputs.items()},
+        }
+        request = urllib.request.Request(  # noqa: S310  http, by the line above
+            self._url,
+            # JSON has no NaN; the server says so.
+            data=json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        try:
+            with urllib.request.urlopen(  # noqa: S310
+                request, timeout=self._timeout
+            ) as response:
+                outputs = json.load(response)["outputs"]
+        except urllib.error.HTTPError as error:
+            codes = {404: "NOT_FOUND", 400: "INVALID_ARGUMENT"}
+            code = codes.get(error.code, f"HTTP {error.code}")
+            details = _json_error(error.read())
+            raise _error(code, details, self._address, self._model) from error
+        except TimeoutError as error:
+            raise _error(
+                "DEADLINE_EXCEEDED", str(error), self._address, self._model
+            ) from error
+        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+            raise _error(
+                "UNAVAILABLE", str(error), self._address, self._model
+            ) from error
+        if not isinstance(outputs, dict):  # how TF Serving writes a single one
+            outputs = {"outputs": outputs}
+        return {name: np.array(value) for name, value in outputs.items()}
+
+    def close(self):
+        """Does nothing: each request has a connection of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What `load` measured.
+
+    Attributes:
+        answers: List of the outputs of every request, `None` for those without.
+        errors: List of the errors.
+        milliseconds: Array, how long each answer took.
+        seconds: Float, how long all took together.
+    """
+
+    answers: list
+    errors: list
+    milliseconds: np.ndarray
+    seconds: float
+
+    def text(self):
+        """Returns what was measured, in a line."""
+        text = (
+            f"{len(self.milliseconds)} answers, {len(self.errors)} errors, "
+            f"{len(self.milliseconds) / self.seconds:.1f} answers/s"
+        )
+        if len(self.milliseconds):
+            p50, p95, p99 = np.percentile(self.milliseconds, (50, 95, 99))
+            text += f", p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms"
+        return text
+
+
+def load(client, inputs, signature, num_requests, concurrency):
+    """Makes one request many times, several at once, and measures the answers.
+
+    Args:
+        client: `GrpcClient` or `RestClient`.
+        inputs: Dict, see `GrpcClient.predict`, or list of these, which take turns.
+        signature: String, which of the model's signatures.
+        num_requests: Integer.
+        concurrency: Integer, how many requests are under way at any time.
+
+    Returns:
+        `Load`.
+    """
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+
+    def ask(number):
+        start = time.perf_counter()
+        try:
+            answer = client.predict(inputs[number % len(inputs)], signature)
+        except ServingError as error:
+            return None, error, 0.0
+        return answer, None, 1e3 * (time.perf_counter() - start)
+
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(concurrency) as pool:
+        results = list(pool.map(ask, range(num_requests)))
+    seconds = time.perf_counter() - start
+    return Load(
+        answers=[answer for answer, _, _ in results],
+        errors=[error for _, error, _ in results if error is not None],
+        milliseconds=np.array([ms for answer, _, ms in results if answer is not None]),
+        seconds=seconds,
+    )
+
+
+def read_inputs(paths):
+    """Returns inputs and signature for files on the disk.
+
+    Args:
+        paths: List of paths: files to send as they are, or one array.
+
+    Raises:
+        ServingError: if they cannot be sent together.
+    """
+    paths = [Path(path) for path in paths]
+    are_arrays = [path.suffix in (".npy", ".npz") for path in paths]
+    if any(are_arrays) and len(paths) > 1:
+        raise ServingError(
+            "A request holds one .npy or .npz, or any number of other files. Received: "
+            f"{[str(path) for path in paths]}. Put the arrays in one .npz."
+        )
+    if are_arrays[0]:
+        loaded = np.load(paths[0], allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded, "serving_default"
+        return {name: loaded[name] for name in loaded.files}, "serving_default"
+    return [path.read_bytes() for path in paths], "encoded"
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("address", help="host:port of the server")
+    parser.add_argument("model", help="the model's name on the server")
+    parser.add_argument("files", nargs="+", help="one batch")
+    parser.add_argument(
+        "--input", default="image", help="the input's name; default: image"
+    )
+    parser.add_argument("--signature", help="default: by the kind of the files")
+    parser.add_argument("--version", type=int, help="default: the newest")
+    parser.add_argument("--rest", action="store_true", help="REST instead of gRPC")
+    parser.add_argument(
+        "--timeout", type=float, default=30, help="seconds; default: 30"
+    )
+    parser.add_argument(
+        "--requests", type=int, default=0, help="measure so many; default: ask once"
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=1, help="requests at once; default: 1"
+    )
+    options = parser.parse_args(arguments)
+    kind = RestClient if options.rest else GrpcClient
+    client = kind(options.address, options.model, options.version, options.timeout)
+    try:
+        inputs, signature = read_inputs(options.files)
+        if not isinstance(inputs, dict):
+            inputs = {options.input: inputs}
+        signature = options.signature or signature
+        if options.requests:
+            measured = load(
+                client, inputs, signature, options.requests, options.concurrency
+            )
+            print(measured.text())
+            if measured.errors:
+                raise measured.errors[0]
+            return
+        outputs = client.predict(inputs, signature)
+    except (ServingError, OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    finally:
+        client.close()
+    for name, value in outputs.items():
+        print(f"{name}: {value.tolist()}")
+
+
+def _error(code, details, address, model):
+    fixes = {
+        "UNAVAILABLE": "Start the server, or correct the address (gRPC is on port 8500, "
+        "REST on 8501).",
+        "DEADLINE_EXCEEDED": "Wait longer with --timeout, or send fewer examples at once.",
+        "NOT_FOUND": "Correct the model's name, its version or the signature.",
+        "INVALID_ARGUMENT": "Correct the request.",
+        "RESOURCE_EXHAUSTED": "Send fewer requests at once, or smaller ones.",
+    }
+    # What the graph's checks say stands between these words.
+    _, found, checks = (details or "").partition("assertion failed: [")
+    reason = checks.split("]\n")[0].split("] \t")[0] if found else details
+    return ServingError(
+        f"The model {model!r} at {address} gave no answer: {reason} ({code}). "
+        + fixes.get(code, "See the server's log.")
+    )
+
+
+def _json_error(body):
+    try:
+        return json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")
+
+
+def _to_json(value):
+    if isinstance(value, list):
+        return [{"b64": base64.b64encode(file).decode()} for file in value]
+    return np.asarray(value).tolist()
+
+
+def _texts(array):
+    return array.astype(str) if array.dtype == object else array
+
+
+if __name__ == "__main__":
+    main()
