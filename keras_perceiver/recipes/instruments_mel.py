@@ -31,13 +31,7 @@ def data(batch_size, seed, folder):
         return stem[:-1] or stem
 
     return folder_splits(
-        folder,
-        files(),
-        batch_size,
-        seed,
-        sound_changes(shift=0.2, speed=0.2, gain=(0.1, 1.5), noise=0.01),
-        validation_fraction=0.05,  # nothing is chosen by it, and there are few notes
-        group=group,
+        folder, files(), batch_size, seed, sound_changes(), group=group
     )
 
 
@@ -55,15 +49,4 @@ def modality():
     )
 
 
-RECIPE = folder_recipe(
-    "instruments_mel",
-    data,
-    files,
-    modality,
-    epochs=300,
-    num_latents=16,
-    latent_dim=64,
-    num_self_attends_per_block=1,
-    dropout=0.3,
-    element_dropout=0.3,
-)
+RECIPE = folder_recipe("instruments_mel", data, files, modality, epochs=80)

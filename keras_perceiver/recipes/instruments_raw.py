@@ -19,9 +19,6 @@ RECIPE = folder_recipe(
     "instruments_raw",
     data,
     files,
-    lambda: Audio(
-        NUM_SAMPLES, SAMPLE_RATE, patch_size=128, num_bands=16, use_mask=True
-    ),
-    epochs=500,
-    num_latents=16,
+    lambda: Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=64, num_bands=16, use_mask=True),
+    epochs=100,
 )
