@@ -42,7 +42,7 @@ def attention_maps(model, inputs):
     >>> maps = attention_maps(model, np.zeros((2, 8, 8, 1), "float32"))
     >>> weights = maps.weights(cross_attend=0, latents=[0, 3])
     >>> weights["image"].shape  # batch, heads, latents, rows, columns
-    (2, 1, 2, 8, 8)
+    (2, 8, 2, 8, 8)
     """
     if isinstance(model, PerceiverClassifier):
         model = model.encoder

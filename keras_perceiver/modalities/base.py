@@ -125,7 +125,7 @@ class Modality(keras.layers.Layer):
         if inputs_mask is not None:
             mask = ops.cast(inputs_mask, "bool")
             for _ in range(len(inputs.shape) - len(mask.shape)):
-                mask = mask[..., None]
+                mask = ops.expand_dims(mask, -1)
             inputs = ops.where(mask, inputs, 0)
         elements = self._elements(inputs)  # (B, *grid, E)
         if training:

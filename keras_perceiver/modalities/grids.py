@@ -149,7 +149,8 @@ class Array(Modality):
 
     def elements_mask(self, inputs_mask):
         """Returns which elements have a position that is no padding, `(B, M)`."""
-        mask = group(ops.cast(inputs_mask, "bool")[..., None], self._patch_sizes)
+        mask = ops.expand_dims(ops.cast(inputs_mask, "bool"), -1)
+        mask = group(mask, self._patch_sizes)
         return ops.reshape(ops.any(mask, axis=-1), (ops.shape(mask)[0], -1))
 
     def get_config(self):

@@ -167,7 +167,8 @@ def test_signatures_of_a_recipes_readers():
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_one_file(format, tmp_path):
-    modality = Image((4, 6, 3), num_bands=2, use_mask=True)
+    # LiteRT's runtime lacks an operation that masks need.
+    modality = Image((4, 6, 3), num_bands=2, use_mask=format == "onnx")
     model = Perceiver(
         modality,
         num_latents=5,

@@ -61,6 +61,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     run, exports = tmp_path / "run", tmp_path / "exports"
     result = train(_little(seen), run, exports)
     assert sorted(p.name for p in run.iterdir()) == [
+        "history.csv",
         "history.png",
         "metrics.json",
         "model.keras",
@@ -189,6 +190,7 @@ def test_recipe_that_reads_a_folder(tmp_path, exported):
             lambda size, seed, folder: folder_splits(
                 folder, PointFiles(20), size, seed
             ),
+            lambda: PointFiles(20),
             lambda: PointCloud(20, num_bands=2, max_resolution=4),
             epochs=1,
             batch_size=4,
