@@ -63,6 +63,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     assert sorted(p.name for p in run.iterdir()) == [
         "history.csv",
         "history.png",
+        "logs",
         "metrics.json",
         "model.keras",
     ]
