@@ -7,7 +7,7 @@ BACKEND ?= tensorflow
 # Backends that the tests run on, one after the other
 BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
-# Further options of tools/train.py or tools/benchmark.py, such as ARGS="--epochs 5"
+# Further options of tools/train.py, tools/evaluate.py or tools/benchmark.py, such as ARGS="--epochs 5"
 ARGS ?=
 
 RUN := $(abspath $(VENV))/bin/python
@@ -19,7 +19,7 @@ EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train results test lint benchmark constraints
+.PHONY: help train evaluate results test lint benchmark constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -27,6 +27,9 @@ help:  ## List the targets
 
 train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and export RECIPE=digits on BACKEND=tensorflow|jax|torch
 	KERAS_BACKEND=$(BACKEND) $(RUN) tools/train.py $(RECIPE) $(ARGS)
+
+evaluate: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Evaluate a model, ARGS="runs/digits/1/model.keras --recipe digits"
+	KERAS_BACKEND=$(BACKEND) $(RUN) tools/evaluate.py $(ARGS)
 
 results:  ## Print a table of all runs so far
 	$(PYTHON) tools/results.py $(ARGS)

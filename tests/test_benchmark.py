@@ -79,3 +79,31 @@ def test_other_works_are_presets_and_get_an_example_of_their_size():
     )
     names = [task["competitor"] for task in tasks if task["mode"] == "train"]
     assert names == ["ours jax"]  # the peers have no such model
+
+
+@pytest.mark.one_backend
+def test_pipeline_against_training(tmp_path):
+    result = subprocess.run(
+        [
+            *(sys.executable, ROOT / "tools" / "benchmark.py", "--pipeline"),
+            *("--competitors", "ours torch", "--repetitions", "1", "--calls", "1"),
+            *("--output", tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    with (tmp_path / "pipeline.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    speeds = {
+        (row["work"], row["mode"]): int(row["num_inputs"]) / float(row["seconds"])
+        for row in rows
+    }
+    table = [line for line in result.stdout.splitlines() if line.startswith("| ")]
+    for work, line in zip(("digits", "images_64"), table[2:], strict=True):
+        _, name, competitor, *numbers, _ = line.split("|")
+        assert (name.strip(), competitor.strip()) == (work, "ours torch")
+        found = [float(number.replace(",", "")) for number in numbers]
+        given, taken = speeds[work, "pipeline"], speeds[work, "consume"]
+        assert found == pytest.approx([given, taken, given / taken], rel=0.02, abs=0.5)

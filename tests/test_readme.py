@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_perceiver import PerceiverClassifier
+from keras_perceiver import PerceiverClassifier, recipes
 from tests.models.test_presets import IMAGENET_COUNTS
 
 ROOT = Path(__file__).parents[1]
@@ -124,6 +125,21 @@ def test_names_table_has_our_names():
     assert named <= known
 
 
+def test_evaluate_commands_are_understood():
+    parser = runpy.run_path(str(ROOT / "tools" / "evaluate.py"))["_parser"]()
+    commands = [c for c in COMMANDS if c.startswith("make evaluate")]
+    assert commands
+    for command in commands:
+        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
+        assert parser.parse_args(shlex.split(given["ARGS"])).recipe in recipes.names()
+
+
+def test_recipes_table_has_every_recipe():
+    table = README.split("## Recipes")[1].split("\n\n")[2]
+    names = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]+)", table, re.M)))
+    assert sorted(names) == recipes.names()
+
+
 def test_make_help_lists_the_targets():
     result = subprocess.run(
         ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
@@ -131,6 +147,7 @@ def test_make_help_lists_the_targets():
     for target in (
         "help",
         "train",
+        "evaluate",
         "results",
         "test",
         "lint",

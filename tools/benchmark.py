@@ -2,6 +2,7 @@
 
     python tools/benchmark.py --work one_cross_attend --repetitions 3
     python tools/benchmark.py --sweep
+    python tools/benchmark.py --pipeline
 
 Every measurement is a process of its own; the competitors take turns, so that what else
 the machine does hits all of them alike. Writes a CSV and a PNG, prints a table. The peers
@@ -19,6 +20,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -36,6 +38,9 @@ OTHER_WORKS = {
     "modelnet40": 200_000,
 }
 WORKS = (*IMAGE_WORKS, *OTHER_WORKS)
+# What input pipelines are measured for: examples a batch.
+PIPELINES = {"digits": 64, "images_64": 32}
+BATCHES_A_CALL = 20
 SWEEP = (12_544, 50_176, 200_704, 1_003_520)
 # Inputs of the sweep that are generated; the others repeat them.
 ROWS = 3_136
@@ -50,6 +55,9 @@ FIELDS = (
     "gflops",
     "of_matmul_peak",
 )
+
+
+_OURS = [f"ours {backend}" for backend in BACKENDS]
 
 
 def competitors():
@@ -71,12 +79,21 @@ def main():
     if options.worker:
         print(json.dumps(_worker(json.loads(options.worker))))
         return
-    tasks = _sweep_tasks(options) if options.sweep else _model_tasks(options)
+    if options.pipeline:
+        tasks = _pipeline_tasks(options)
+    else:
+        tasks = _sweep_tasks(options) if options.sweep else _model_tasks(options)
     rows = _measure(tasks, options.repetitions)
     options.output.mkdir(parents=True, exist_ok=True)
     name = "sweep" if options.sweep else "-".join(options.work)
+    if options.pipeline:
+        name = "pipeline"
     _write_csv(options.output / f"{name}.csv", rows)
     medians = _medians(rows)
+    if options.pipeline:
+        print(_pipeline_table(medians))
+        print(f"\nwritten: {options.output / name}.csv")
+        return
     _plot(options.output / f"{name}.png", medians, options.sweep)
     print(_table(medians))
     print(f"\nwritten: {options.output / name}.csv, {options.output / name}.png")
@@ -108,6 +125,12 @@ def _parser():
         "--sweep",
         action="store_true",
         help="one cross-attend over more and more inputs",
+    )
+    parser.add_argument(
+        "--pipeline",
+        action="store_true",
+        help="examples a second of the input pipeline alone, against what training of "
+        "`digits` and of a small model on images of 64 x 64 pixels in files takes in",
     )
     parser.add_argument(
         "--sizes",
@@ -169,6 +192,44 @@ def _sweep_tasks(options):
         if "layers" not in competitors()[name][1]
         for mode in options.modes
     ]
+
+
+def _pipeline_tasks(options):
+    names = [name for name in options.competitors if name in _OURS]
+    return [
+        {
+            "competitor": name,
+            "backend": competitors()[name][0],
+            "mode": mode,
+            "num_inputs": batch_size,
+            "calls": options.calls,
+            "work": work,
+        }
+        for work, batch_size in PIPELINES.items()
+        for mode in ("pipeline", "consume")
+        # The pipeline is the same whatever the backend.
+        for name in (names[:1] if mode == "pipeline" else names)
+    ]
+
+
+def _pipeline_table(rows):
+    """Returns the table of pipelines against training, in Markdown."""
+    speeds = {
+        (row["work"], row["mode"], row["competitor"]): row["num_inputs"]
+        / row["seconds"]
+        for row in rows
+    }
+    pipelines = {work: s for (work, mode, _), s in speeds.items() if mode == "pipeline"}
+    lines = [
+        ["Data", "Training", "Pipeline, examples/s", "Training, examples/s", "Ratio"],
+        ["---"] * 5,
+    ]
+    for (work, mode, competitor), speed in speeds.items():
+        if mode == "consume":
+            given = pipelines[work]
+            numbers = [f"{given:,.0f}", f"{speed:,.0f}", f"{given / speed:.1f}"]
+            lines.append([work, competitor, *numbers])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _measure(tasks, repetitions):
@@ -324,10 +385,17 @@ def _plot(path, rows, is_sweep):
 def _worker(task):
     if task["mode"] == "matmul":
         call, gflops = _matmul(task["backend"]), 2 * 4096**3 / 1e9
+    elif task["work"] in PIPELINES:
+        return _pipeline(task)
     elif task["work"] == "cross-attend":
         call, gflops = _cross_attend(task)
     else:
         call, gflops = _model(task)
+    return _timed(call, task, gflops)
+
+
+def _timed(call, task, gflops, per=1):
+    """Calls once, and as often as the task says; `per` things happen in a call."""
     start = time.perf_counter()
     call()
     first = time.perf_counter() - start
@@ -338,11 +406,78 @@ def _worker(task):
         seconds.append(time.perf_counter() - start)
     return {
         "first_call_seconds": first,
-        "seconds": statistics.median(seconds),
+        "seconds": statistics.median(seconds) / per,
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
         "gflops": gflops,
         "num_inputs": task.get("num_inputs", 224 * 224),
     }
+
+
+def _pipeline(task):
+    """Times a batch of an input pipeline, or a step that takes one in."""
+    with tempfile.TemporaryDirectory() as folder:
+        splits, model = _digits_work() if task["work"] == "digits" else _images(folder)
+        # As many epochs as the calls take.
+        batches = iter(splits.epochs(0, 10**6))
+        if task["mode"] == "pipeline":
+
+            def call():
+                for _ in range(BATCHES_A_CALL):
+                    next(batches)
+
+            return _timed(call, task, 0, BATCHES_A_CALL)
+        again = type(splits.train).from_tensors(next(batches)).repeat()
+        return _timed(
+            lambda: model.fit(again, steps_per_epoch=BATCHES_A_CALL, verbose=0),
+            *(task, 0, BATCHES_A_CALL),
+        )
+
+
+def _digits_work():
+    """Returns data and compiled model of the recipe `digits`."""
+    from keras_perceiver import recipes
+
+    recipe = recipes.get("digits")
+    splits = recipe.data(PIPELINES["digits"], 0)
+    model = recipe.model(len(splits.class_names))
+    return splits, _compiled(model, recipe.optimizer(1000))
+
+
+def _images(folder):
+    """Returns images of 64 x 64 pixels in files, changed at random, and a model."""
+    import keras
+    import numpy as np
+
+    import keras_perceiver as kp
+    from keras_perceiver.data import ImageFiles, folder_splits, image_changes
+
+    rng = np.random.default_rng(0)
+    for part, num_images in (("train", 200), ("test", 1)):
+        for name in ("first", "second"):
+            path = Path(folder) / part / name
+            path.mkdir(parents=True)
+            for i in range(num_images):
+                pixels = rng.integers(0, 256, (64, 64, 3))
+                keras.utils.save_img(path / f"{i}.png", pixels, scale=False)
+    files = ImageFiles((64, 64, 3))
+    splits = folder_splits(folder, files, PIPELINES["images_64"], 0, image_changes())
+    encoder = kp.Perceiver(
+        kp.Image((64, 64, 3), num_bands=16, patch_size=4),
+        num_latents=64,
+        latent_dim=128,
+        num_blocks=2,
+        num_self_attends_per_block=2,
+        num_self_attend_heads=4,
+    )
+    model = kp.PerceiverClassifier(encoder, len(splits.class_names))
+    return splits, _compiled(model, keras.optimizers.AdamW(1e-3))
+
+
+def _compiled(model, optimizer):
+    from keras_perceiver import SmoothedCrossentropy
+
+    model.compile(optimizer, SmoothedCrossentropy(0.1))
+    return model
 
 
 def _matmul(backend):

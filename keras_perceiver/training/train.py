@@ -352,8 +352,8 @@ def _first(value, default):
 def _first_steps(splits, num_steps):
     return splits._replace(
         train=splits.train.take(num_steps),
-        validation=splits.validation.take(num_steps),
-        test=splits.test.take(num_steps),
+        validation=splits.validation.take(1),
+        test=splits.test.take(1),
         epoch=lambda number, num_done=0: (
             splits.epoch(number).take(num_steps).skip(num_done)
         ),

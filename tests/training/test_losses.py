@@ -42,3 +42,19 @@ def test_config_round_trip():
 def test_bad_label_smoothing(label_smoothing):
     with pytest.raises(ValueError, match=r"`label_smoothing` must be a number in \[0"):
         SmoothedCrossentropy(label_smoothing)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_soft_labels(label_smoothing):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(6, 5)).astype("float32") * 3
+    first, second = rng.integers(0, 5, (2, 6))
+    soft = 0.3 * np.eye(5)[first] + 0.7 * np.eye(5)[second]
+    expected = sum(
+        part * _reference(labels, logits, label_smoothing).mean()
+        for part, labels in ((0.3, first), (0.7, second))
+    )
+    loss = SmoothedCrossentropy(label_smoothing)
+    assert float(loss(soft.astype("float32"), logits)) == pytest.approx(expected)
+    whole = np.eye(5, dtype="float32")[first]
+    assert float(loss(whole, logits)) == pytest.approx(float(loss(first, logits)))

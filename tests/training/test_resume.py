@@ -34,7 +34,10 @@ def _no_export(monkeypatch):
 
 
 def _recipe(seen=None, learning_rate=1e-2, **settings):
-    """A small model with all kinds of randomness: order, changes, dropout."""
+    """A small model with all kinds of randomness and of state.
+
+    Order, changes, dropout; half of an update, averaged weights, best weights.
+    """
 
     def data(batch_size, seed):
         splits = digits(batch_size, seed)
@@ -71,17 +74,21 @@ def _recipe(seen=None, learning_rate=1e-2, **settings):
             keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
         ),
         EPOCHS,
-        batch_size=16,
+        batch_size=32,
+        accumulation_steps=2,
+        ema_momentum=0.5,
+        patience=EPOCHS,
     )
 
 
 def _run(folder, **options):
-    """Returns the weights and the metrics of a whole run."""
+    """Returns the weights and the optimizer's state, and the metrics of a whole run."""
     keras.utils.clear_session(free_memory=False)
     seen = []
     recipe = options.pop("recipe", None) or _recipe(seen)
     result = train(recipe, folder, folder / "exports", save_every=2, **options)
-    return seen[0].get_weights(), result
+    variables = (*seen[0].weights, *seen[0].optimizer.variables)
+    return [keras.ops.convert_to_numpy(variable) for variable in variables], result
 
 
 def _stop_at(step, monkeypatch, stop):
@@ -154,12 +161,12 @@ def test_other_configuration_is_refused(tmp_path, monkeypatch):
             tmp_path,
             recipe=_recipe(dropout=0.3, learning_rate=0.02),
             seed=1,
-            batch_size=8,
+            batch_size=16,
             resume=True,
         )
     text = str(error.value)
     assert "seed: 0 in the checkpoint, 1 now" in text
-    assert "batch_size: 16 in the checkpoint, 8 now" in text
+    assert "batch_size: 32 in the checkpoint, 16 now" in text
     assert "dropout: 0.2 in the checkpoint, 0.3 now" in text
     assert "learning_rate" in text
     assert "latent_dim" not in text  # which is the same

@@ -1,3 +1,5 @@
+import csv
+import dataclasses
 import json
 import os
 import runpy
@@ -9,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import recipes
+from keras_perceiver import PerceiverClassifier, recipes
 from keras_perceiver.data import digits
 from keras_perceiver.training import Recipe, train
 
@@ -31,8 +33,6 @@ def _little(seen=None):
         )
 
     def model(num_classes):
-        from keras_perceiver import PerceiverClassifier
-
         model = PerceiverClassifier.from_preset(
             "digits", num_classes, num_blocks=1, num_self_attends_per_block=1
         )
@@ -87,8 +87,37 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     assert options["labels"] == tuple(digits().class_names)
     assert json.loads(json.dumps(options["metrics"])) == metrics
     assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
+    _check_logs(run)
     # The progress bar is part of the promise.
     assert "Epoch 2/2" in capsys.readouterr().out
+
+
+def _check_logs(run):
+    """The CSV and TensorBoard's events say the same of both epochs."""
+    import tensorflow as tf
+    from tensorflow.core.util.event_pb2 import Event
+
+    with (run / "history.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(float(value) > 0 for row in rows for value in row.values())
+    logged = {}
+    for part in ("train", "validation"):
+        (path,) = (run / "logs" / part).iterdir()
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = Event.FromString(record.numpy())
+            for value in event.summary.value:
+                name = value.tag.removeprefix("epoch_")
+                name = f"val_{name}" if part == "validation" else name
+                logged[name, event.step] = float(tf.make_ndarray(value.tensor))
+    names = {"learning_rate", "gradient_norm", "examples_per_second", "val_loss"}
+    assert names < rows[0].keys()
+    assert logged.keys() == {(name, i) for name in rows[0] for i in (0, 1)} - {
+        ("epoch", 0),
+        ("epoch", 1),
+    }
+    for (name, i), value in logged.items():
+        assert value == pytest.approx(float(rows[i][name]), rel=1e-5)
 
 
 @pytest.mark.usefixtures("exported")
@@ -144,6 +173,11 @@ def _fails_before_training(error, message, tmp_path, **options):
     [
         ({"epochs": 0}, "`epochs` must be a positive integer"),
         ({"batch_size": -1}, "`batch_size` must be a positive integer"),
+        ({"accumulation_steps": 0}, "`accumulation_steps` must be a positive integer"),
+        (
+            {"accumulation_steps": 3},
+            "must be divisible by `accumulation_steps`.*32.*=3.*a multiple of 3",
+        ),
         ({"precision": "float8"}, "`precision` must be one of.*float8.*Choose"),
     ],
 )
@@ -212,6 +246,138 @@ def test_recipe_that_reads_a_folder(tmp_path, exported):
     result = train(make(), **folders, data_folder=tmp_path / "data")
     assert result["class_names"] == ("chair", "lamp", "sofa")
     assert exported[0][0][0].num_classes == 3
+
+
+class _ReachedError(Exception):
+    """Training would begin now."""
+
+
+@pytest.fixture
+def reach(monkeypatch, tmp_path):
+    """Returns what a recipe makes of everything, up to the first step."""
+    module = sys.modules["keras_perceiver.training.train"]
+    made = {}
+
+    def state(checkpoints, configuration, save_every, steps_per_epoch, early_stop):
+        made["configuration"] = configuration
+        return None
+
+    def fit(model, splits, *_):
+        made["batch"] = next(splits.epochs(0, 1).as_numpy_iterator())
+        raise _ReachedError
+
+    monkeypatch.setattr(module, "SaveState", state)
+    monkeypatch.setattr(module, "_fit", fit)
+
+    def run(recipe, **options):
+        keras.utils.clear_session(free_memory=False)
+        with pytest.raises(_ReachedError):
+            train(recipe, tmp_path / "run", tmp_path / "exports", **options)
+        inputs, labels = made["batch"]
+        return made["configuration"], (inputs.sum(), inputs.shape, labels.sum())
+
+    return run
+
+
+# Of every field, other settings, and where they arrive. What is in a `made` for smoke
+# tests, and the reader of labelled files, have tests of their own beside this one.
+_little_digits = _little()
+CHANGES = {
+    "name": ({"name": "other"}, {"recipe"}),
+    "data": ({"data": lambda size, seed: digits(size, seed + 1)}, {"batch"}),
+    "model": (
+        {"model": lambda num: _little_digits.model(num + 1)},
+        {"model.config.num_classes"},
+    ),
+    "optimizer": (
+        {"optimizer": lambda num_steps: keras.optimizers.SGD(0.1)},
+        {"optimizer.config.inner_optimizer.class_name"},
+    ),
+    "epochs": ({"epochs": 3}, {"epochs"}),
+    "batch_size": ({"batch_size": 16}, {"batch_size", "batch"}),
+    "label_smoothing": ({"label_smoothing": 0.1}, {"loss.config.label_smoothing"}),
+    "reads_folder": (
+        {
+            "reads_folder": True,
+            "default_folder": "7",
+            "data": lambda size, seed, folder: digits(size, int(folder.name)),
+        },
+        {"batch"},
+    ),
+    "is_multi_label": ({"is_multi_label": True}, {"loss.class_name"}),
+    "ema_momentum": ({"ema_momentum": 0.9}, {"optimizer.config.ema_momentum"}),
+    "accumulation_steps": (
+        {"accumulation_steps": 2},
+        {
+            "batch",
+            "optimizer.config.inner_optimizer.config.gradient_accumulation_steps",
+        },
+    ),
+    "patience": ({"patience": 5}, {"patience"}),
+}
+
+
+@pytest.mark.one_backend
+def test_every_field_of_a_recipe_has_an_effect(reach):
+    base = dataclasses.replace(_little(), default_folder="9")
+    configuration, batch = reach(base)
+    assert (configuration, batch) == reach(base)  # and nothing else has one
+    for name, (change, expected) in CHANGES.items():
+        new_configuration, new_batch = reach(dataclasses.replace(base, **change))
+        names = configuration.keys() | new_configuration.keys()
+        changed = {n for n in names if configuration.get(n) != new_configuration.get(n)}
+        changed |= {"batch"} if new_batch != batch else set()
+        assert expected <= changed, name
+    # The folder that the user names goes before the default.
+    other = dataclasses.replace(base, **CHANGES["reads_folder"][0])
+    assert reach(other)[1] == reach(other, data_folder="7")[1]
+    assert reach(other)[1] != reach(other, data_folder="8")[1]
+    # Mock data are for smoke tests, as few as they need.
+    mock = dataclasses.replace(base, smoke=lambda size, seed: digits(size, seed + 1))
+    assert reach(mock) == (configuration, batch)
+    smoke, small = reach(mock, smoke=True)
+    assert (smoke["epochs"], smoke["batch_size"], smoke["steps_per_epoch"]) == (1, 2, 3)
+    assert small[1] == (2, 8, 8, 1)
+    assert reach(base, smoke=True)[1] != small
+    assert reach(mock, smoke=True, accumulation_steps=3)[0]["batch_size"] == 6
+    # `tools/evaluate.py` is what reads with `files`.
+    fields = {field.name for field in dataclasses.fields(Recipe)}
+    assert fields == CHANGES.keys() | {"default_folder", "smoke", "files"}
+
+
+@pytest.mark.one_backend
+def test_smoke_needs_mock_data(reach):
+    recipe = dataclasses.replace(_little(), reads_folder=True)
+    with pytest.raises(ValueError, match="smoke test needs mock data.*'digits'"):
+        train(recipe, "run", "exports", smoke=True)
+    with pytest.raises(ValueError, match="smoke test reads no `data_folder`"):
+        train(_little(), "run", "exports", smoke=True, data_folder="data")
+
+
+@pytest.mark.one_backend
+@pytest.mark.usefixtures("exported")
+def test_run_that_gets_no_better_ends_and_keeps_the_best(tmp_path, monkeypatch):
+    seen = []
+    recipe = dataclasses.replace(
+        _little(seen), optimizer=lambda _: keras.optimizers.SGD(0.0), epochs=9
+    )
+    module = sys.modules["keras_perceiver.training.train"]
+    folders = tmp_path / "run", tmp_path / "exports"
+    with monkeypatch.context() as patch:
+
+        def crash(*_):
+            raise RuntimeError("crashed")
+
+        patch.setattr(module, "_test", crash)
+        with pytest.raises(RuntimeError, match="crashed"):
+            train(recipe, *folders, patience=1, save_every=5)
+    # All was over but the test: that is all that a resumed run does.
+    monkeypatch.setattr(PerceiverClassifier, "fit", crash)
+    result = train(recipe, *folders, patience=1, save_every=5, resume=True)
+    assert result["best_epoch"] == 1
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 1 + 2
+    for first, second in zip(*(m.get_weights() for m in seen), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 def test_unknown_recipe():

@@ -1,0 +1,36 @@
+import keras
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from keras_perceiver.training import Accuracy, MeanAveragePrecision
+
+
+def test_accuracy_takes_indices_and_parts_of_classes():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 5)).astype("float32")
+    labels = rng.integers(0, 5, 50)
+    soft = 0.6 * np.eye(5)[labels] + 0.4 * np.eye(5)[rng.integers(0, 5, 50)]
+    expected = np.mean(logits.argmax(axis=1) == labels)
+    for y_true in (labels, labels[:, None], soft.astype("float32")):
+        metric = Accuracy()
+        metric.update_state(y_true[:20], logits[:20])
+        metric.update_state(y_true[20:], logits[20:])
+        assert float(metric.result()) == pytest.approx(expected)
+    again = keras.metrics.deserialize(keras.metrics.serialize(Accuracy("right")))
+    assert (type(again), again.name) == (Accuracy, "right")
+
+
+def test_mean_average_precision_is_near_the_exact_one():
+    rng = np.random.default_rng(0)
+    targets = (rng.random((3000, 3)) < [0.3, 0.1, 0.02]).astype("float32")
+    # The probabilities of a rare class are all small.
+    logits = rng.normal(size=(3000, 3)) + 1.5 * targets - [0, 4, 7]
+    logits = logits.astype("float32")
+    metric = MeanAveragePrecision(num_labels=3)
+    for part in range(0, 3000, 1000):
+        metric.update_state(targets[part : part + 1000], logits[part : part + 1000])
+    exact = average_precision_score(targets, logits)
+    assert float(metric.result()) == pytest.approx(exact, abs=0.01)
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert again.get_config() == metric.get_config()
