@@ -20,7 +20,7 @@ from tensorflow_serving.apis import (
 )
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, code, details):
         super().__init__(details)
         self.code, self.details = code, details
@@ -32,18 +32,18 @@ class _Model:
 
     def predict(self, name, signature, inputs):
         if name != self.name:
-            raise _Refused(
+            raise _RefusedError(
                 grpc.StatusCode.NOT_FOUND, f"Servable not found for request: {name}"
             )
         if signature not in self._signatures:
-            raise _Refused(
+            raise _RefusedError(
                 grpc.StatusCode.NOT_FOUND,
                 f'Serving signature key "{signature}" not found.',
             )
         function = self._signatures[signature]
         expected = function.structured_input_signature[1]
         if inputs.keys() != expected.keys():
-            raise _Refused(
+            raise _RefusedError(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 f"input must have keys {sorted(expected)}, has {sorted(inputs)}",
             )
@@ -52,7 +52,7 @@ class _Model:
                 **{k: tf.constant(x, expected[k].dtype) for k, x in inputs.items()}
             )
         except tf.errors.InvalidArgumentError as error:
-            raise _Refused(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
+            raise _RefusedError(grpc.StatusCode.INVALID_ARGUMENT, str(error)) from error
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -64,7 +64,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         spec = request.model_spec
         try:
             outputs = self._model.predict(spec.name, spec.signature_name, inputs)
-        except _Refused as refused:
+        except _RefusedError as refused:
             context.abort(refused.code, refused.details)
         response = predict_pb2.PredictResponse()
         for name, x in outputs.items():
@@ -99,7 +99,7 @@ def rest_server(name, path):
             inputs = {key: _from_json(x) for key, x in body["inputs"].items()}
             try:
                 outputs = model.predict(asked, body["signature_name"], inputs)
-            except _Refused as refused:
+            except _RefusedError as refused:
                 is_missing = refused.code == grpc.StatusCode.NOT_FOUND
                 self._answer(404 if is_missing else 400, {"error": refused.details})
             else:
