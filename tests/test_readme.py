@@ -79,8 +79,6 @@ def test_train_commands(command, tmp_path):
     assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
 
 
-# On one backend: what the blocks call is tested on all of them elsewhere.
-@pytest.mark.one_backend
 @pytest.mark.one_backend
 def test_commands_of_the_serving_tools_are_understood():
     # tests/serving does what they do.
@@ -97,6 +95,8 @@ def test_commands_of_the_serving_tools_are_understood():
     assert tools == {"tools/export.py": 4, "tools/serving_client.py": 3}
 
 
+# On one backend: what the blocks call is tested on all of them elsewhere.
+@pytest.mark.one_backend
 @pytest.mark.parametrize("code", _blocks("python"))
 def test_code_blocks(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write files
