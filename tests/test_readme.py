@@ -79,6 +79,22 @@ def test_train_commands(command, tmp_path):
     assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
 
 
+@pytest.mark.one_backend
+def test_commands_of_the_serving_tools_are_understood():
+    # tests/serving does what they do.
+    tools = {}
+    for command in COMMANDS:
+        found = re.fullmatch(
+            r"\.venv/bin/python (tools/(?:export|serving_\w+)\.py) (.*)", command
+        )
+        if found:
+            tool, arguments = found.groups()
+            parser = runpy.run_path(ROOT / tool)["parser"]()
+            parser.parse_args(shlex.split(arguments))
+            tools[tool] = tools.get(tool, 0) + 1
+    assert tools == {"tools/export.py": 4, "tools/serving_client.py": 3}
+
+
 # On one backend: what the blocks call is tested on all of them elsewhere.
 @pytest.mark.one_backend
 @pytest.mark.parametrize("code", _blocks("python"))

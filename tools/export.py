@@ -17,6 +17,15 @@ FORMATS = ("savedmodel", "onnx", "litert")
 
 
 def main(arguments=None):
+    options = parser().parse_args(arguments)
+    try:
+        print(f"exported: {_export(options)}")
+    except (ValueError, OSError, TypeError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+def parser():
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,11 +59,7 @@ def main(arguments=None):
     parser.add_argument(
         "--no-check", action="store_true", help="publish without comparing"
     )
-    options = parser.parse_args(arguments)
-    try:
-        print(f"exported: {_export(options)}")
-    except (ValueError, OSError, TypeError, ImportError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    return parser
 
 
 def _export(options):

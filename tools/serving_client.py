@@ -231,7 +231,8 @@ def read_inputs(paths):
     return [path.read_bytes() for path in paths], "encoded"
 
 
-def main(arguments=None):
+def parser():
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -253,7 +254,11 @@ def main(arguments=None):
     parser.add_argument(
         "--concurrency", type=int, default=1, help="requests at once; default: 1"
     )
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments=None):
+    options = parser().parse_args(arguments)
     kind = RestClient if options.rest else GrpcClient
     client = kind(options.address, options.model, options.version, options.timeout)
     try:

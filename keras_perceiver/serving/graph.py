@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from keras_perceiver.serving import encoded
 from keras_perceiver.serving.requests import checked_inputs
@@ -116,3 +117,5 @@ def _name_shapes(path, shapes):
         for key, shape in of_signature.items():
             inputs[key].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
     file.write_bytes(saved_model.SerializeToString(deterministic=True))
+    # Of the file as it is now.
+    fingerprinting_utils.write_fingerprint(str(path))

@@ -1,7 +1,6 @@
 """Numbered versions in an export folder, each published whole or not at all."""
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -92,6 +91,8 @@ def unfinished_folder(folder):
 @contextlib.contextmanager
 def _locked(folder):
     """Holds the lock on a folder; `OSError` if another process holds it."""
+    import fcntl  # not on Windows, where the rest of the package works
+
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

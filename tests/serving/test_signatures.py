@@ -6,6 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
+from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
@@ -86,6 +88,11 @@ def test_server_sees_names_shapes_and_no_python(both, capsys):
     operations = {node.op for function in functions for node in function.node_def}
     assert "DecodeImage" in operations
     assert not [op for op in operations if "Py" in op]
+    fingerprint = tf.saved_model.experimental.read_fingerprint(str(path))
+    written = fingerprinting.CreateFingerprintDef(str(path))
+    assert str(fingerprint.saved_model_checksum) in str(
+        fingerprint_pb2.FingerprintDef.FromString(written)
+    )
     size = sum(x.stat().st_size for x in path.rglob("*") if x.is_file())
     assert size < both[0].count_params() * 4 + 5e6
 
