@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from keras_perceiver.data.builders import NUM_AUDIOSET_CLASSES
-from keras_perceiver.data.builders.archives import check_archive
+from keras_perceiver.data.builders.archives import check_there
 from keras_perceiver.data.files import AudioFiles
 
 SAMPLE_RATE = 48_000  # hertz, the paper's
@@ -110,7 +110,7 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
         train = self.builder_config.train_segments
         for name in (_CLASSES, *train, "eval_segments.csv"):
             # Google publishes no digests of these.
-            check_archive(folder / name, _URL + name, sha256=None)
+            check_there(folder / name, _URL + name)
         with (folder / _CLASSES).open(newline="") as file:
             classes = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
         if len(classes) != NUM_AUDIOSET_CLASSES:
