@@ -199,7 +199,7 @@ def test_remat_and_compiled_repetition_change_nothing(
         keras.utils.set_random_seed(3)
         trunk = IterativeAttention(
             num_blocks=3,
-            num_self_attends_per_block=2,
+            num_self_attends_per_block=1,
             use_cross_attends_at_start=at_start,
             dropout=dropout,
             use_remat=use_remat,

@@ -79,9 +79,8 @@ def test_contract(tmp_path):
         dropout = {"modality_dropout": {"image": 0.3}, "element_dropout": 0.1}
         return _model(num_blocks=1, **dropout)
 
-    options = {"half_policies": ("mixed_bfloat16",)}
-    if keras.backend.backend() == "torch":
-        options["check_jit"] = False  # a minute; a model of images does it
+    # The rest takes a minute; a model of images does it.
+    options = {"half_policies": ("mixed_bfloat16",), "check_jit": False}
     contracts.check_model(make, x, labels, tmp_path, **options)
 
 
