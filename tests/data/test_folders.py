@@ -25,6 +25,8 @@ from tests.data.files import (
 
 IMAGES = ImageFiles((6, 8, 3))
 
+pytestmark = pytest.mark.one_backend
+
 
 @pytest.fixture
 def images(tmp_path):

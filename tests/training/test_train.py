@@ -121,7 +121,8 @@ def _check_logs(run):
 
 
 @pytest.mark.usefixtures("exported")
-def test_options_have_an_effect(tmp_path):
+@pytest.mark.one_backend
+def test_options_have_an_effect(tmp_path, exported):
     policies = []
 
     def recipe():
@@ -213,6 +214,7 @@ def test_batch_larger_than_the_data(tmp_path):
         train(_little(), tmp_path / "run", tmp_path / "exports", batch_size=2000)
 
 
+@pytest.mark.one_backend
 def test_recipe_that_reads_a_folder(tmp_path, exported):
     from keras_perceiver.data import PointFiles, folder_splits
     from keras_perceiver.modalities import PointCloud
