@@ -7,19 +7,22 @@ BACKEND ?= tensorflow
 # Backends that the tests run on, one after the other
 BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
-# Further options of tools/train.py, tools/evaluate.py or tools/benchmark.py, such as ARGS="--epochs 5"
+# permutation or ablation
+STUDY ?= permutation
+# Further options of the tool that a target runs, such as ARGS="--epochs 5"
 ARGS ?=
 
 RUN := $(abspath $(VENV))/bin/python
 EXTRAS_train-tensorflow := demo
 EXTRAS_train-jax := demo,jax
 EXTRAS_train-torch := demo,torch
-EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,test
+EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,study,test
+EXTRAS_study := study,jax
 EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train evaluate results test lint benchmark constraints
+.PHONY: help train evaluate results test lint benchmark study constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -47,6 +50,9 @@ lint: $(VENV)/.installed-test  ## Check style and format
 
 benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the peers
 	$(RUN) tools/benchmark.py $(ARGS)
+
+study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation, a table and a figure
+	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
 
 constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt
 	$(RUN) -m pip freeze --exclude-editable | grep -v -i '^keras_perceiver' | sed -E 's/\+cpu$$//' > constraints.txt
