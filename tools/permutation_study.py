@@ -32,6 +32,7 @@ def main(arguments=None):
     )
     study.add_arguments(parser, epochs=60)
     parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--positions", nargs="+", default=POSITIONS, choices=POSITIONS)
     options = parser.parse_args(arguments)
     runs = [
         {
@@ -44,7 +45,7 @@ def main(arguments=None):
         }
         for seed in options.seeds
         for model in options.models
-        for positions in POSITIONS
+        for positions in options.positions
         for pixels in ("raw", "permuted")
     ]
     path = options.output / f"permutation-{options.recipe}.csv"
