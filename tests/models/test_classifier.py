@@ -49,7 +49,12 @@ def test_contract(tmp_path):
     def make():
         return _model(num_blocks=1, num_self_attends_per_block=1, dropout=0.1)
 
-    contracts.check_model(make, *_data(), tmp_path)
+    half_policies = ["mixed_bfloat16"]
+    if (
+        keras.backend.backend() == "tensorflow"
+    ):  # the only one that scales losses itself
+        half_policies.append("mixed_float16")
+    contracts.check_model(make, *_data(), tmp_path, half_policies=half_policies)
 
 
 def test_contract_with_mask(tmp_path):

@@ -80,8 +80,7 @@ def test_contract(tmp_path):
         return _model(num_blocks=1, **dropout)
 
     # The rest takes a minute; a model of images does it.
-    options = {"half_policies": ("mixed_bfloat16",), "check_jit": False}
-    contracts.check_model(make, x, labels, tmp_path, **options)
+    contracts.check_model(make, x, labels, tmp_path, check_jit=False)
 
 
 def test_elements_permuted_within_and_across_modalities_change_no_logit():
