@@ -782,7 +782,8 @@ class IterativeAttention(keras.layers.Layer):
             if num_times > 1 and _is_traced_by_jax(latents):
                 latents = _repeat_jax(*arguments)
             elif num_times > 1 and keras.backend.backend() == "tensorflow":
-                latents = _repeat_tensorflow(*arguments)
+                repeat = _repeat_tensorflow if training else _loop_tensorflow
+                latents = repeat(*arguments)
             else:
                 for seeds_of_block in seeds:
                     latents = _run_block(
@@ -863,6 +864,19 @@ def _repeat_tensorflow(latents, layers, reads, seeds, training):
                 layer, own, latents, seeds=seed, training=training, **extra
             )
     return latents
+
+
+def _loop_tensorflow(latents, layers, reads, seeds, training):
+    """Runs the same layers once for each of `seeds`, which are `None`, as one loop.
+
+    Backend-specific path: the graph holds the layers once, so a model is traced, exported
+    and loaded by a server in a fraction of the time.
+    """
+
+    def step(_, latents):
+        return _run_block(latents, layers, reads, seeds[0], training)
+
+    return ops.fori_loop(0, len(seeds), step, latents)
 
 
 def _call_with(layer, weights, *args, **kwargs):

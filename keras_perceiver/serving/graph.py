@@ -29,6 +29,7 @@ def save(model, path, readers, labels, use_sigmoid, weights):
     modalities = encoder.byte_array.modalities
     module = tf.Module()
     call, module.weights = _call_with(model, weights)
+    call = tf.function(call)  # traced once, for all signatures
 
     def answer(arrays):
         arrays = checked_inputs(modalities, arrays)
@@ -46,7 +47,9 @@ def save(model, path, readers, labels, use_sigmoid, weights):
         function = tf.function(_of_files(answer, modalities, of_signature))
         signatures[name] = function.get_concrete_function(**specs)
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
-    tf.saved_model.save(module, str(path), signatures=signatures)
+    # A server computes no gradients, and those of attention are large functions.
+    options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+    tf.saved_model.save(module, str(path), signatures=signatures, options=options)
     _name_shapes(path, shapes)
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.core.protobuf import fingerprint_pb2
+from tensorflow.core.protobuf import fingerprint_pb2, saved_model_pb2
 from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
@@ -359,3 +359,24 @@ def test_one_modality_as_file_and_the_other_as_array(tmp_path):
 def test_input_table_is_in_the_order_of_the_model():
     modalities = models.both_model().encoder.byte_array.modalities
     assert list(graph.input_table(modalities, {})) == ["image", "audio", "audio_mask"]
+
+
+def test_graph_holds_each_layer_once(tmp_path):
+    """Whatever the number of blocks that share weights, and without gradients."""
+    graphs = []
+    for num_blocks in (3, 12):
+        path = models.write(
+            models.image_model(num_blocks=num_blocks), tmp_path / str(num_blocks)
+        )
+        saved = saved_model_pb2.SavedModel.FromString(
+            (path / "saved_model.pb").read_bytes()
+        )
+        graphs.append(saved.meta_graphs[0].graph_def)
+    sizes = [
+        sum(len(function.node_def) for function in graph.library.function)
+        for graph in graphs
+    ]
+    assert sizes[0] == sizes[1]
+    names = [function.signature.name for function in graphs[0].library.function]
+    assert names
+    assert not [name for name in names if "grad" in name]
