@@ -16,13 +16,14 @@ RUN := $(abspath $(VENV))/bin/python
 EXTRAS_train-tensorflow := demo
 EXTRAS_train-jax := demo,jax
 EXTRAS_train-torch := demo,torch
+EXTRAS_tune := demo,jax
 EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,study,test
 EXTRAS_study := study,jax
 EXTRAS_benchmark := benchmark
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train evaluate results test lint benchmark study constraints
+.PHONY: help train evaluate tune results test lint benchmark study constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -33,6 +34,9 @@ train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and exp
 
 evaluate: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Evaluate a model, ARGS="runs/digits/1/model.keras --recipe digits"
 	KERAS_BACKEND=$(BACKEND) $(RUN) tools/evaluate.py $(ARGS)
+
+tune: $(VENV)/.installed-tune  ## Search settings for RECIPE, ARGS="--minutes 20"
+	KERAS_BACKEND=jax $(RUN) tools/tune.py $(RECIPE) $(ARGS)
 
 results:  ## Print a table of all runs so far
 	$(PYTHON) tools/results.py $(ARGS)

@@ -28,6 +28,7 @@ from keras_perceiver.training import (
     SmoothedCrossentropy,
     Warmup,
 )
+from keras_perceiver.tuning import PerceiverHyperModel
 from keras_perceiver.visualization import attention_maps
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ __all__ = [
     "MelSpectrogram",
     "Perceiver",
     "PerceiverClassifier",
+    "PerceiverHyperModel",
     "PointCloud",
     "SelfAttend",
     "Sequence",

@@ -37,6 +37,7 @@ _ALLOWED = {
     "data": set(),
     "serving": {"layers", "modalities", "models", "data"},
     "training": {"layers", "modalities", "models", "serving"},
+    "tuning": {"layers", "modalities", "models", "training", "data"},
     "visualization": {"layers", "modalities", "models"},
     "recipes": {"layers", "modalities", "models", "serving", "training", "data"},
 }

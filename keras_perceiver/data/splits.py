@@ -48,6 +48,42 @@ class Splits(NamedTuple):
         num_done = tf.constant(num_done, "int64")
         return tf.data.Dataset.range(first, last).flat_map(epoch)
 
+    def training_on_validation(self, batch_size):
+        """Returns splits whose training data hold the validation data as well.
+
+        For a last run, when everything is chosen. The validation data come as they are,
+        spread evenly over every epoch; they are read once to count them.
+
+        Args:
+            batch_size: Integer, the most examples of a batch of theirs.
+        """
+
+        def pieces(*batch):
+            num_rows = tf.shape(tf.nest.flatten(batch)[0], "int64")[0]
+            starts = tf.data.Dataset.range(0, num_rows, batch_size)
+            return starts.map(
+                lambda start: tf.nest.map_structure(
+                    lambda x: x[start : start + batch_size], batch
+                )
+            )
+
+        validation = self.validation.flat_map(pieces)
+        num_more = sum(1 for _ in validation)
+        num_batches = int(self.train.cardinality()) + num_more
+
+        def epoch(number, num_done=0):
+            # Of every run of as many batches, the last one.
+            is_more = tf.data.Dataset.range(num_batches).map(
+                lambda i: (
+                    (i + 1) * num_more // num_batches - i * num_more // num_batches
+                )
+            )
+            both = [self.epoch(number), validation]
+            return tf.data.Dataset.choose_from_datasets(both, is_more).skip(num_done)
+
+        train = another_every_time(epoch, 0, num_batches)
+        return self._replace(train=train, epoch=epoch)
+
     @classmethod
     def from_datasets(cls, train, validation, test, class_names, seed=0):
         """Makes splits of any datasets, for a recipe to train on.

@@ -1,0 +1,620 @@
+"""What KerasTuner builds and trains in each trial."""
+
+import contextlib
+import dataclasses
+import inspect
+
+import keras
+import keras_tuner as kt
+from keras_tuner.errors import FailedTrialError
+
+from keras_perceiver.layers import ByteArray
+from keras_perceiver.modalities.base import Modality
+from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.training import (
+    PRECISIONS,
+    Accuracy,
+    Lamb,
+    MeanAveragePrecision,
+    SmoothedCrossentropy,
+)
+from keras_perceiver.tuning import space as spaces
+from keras_perceiver.tuning.sizes import sizes_of
+
+_NO_AUGMENTATION = "none"
+_BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
+_WARMUP = 20  # a twentieth of the steps
+
+
+class PerceiverHyperModel(kt.HyperModel):
+    """Perceivers of many sizes, for KerasTuner to find a good one.
+
+    Takes the place of the model in `keras_tuner.RandomSearch`, `Hyperband` and so on; the
+    objective is `"val_accuracy"`, or `"val_mean_average_precision"` with many labels an
+    example. `keras_perceiver.tuning.search` and `tools/tune.py` add budgets, workers,
+    tables and plots, and never propose a model that cannot be.
+
+    A *space* says what may be tried: a dict from names to a list of values to choose from,
+    a tuple of the two ends of a range (of even sampling, or logarithmic where they are
+    ten times apart), or one value, which is then frozen. Names are those of
+    `PerceiverHyperModel.space_names()`: arguments of `Perceiver`, and
+
+    - `cross_attends_per_block`: number of cross-attends over that of blocks (at least one
+      cross-attend);
+    - `num_bands`, `max_resolution_scale`: of all modalities with Fourier features; the
+      second is a factor of the greatest resolution;
+    - `optimizer` (`"adamw"` or `"lamb"`), `learning_rate` (its peak, after a warm-up and
+      before a cosine to zero), `weight_decay`, `label_smoothing`;
+    - `batch_size`, and `augmentation`, one of the names in `augmentations` or `"none"`.
+
+    Whatever a `keras_tuner.HyperParameters` of the user has by one of these names takes the
+    place of the space's.
+
+    What has no width divisible by its heads, or is over a limit, is not built: such a trial
+    fails at once and says why. So does one that runs out of memory. Where nothing in
+    the space can be built, there is an error before the first trial.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 to 7 and figure 6,
+        for what matters; [KerasTuner](https://keras.io/keras_tuner).
+
+    Args:
+        modality: Modality layer or dict of them, see `Perceiver`. A trial has a copy.
+        num_classes: Integer, number of classes.
+        space: Dict of what replaces or adds to the default space.
+        settings: Dict of further arguments of `Perceiver`, the same in all trials.
+        defaults: Dict of values with which a search begins. Defaults to one from the
+            middle of the space.
+        augmentations: Dict from names to callables `(inputs, key)` that change a batch of
+            training inputs, such as `keras_perceiver.data.image_changes()`.
+        is_multi_label: Boolean, whether an example has any number of labels.
+        num_inputs: Integer, number of elements of an example, for the limits. Defaults to
+            that of the longest.
+        max_parameters: Integer, limit of the model's parameters, or `None`.
+        max_flops: Number, limit of the FLOPs of an example, or `None`.
+        max_activation_bytes: Number, limit of the memory that training a batch needs
+            besides the weights, by an estimate, or `None`.
+        precision: String, dtype policy of the models: float32, mixed_bfloat16 or
+            mixed_float16.
+        distribution: `keras_perceiver.distribution.Distribution` that models are made and
+            trained with, or `None`. KerasTuner forgets what was set before.
+        seed: Integer, seed of the weights and the order, the same in all trials, or
+            `None` for another one each time.
+        name: String, see `keras_tuner.HyperModel`.
+        tunable: Boolean, see `keras_tuner.HyperModel`.
+
+    Returns:
+        From `build`: compiled `PerceiverClassifier`.
+
+    Raises:
+        TypeError: if `modality` is none.
+        ValueError: if a name in the space or a setting is unknown, if a value is of no use,
+            or if nothing in the space can be built.
+
+    Example:
+
+    >>> hyper_model = PerceiverHyperModel(
+    ...     Image((8, 8, 1)), num_classes=10, space={"latent_dim": [32, 64]}, max_flops=1e9
+    ... )
+    >>> import keras_tuner
+    >>> model = hyper_model.build(keras_tuner.HyperParameters())
+    >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
+    (2, 10)
+    """
+
+    def __init__(
+        self,
+        modality,
+        num_classes,
+        space=None,
+        settings=None,
+        defaults=None,
+        augmentations=None,
+        is_multi_label=False,
+        num_inputs=None,
+        max_parameters=None,
+        max_flops=None,
+        max_activation_bytes=None,
+        precision="float32",
+        distribution=None,
+        seed=None,
+        name=None,
+        tunable=True,
+    ):
+        super().__init__(name, tunable)
+        modalities = modality.values() if isinstance(modality, dict) else [modality]
+        for layer in modalities:
+            if not isinstance(layer, Modality):
+                raise TypeError(
+                    "`modality` must be a modality layer or a dict of them. Received: "
+                    f"{layer!r} of type {type(layer).__name__}. "
+                    "Pass for example `keras_perceiver.Image((height, width, channels))`."
+                )
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"`precision` must be one of {PRECISIONS}. Received: "
+                f"precision={precision!r}. Choose one of them."
+            )
+        self.modality = modality
+        self.num_classes = num_classes
+        self.settings = dict(settings or {})
+        self.augmentations = dict(augmentations or {})
+        self.is_multi_label = is_multi_label
+        self.num_inputs = num_inputs
+        self.max_parameters = max_parameters
+        self.max_flops = max_flops
+        self.max_activation_bytes = max_activation_bytes
+        self.precision = precision
+        self.distribution = distribution
+        self.seed = seed
+        self._input_dims = {}
+        self.space = self._space(space or {})
+        self.defaults = self._defaults(defaults or {})
+
+    @staticmethod
+    def space_names():
+        """Returns the names that a space may have, sorted."""
+        return spaces.names()
+
+    @classmethod
+    def around(cls, model, space=None, defaults=None, **options):
+        """Makes one whose space has half, once and twice the sizes of a model.
+
+        Heads, shares, arrangements and the rest of training are as in the default space;
+        all else is the model's.
+
+        Args:
+            model: `PerceiverClassifier`, in the middle of the space. A search begins
+                with its settings.
+            space: Dict of what replaces that.
+            defaults: Dict of values with which a search begins, such as a learning rate.
+            **options: Further arguments of `PerceiverHyperModel`.
+
+        Returns:
+            `PerceiverHyperModel`.
+
+        Example:
+
+        >>> model = PerceiverClassifier.from_preset("digits")
+        >>> PerceiverHyperModel.around(model).space["latent_dim"]
+        [32, 64, 128]
+        """
+        config = model.encoder.get_config()
+        parameters = inspect.signature(Perceiver.__init__).parameters
+        usual = {name: p.default for name, p in parameters.items()}
+        sizes = (
+            "num_latents",
+            "latent_dim",
+            "num_blocks",
+            "num_self_attends_per_block",
+        )
+        around = {
+            name: sorted({max(config[name] // 2, 1), config[name], config[name] * 2})
+            for name in sizes
+        }
+        around["num_cross_attend_heads"] = config["num_cross_attend_heads"]
+        heads = config["num_self_attend_heads"]
+        around["num_self_attend_heads"] = sorted({max(heads // 2, 1), heads, heads * 2})
+        reads = config["num_cross_attends"] or config["num_blocks"]
+        begin = {
+            **{name: config[name] for name in (*sizes, "num_self_attend_heads")},
+            "cross_attends_per_block": reads / config["num_blocks"],
+            "use_cross_attends_at_start": config["use_cross_attends_at_start"],
+            "share_weights": config["share_weights"],
+            "dropout": config["dropout"],
+            "max_resolution_scale": 1.0,
+        }
+        modality = model.encoder.modality
+        bands = {m.num_bands for m in _layers(modality) if _is_fourier(m)} - {None}
+        if len(bands) == 1:
+            (number,) = bands
+            around["num_bands"] = [max(number // 2, 1), number, number * 2]
+            begin["num_bands"] = number
+        space = {**around, **(space or {})}
+        settings = {
+            name: value
+            for name, value in config.items()
+            if name in usual and value != usual[name] and name not in space
+            if name not in (*spaces.SPACE, "modality", "num_cross_attends", "dtype")
+        }
+        return cls(
+            modality,
+            model.num_classes,
+            space=space,
+            settings={**settings, **options.pop("settings", {})},
+            defaults={**begin, **(defaults or {})},
+            **options,
+        )
+
+    def _space(self, changes):
+        space = {**spaces.SPACE, **changes}
+        if not any(map(_is_fourier, _layers(self.modality))):
+            for name in ("num_bands", "max_resolution_scale"):
+                if name in changes:
+                    raise ValueError(
+                        f"`{name}` is for modalities with Fourier features. Received: "
+                        f"space={changes}, and {self.modality!r}. Leave it out."
+                    )
+                del space[name]
+        known = [_NO_AUGMENTATION, *self.augmentations]
+        if self.augmentations and "augmentation" not in changes:
+            space["augmentation"] = known
+        space = spaces.checked(space)
+        for name, allowed in (
+            ("augmentation", known),
+            ("optimizer", ["adamw", "lamb"]),
+        ):
+            setting = space.get(name, allowed)
+            values = setting if isinstance(setting, list) else [setting]
+            if not set(values) <= set(allowed):
+                raise ValueError(
+                    f"`{name}` must be among {allowed}. Received: {setting!r}. Choose "
+                    "from these."
+                )
+        clash = sorted(set(self.settings) & set(space) - set(changes))
+        for name in clash:  # the same in all trials is frozen
+            space[name] = spaces.checked({name: self.settings[name]})[name]
+        return space
+
+    def _defaults(self, given):
+        unknown = sorted(set(given) - set(self.space) - set(spaces.OPTIONAL))
+        if unknown:
+            raise ValueError(
+                "`defaults` must have names of the space. Received: "
+                f"{unknown}. Choose from {sorted(self.space)}."
+            )
+        defaults = {
+            name: spaces.nearest(setting, given[name])
+            if name in given
+            else spaces.typical(setting)
+            for name, setting in self.space.items()
+        }
+        return spaces.possible_values(self.space, defaults, self.reason_against)
+
+    def values(self, hp):
+        """Registers the space with KerasTuner, and returns the values of a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+
+        Returns:
+            Dict from names to values.
+        """
+        return {
+            name: spaces.declare(hp, name, setting, self.defaults[name])
+            for name, setting in self.space.items()
+        }
+
+    def reason_against(self, values):
+        """Returns why there can be no model with these values, as a sentence, or `None`.
+
+        Nothing is built to find that out.
+
+        Args:
+            values: Dict from the names of the space to values.
+        """
+        settings = self._settings(values)
+        dim, heads = settings["latent_dim"], settings["num_self_attend_heads"]
+        input_dim = self._input_dim(values)
+        for kind, heads, width in (
+            ("self_attend", settings["num_self_attend_heads"], dim),
+            ("cross_attend", settings["num_cross_attend_heads"], input_dim),
+        ):
+            qk_dim = settings.get(f"{kind}_qk_dim") or width
+            v_dim = settings.get(f"{kind}_v_dim") or qk_dim
+            for name, total in (("qk_dim", qk_dim), ("v_dim", v_dim)):
+                if total % heads:
+                    return (
+                        f"The width {total} of {kind}_{name} is not divisible by "
+                        f"num_{kind}_heads={heads}."
+                    )
+        limits = {
+            "parameters": self.max_parameters,
+            "flops": self.max_flops,
+            "activation_bytes": self.max_activation_bytes,
+        }
+        if not any(limits.values()):
+            return None
+        sizes = self.sizes(values)
+        for name, limit in limits.items():
+            found = getattr(sizes, name)
+            if limit is not None and found > limit:
+                return f"{found:,} {name} are more than max_{name}={limit:,}."
+        return None
+
+    def sizes(self, values):
+        """Returns the `Sizes` of the model with these values, which is not built.
+
+        Args:
+            values: Dict from the names of the space to values.
+
+        Raises:
+            ValueError: if the number of inputs is not known.
+        """
+        modalities = list(_layers(self.modality))
+        num_inputs = self.num_inputs
+        if num_inputs is None:
+            lengths = [layer.num_inputs for layer in modalities]
+            if None in lengths:
+                raise ValueError(
+                    "`num_inputs` must be given where any length will do. Received: "
+                    f"num_inputs=None for {self.modality!r}. Pass the number of elements "
+                    "of an example."
+                )
+            num_inputs = sum(lengths)
+        sizes = sizes_of(
+            self._settings(values),
+            num_inputs,
+            self._input_dim(values),
+            self.num_classes,
+            values["batch_size"],
+            _BYTES[self.precision],
+        )
+        extra = self._parameters_of_inputs
+        return sizes._replace(parameters=sizes.parameters + extra)
+
+    def build(self, hp):
+        """Makes the model of a trial, compiled.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+
+        Returns:
+            `PerceiverClassifier`.
+
+        Raises:
+            FailedTrialError: if there can be no such model.
+        """
+        values = self.values(hp)
+        reason = self.reason_against(values)
+        if reason is not None:
+            raise FailedTrialError(f"{reason} Values: {values}.")
+        if self.seed is not None:
+            keras.utils.set_random_seed(self.seed)
+        with _fails_without_memory(), self._scope():
+            previous = keras.config.dtype_policy()
+            keras.config.set_dtype_policy(self.precision)
+            try:
+                encoder = Perceiver(self._modality(values), **self._settings(values))
+                model = PerceiverClassifier(encoder, self.num_classes)
+            finally:
+                keras.config.set_dtype_policy(previous)
+            self._compile(model, values, num_steps=None)
+        return model
+
+    def fit(self, hp, model, x, y=None, validation_data=None, **options):
+        """Trains the model of a trial.
+
+        Args:
+            hp: `keras_tuner.HyperParameters`.
+            model: What `build` returned.
+            x: Arrays, a batched `tf.data.Dataset` of `(inputs, labels)`, which is batched
+                anew, or a callable `(batch_size, seed)` that returns
+                `keras_perceiver.data.Splits`.
+            y: Labels, if `x` are arrays.
+            validation_data: See `keras.Model.fit`. Defaults to that of the splits.
+            **options: See `keras.Model.fit`; `epochs` is the number of the last one.
+
+        Returns:
+            `keras.callbacks.History`.
+
+        Raises:
+            FailedTrialError: if it runs out of memory.
+        """
+        values = self.values(hp)
+        seed = 0 if self.seed is None else self.seed
+        train, num_batches, validation = _data(
+            x, y, validation_data, values["batch_size"], seed
+        )
+        change = self.augmentations.get(values.get("augmentation"))
+        if change is not None:
+            from keras_perceiver.data.splits import augmented
+
+            train = augmented(train, change, seed)
+        num_epochs = options.get("epochs", 1) - options.get("initial_epoch", 0)
+        num_steps = max(num_epochs * num_batches, 1)
+        with _fails_without_memory(), self._scope():
+            self._compile(model, values, num_steps)
+            return model.fit(train, validation_data=validation, **options)
+
+    def optimizer(self, values, num_steps):
+        """Returns the optimizer of a run with these values.
+
+        Args:
+            values: Dict from the names of the space to values.
+            num_steps: Integer, steps of the run, or `None` for a constant learning rate.
+        """
+        rate = values["learning_rate"]
+        if num_steps is not None:
+            warmup_steps = max(num_steps // _WARMUP, 1)
+            rate = keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=0.0,
+                decay_steps=max(num_steps - warmup_steps, 1),
+                warmup_target=rate,
+                warmup_steps=warmup_steps,
+            )
+        kind = {"adamw": keras.optimizers.AdamW, "lamb": Lamb}[values["optimizer"]]
+        return kind(rate, weight_decay=values["weight_decay"], clipnorm=1.0)
+
+    def recipe(self, values, recipe, epochs):
+        """Returns a recipe that trains the model of these values as a trial does.
+
+        Args:
+            values: Dict from the names of the space to values.
+            recipe: `keras_perceiver.training.Recipe`, of the same data.
+            epochs: Integer.
+        """
+
+        def model(num_classes):
+            encoder = Perceiver(self._modality(values), **self._settings(values))
+            return PerceiverClassifier(encoder, num_classes)
+
+        return dataclasses.replace(
+            recipe,
+            model=model,
+            optimizer=lambda num_steps: self.optimizer(values, num_steps),
+            epochs=epochs,
+            batch_size=values["batch_size"],
+            label_smoothing=values["label_smoothing"],
+            is_multi_label=self.is_multi_label,
+            ema_momentum=None,
+            accumulation_steps=1,
+            patience=None,
+        )
+
+    @property
+    def objective(self):
+        """`keras_tuner.Objective`, the score on the validation data."""
+        name = "mean_average_precision" if self.is_multi_label else "accuracy"
+        return kt.Objective(f"val_{name}", "max")
+
+    def _scope(self):
+        if self.distribution is None:
+            return contextlib.nullcontext()
+        return self.distribution.scope()
+
+    def _compile(self, model, values, num_steps):
+        smoothing = values["label_smoothing"]
+        if self.is_multi_label:
+            loss = keras.losses.BinaryCrossentropy(
+                from_logits=True, label_smoothing=smoothing
+            )
+            metric = MeanAveragePrecision(self.num_classes)
+        else:
+            loss, metric = SmoothedCrossentropy(smoothing), Accuracy()
+        model.compile(self.optimizer(values, num_steps), loss, metrics=[metric])
+
+    def _settings(self, values):
+        """Returns the arguments of `Perceiver`, all but the modality."""
+        num_cross_attends = round(
+            values["cross_attends_per_block"] * values["num_blocks"]
+        )
+        others = {*spaces.OPTIONAL, *_OF_TRAINING, "cross_attends_per_block"}
+        return {
+            **self.settings,
+            **{name: value for name, value in values.items() if name not in others},
+            "num_cross_attends": min(max(num_cross_attends, 1), values["num_blocks"]),
+        }
+
+    def _modality(self, values):
+        """Returns copies of the modality layers, with the values for positions."""
+
+        def copy(layer):
+            config = layer.get_config()
+            config.pop("dtype", None)  # that of the trial
+            if _is_fourier(layer):
+                config["num_bands"] = values["num_bands"]
+                scale = values["max_resolution_scale"]
+                if scale != 1.0:
+                    resolution = layer.position_encoding.max_resolution
+                    resolution = layer.grid if resolution is None else resolution
+                    if isinstance(resolution, int):
+                        config["max_resolution"] = max(round(resolution * scale), 1)
+                    else:
+                        config["max_resolution"] = tuple(
+                            max(round(size * scale), 1) for size in resolution
+                        )
+            return type(layer).from_config(config)
+
+        if isinstance(self.modality, dict):
+            return {name: copy(layer) for name, layer in self.modality.items()}
+        return copy(self.modality)
+
+    def _input_dim(self, values):
+        """Returns the width of an element, which depends on the positions only."""
+        key = tuple(values.get(n) for n in ("num_bands", "max_resolution_scale"))
+        if key not in self._input_dims:
+            byte_array = ByteArray(
+                self._modality(values),
+                modality_dim=self.settings.get("modality_dim", 4),
+            )
+            shapes = {
+                name: (None, *layer.input_shape)
+                for name, layer in byte_array.modalities.items()
+            }
+            byte_array.build(shapes)
+            elements, _ = byte_array.compute_output_spec(
+                {name: keras.KerasTensor(shape) for name, shape in shapes.items()}
+            )
+            self._input_dims[key] = elements.shape[-1], byte_array.count_params()
+        return self._input_dims[key][0]
+
+    @property
+    def _parameters_of_inputs(self):
+        return next(iter(self._input_dims.values()))[1]
+
+
+_OF_TRAINING = (
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "label_smoothing",
+    "batch_size",
+)
+
+
+def _layers(modality):
+    return modality.values() if isinstance(modality, dict) else [modality]
+
+
+def _is_fourier(layer):
+    """Tells whether a modality has the positions that `num_bands` is about."""
+    return layer.get_config()["position_encoding"] is None
+
+
+def _data(x, y, validation_data, batch_size, seed):
+    """Returns training data in batches of this size, their number, validation data."""
+    import tensorflow as tf  # what feeds all backends
+
+    if callable(x) and not isinstance(x, tf.data.Dataset):
+        splits = x(batch_size, seed)
+        num_batches = int(splits.train.cardinality())
+        return splits.train, num_batches, validation_data or splits.validation
+    if isinstance(x, tf.data.Dataset):
+        if y is not None:
+            raise ValueError(
+                "`y` must be None where `x` is a dataset of pairs. Received: both. Leave "
+                "`y` out."
+            )
+        num_examples = _num_examples(x)
+        dataset = x.unbatch()
+    else:
+        num_examples = len(keras.tree.flatten(x)[0])
+        dataset = tf.data.Dataset.from_tensor_slices((x, y))
+        dataset = dataset.shuffle(num_examples, seed=seed)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    num_batches = num_examples // batch_size
+    return dataset.prefetch(tf.data.AUTOTUNE), num_batches, validation_data
+
+
+def _num_examples(dataset):
+    """Returns the number of examples, or a few more if the last batch is not full."""
+    num_batches = int(dataset.cardinality())
+    if num_batches < 0:
+        raise ValueError(
+            "The number of training batches must be known. Received: "
+            f"x={dataset}, of which tf.data knows none. Apply "
+            "`tf.data.experimental.assert_cardinality(num_batches)`."
+        )
+    batch = next(iter(dataset.take(1)), None)
+    return 0 if batch is None else num_batches * len(keras.tree.flatten(batch)[0])
+
+
+@contextlib.contextmanager
+def _fails_without_memory():
+    """Context in which running out of memory is a failed trial, and not the end."""
+    try:
+        yield
+    except Exception as error:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        text = str(error)
+        if (
+            names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
+            or "RESOURCE_EXHAUSTED" in text
+            or "out of memory" in text.lower()
+        ):
+            raise FailedTrialError(
+                f"The trial ran out of memory: {text[:500]} Set `max_activation_bytes` or "
+                "smaller batches."
+            ) from error
+        raise

@@ -1,0 +1,218 @@
+"""Tables and figures of the trials of a search."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+
+from keras_perceiver.training.plots import pyplot
+
+_MIN_FOR_IMPORTANCE = 6
+# What a trial has besides its settings.
+_MEASURES = (
+    *("trial", "status", "score", "parameters", "GFLOPs", "seconds"),
+    *("epochs", "after_epochs"),
+)
+
+
+def write_trials(rows, path):
+    """Writes a table of trials as CSV.
+
+    Args:
+        rows: List of dicts, as `search` returns.
+        path: Path of the file.
+    """
+    with Path(path).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({k: json.dumps(v) for k, v in row.items()} for row in rows)
+
+
+def read_trials(path):
+    """Returns the table of trials in a file that `write_trials` wrote."""
+    with Path(path).open(newline="") as file:
+        return [
+            {name: json.loads(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def pareto_front(rows, cost="GFLOPs"):
+    """Returns the trials than which none is both cheaper and better, the cheapest first.
+
+    Args:
+        rows: List of dicts, as `search` returns.
+        cost: String, column of what should be small.
+    """
+    front = []
+    for row in sorted(_completed(rows), key=lambda row: (row[cost], -row["score"])):
+        if not front or row["score"] > front[-1]["score"]:
+            front.append(row)
+    return front
+
+
+def plot_trials(rows, folder, first=None):
+    """Draws the trials: scores against FLOPs, all settings, and how much each matters.
+
+    Writes `front.png`, `parallel.png` and, of six trials or more, `importance.png`.
+
+    Args:
+        rows: List of dicts, as `search` returns.
+        folder: Path of a folder.
+        first: String, the trial with which the search began, drawn as a star; or `None`.
+
+    Returns:
+        List of the paths that were written.
+
+    Raises:
+        ValueError: if no trial was completed.
+        ImportError: if matplotlib or scikit-learn is not installed.
+    """
+    completed = _completed(rows)
+    if not completed:
+        raise ValueError(
+            "There must be a completed trial to draw. Received: "
+            f"{len(rows)} trials, none of them. See their status."
+        )
+    plt, folder = pyplot(), Path(folder)
+    figures = {"front": _front(plt, completed, first)}
+    if free := _free_settings(completed):
+        figures["parallel"] = _parallel(plt, completed, free)
+        if len(completed) >= _MIN_FOR_IMPORTANCE:
+            figures["importance"] = _importance(plt, completed, free)
+    paths = []
+    for name, figure in figures.items():
+        paths.append(folder / f"{name}.png")
+        figure.savefig(paths[-1], dpi=120)
+        plt.close(figure)
+    return paths
+
+
+def _completed(rows):
+    return [row for row in rows if row["status"] == "COMPLETED"]
+
+
+def _free_settings(rows):
+    names = [name for name in rows[0] if name not in _MEASURES]
+    return [name for name in names if len({row[name] for row in rows}) > 1]
+
+
+def _front(plt, rows, first):
+    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    most = max(row["epochs"] + row["after_epochs"] for row in rows)
+    groups = {"trial": [], "trial of fewer epochs": []}
+    for row in rows:
+        is_whole = row["epochs"] + row["after_epochs"] == most
+        groups["trial" if is_whole else "trial of fewer epochs"].append(row)
+    for (label, group), color in zip(
+        groups.items(), ("tab:blue", "silver"), strict=True
+    ):
+        if group:
+            axis.scatter(*_points(group), color=color, label=label)
+    front = pareto_front(rows)
+    axis.step(
+        *_points(front),
+        where="post",
+        color="tab:orange",
+        label="none better and cheaper",
+    )
+    begin = [row for row in rows if row["trial"] == first]
+    if begin:
+        axis.scatter(
+            *_points(begin),
+            marker="*",
+            s=250,
+            color="tab:red",
+            label="start of the search",
+        )
+    axis.set(xscale="log", xlabel="GFLOPs of an example", ylabel="validation score")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure
+
+
+def _points(rows):
+    return [row["GFLOPs"] for row in rows], [row["score"] for row in rows]
+
+
+def _parallel(plt, rows, names):
+    """Draws one line a trial over one axis a setting, coloured by the score."""
+    figure, axis = plt.subplots(figsize=(1.3 * len(names) + 2, 5), layout="constrained")
+    scores = np.array([row["score"] for row in rows])
+    span = (scores.max() - scores.min()) or 1.0
+    colors = plt.get_cmap("viridis")((scores - scores.min()) / span)
+    places = {name: _place([row[name] for row in rows]) for name in names}
+    for index in np.argsort(scores):  # the best on top
+        heights = [places[name][0][index] for name in names]
+        axis.plot(heights, color=colors[index], alpha=0.8, linewidth=1.5)
+    for x, name in enumerate(names):
+        axis.axvline(x, color="black", linewidth=0.5)
+        for height, text in places[name][1]:
+            axis.annotate(
+                text,
+                (x, height),
+                xytext=(4, 0),
+                textcoords="offset points",
+                fontsize=8,
+                bbox={
+                    "facecolor": "white",
+                    "alpha": 0.7,
+                    "edgecolor": "none",
+                    "pad": 1,
+                },
+            )
+    axis.set_xticks(
+        range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8
+    )
+    axis.set(yticks=[], xlim=(-0.1, len(names) - 0.4))
+    scale = plt.cm.ScalarMappable(plt.Normalize(scores.min(), scores.max()), "viridis")
+    figure.colorbar(scale, ax=axis, label="validation score")
+    return figure
+
+
+def _place(values):
+    """Returns heights in [0, 1] of values, and texts at heights."""
+    kinds = sorted(set(values), key=lambda value: (str(type(value)), value))
+    if isinstance(values[0], float) and len(kinds) > 6:
+        numbers = np.log(values) if min(values) > 0 else np.array(values)
+        low, high = numbers.min(), numbers.max()
+        texts = [(0.0, f"{min(values):.2g}"), (1.0, f"{max(values):.2g}")]
+        return (numbers - low) / (high - low), texts
+    step = max(len(kinds) - 1, 1)
+    heights = {value: i / step for i, value in enumerate(kinds)}
+    return (
+        np.array([heights[value] for value in values]),
+        [(height, str(value)) for value, height in heights.items()],
+    )
+
+
+def _importance(plt, rows, names):
+    """Draws how much worse a forest predicts the scores without each setting."""
+    try:
+        from sklearn.ensemble import ExtraTreesRegressor
+        from sklearn.inspection import permutation_importance
+    except ImportError as error:
+        raise ImportError(
+            "The importance of settings needs scikit-learn, which is not installed. "
+            'Install it with `pip install "keras_perceiver[demo]"`.'
+        ) from error
+    # How long a trial trained matters too, and is no setting.
+    epochs = [row["epochs"] + row["after_epochs"] for row in rows]
+    columns = {name: _place([row[name] for row in rows])[0] for name in names}
+    if len(set(epochs)) > 1:
+        columns["epochs"] = np.array(epochs, float)
+    table = np.stack(list(columns.values()), axis=1)
+    scores = np.array([row["score"] for row in rows])
+    forest = ExtraTreesRegressor(500, min_samples_leaf=2, random_state=0)
+    forest.fit(table, scores)
+    found = permutation_importance(forest, table, scores, n_repeats=20, random_state=0)
+    order = np.argsort(found.importances_mean)
+    figure, axis = plt.subplots(
+        figsize=(7, 0.35 * len(columns) + 1.2), layout="constrained"
+    )
+    labels = [list(columns)[i].replace("_", " ") for i in order]
+    axis.barh(labels, found.importances_mean[order], xerr=found.importances_std[order])
+    axis.set(xlabel="importance: loss of R² when the setting is shuffled")
+    axis.grid(axis="x", alpha=0.3)
+    return figure

@@ -1,0 +1,204 @@
+"""Search spaces as plain data: what may be tuned, and the values that may be tried."""
+
+import inspect
+import itertools
+import math
+from types import MappingProxyType
+
+import numpy as np
+
+from keras_perceiver.models import Perceiver
+
+# What the paper's ablations vary (tables 5 to 7, figure 6), and how it is trained. The
+# greatest values are those of its ImageNet model.
+SPACE = MappingProxyType(
+    {
+        "num_latents": [32, 64, 128, 256, 512],
+        "latent_dim": [64, 128, 256, 512, 1024],
+        "num_blocks": [1, 2, 4, 8],
+        "num_self_attends_per_block": [1, 2, 4, 6],
+        # Cross-attends for each block; at least one in all, as in Perceiver IO.
+        "cross_attends_per_block": [0.0, 0.5, 1.0],
+        "use_cross_attends_at_start": [False, True],
+        "share_weights": [True, False],
+        "num_cross_attend_heads": 1,
+        "num_self_attend_heads": [1, 2, 4, 8],
+        "num_bands": [4, 8, 16, 32, 64],
+        # Of the resolution that each modality has: 1.0 is its Nyquist frequency.
+        "max_resolution_scale": [0.5, 1.0, 2.0],
+        "dropout": [0.0, 0.1, 0.2],
+        "optimizer": ["adamw", "lamb"],
+        "learning_rate": (3e-4, 1e-2),
+        "weight_decay": (1e-3, 3e-1),
+        "label_smoothing": [0.0, 0.1],
+        "batch_size": [32, 64, 128],
+    }
+)
+# What is in the space where the modality, or the user, has it.
+OPTIONAL = ("num_bands", "max_resolution_scale", "augmentation")
+_MAX_CHECKED = 20_000
+
+
+def names():
+    """Returns the names that a space may have: those above, and Perceiver's arguments."""
+    parameters = inspect.signature(Perceiver.__init__).parameters
+    arguments = set(parameters) - {"self", "modality", "kwargs", "dtype"}
+    return sorted(arguments - {"num_cross_attends"} | {*SPACE, *OPTIONAL})
+
+
+def checked(space):
+    """Returns a space with every setting in its final form.
+
+    Args:
+        space: Dict from names to a list of values to choose from, a tuple of two numbers,
+            the ends of a range, or one value.
+
+    Raises:
+        ValueError: if there is no such name, or if what may be tried is no such thing.
+    """
+    unknown = sorted(set(space) - set(names()))
+    if unknown:
+        raise ValueError(
+            f"`space` must have names of settings. Received: {unknown}. Choose from "
+            f"{names()}."
+        )
+    return {name: _checked_setting(name, setting) for name, setting in space.items()}
+
+
+def _checked_setting(name, setting):
+    if isinstance(setting, list):
+        kinds = {float if _is_number(v) else type(v) for v in setting}
+        if not setting or len(kinds) > 1 or len(set(setting)) < len(setting):
+            raise _setting_error(name, setting, "different values of one kind")
+        if len(setting) == 1:
+            return setting[0]
+        has_fractions = any(isinstance(value, float) for value in setting)
+        return [float(v) for v in setting] if has_fractions else list(setting)
+    if isinstance(setting, tuple):
+        if len(setting) != 2 or not all(map(_is_number, setting)):
+            raise _setting_error(name, setting, "two numbers")
+        low, high = setting
+        if not low < high:
+            raise _setting_error(name, setting, "two numbers, the smaller one first")
+        if all(isinstance(end, int) for end in setting):
+            return setting
+        return float(low), float(high)
+    if not isinstance(setting, (bool, int, float, str)):
+        raise _setting_error(name, setting, "numbers, booleans or strings")
+    return setting
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _setting_error(name, setting, rule):
+    return ValueError(
+        "A setting is one value, a list of values to choose from, or the two ends of a "
+        f"range as a tuple; it must have {rule}. Received: {name}={setting!r}. For "
+        "example {'latent_dim': [64, 128], 'learning_rate': (1e-4, 1e-2), 'num_blocks': "
+        "2}."
+    )
+
+
+def is_free(setting):
+    """Tells whether a checked setting leaves a choice."""
+    return isinstance(setting, (list, tuple))
+
+
+def declare(hp, name, setting, default):
+    """Registers a setting with KerasTuner, and returns the value for this trial.
+
+    Args:
+        hp: `keras_tuner.HyperParameters`. What is registered there by this name already
+            stays, whatever it is.
+        name: String.
+        setting: What `checked` returns for it.
+        default: Value in the setting.
+    """
+    if isinstance(setting, list):
+        if isinstance(default, bool):  # KerasTuner makes numbers of those in a choice
+            return hp.Boolean(name, default)
+        return hp.Choice(name, setting, default=default)
+    if isinstance(setting, tuple):
+        if isinstance(setting[0], int):
+            return hp.Int(name, *setting, default=default)
+        sampling = "log" if _is_wide(setting) else "linear"
+        return hp.Float(name, *setting, sampling=sampling, default=default)
+    return hp.Fixed(name, setting)
+
+
+def _is_wide(setting):
+    return setting[0] > 0 and setting[1] / setting[0] >= 10
+
+
+def typical(setting):
+    """Returns the value that stands for a setting where there is no other reason."""
+    if isinstance(setting, list):
+        return setting[(len(setting) - 1) // 2]
+    if isinstance(setting, tuple):
+        if isinstance(setting[0], int):
+            return sum(setting) // 2
+        return math.sqrt(math.prod(setting)) if _is_wide(setting) else sum(setting) / 2
+    return setting
+
+
+def nearest(setting, value):
+    """Returns the value of a setting that is nearest to another one."""
+    if isinstance(setting, list):
+        if _is_number(value) and _is_number(setting[0]):
+            return min(setting, key=lambda found: abs(found - value))
+        return value if value in setting else typical(setting)
+    if isinstance(setting, tuple):
+        return min(max(value, setting[0]), setting[1])
+    return setting
+
+
+def possible_values(space, defaults, reason_against):
+    """Returns settings that can be built: the defaults, if they can.
+
+    Args:
+        space: What `checked` returns.
+        defaults: Dict of values, one for every name.
+        reason_against: Callable that takes a dict of values and returns why there can be
+            no such model, or `None`.
+
+    Raises:
+        ValueError: if none of the space can be, with the reason.
+    """
+    reason = reason_against(defaults)
+    if reason is None:
+        return defaults
+    rng = np.random.default_rng(0)
+    for number, values in enumerate(_all_values(space, defaults, rng)):
+        if reason_against(values) is None:
+            return values
+        if number == _MAX_CHECKED:
+            break
+    raise ValueError(
+        f"The space must hold a model that can be built. Received: {_text(space)}, of "
+        f"which none can. With {_text(defaults)}: {reason} Give the space other values, "
+        "or raise the limits."
+    )
+
+
+def _all_values(space, defaults, rng):
+    """Yields dicts of values: all that there are, if these are few, or random ones."""
+    ends = {
+        name: setting if isinstance(setting, list) else [defaults[name], *setting]
+        for name, setting in space.items()
+        if is_free(setting)
+    }
+    if math.prod(map(len, ends.values())) <= _MAX_CHECKED:
+        for values in itertools.product(*ends.values()):
+            yield {**defaults, **dict(zip(ends, values, strict=True))}
+        return
+    for pick in (min, max):  # the smallest model is the one that limits allow
+        numbers = {n: v for n, v in ends.items() if not isinstance(v[0], (str, bool))}
+        yield {**defaults, **{name: pick(v) for name, v in numbers.items()}}
+    while True:
+        yield {**defaults, **{n: v[rng.integers(len(v))] for n, v in ends.items()}}
+
+
+def _text(values):
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())

@@ -1,0 +1,304 @@
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import keras_tuner as kt
+import numpy as np
+import pytest
+from keras_tuner.errors import FailedTrialError
+
+import keras_perceiver as kp
+from keras_perceiver import PerceiverHyperModel
+from keras_perceiver.data import digits
+
+SMALL = {
+    "num_latents": 4,
+    "latent_dim": 16,
+    "num_blocks": 2,
+    "num_self_attends_per_block": 1,
+    "num_self_attend_heads": 2,
+    "num_bands": 2,
+    "batch_size": 32,
+}
+
+
+def _small(space=None, **options):
+    return PerceiverHyperModel(
+        kp.Image((8, 8, 1), num_bands=4), 10, {**SMALL, **(space or {})}, **options
+    )
+
+
+def _flip(images, key):
+    return images[:, ::-1]
+
+
+# One for each name in the space, none of them the default.
+OVERRIDES = {
+    "num_latents": 5,
+    "latent_dim": 24,
+    "num_blocks": 4,
+    "num_self_attends_per_block": 3,
+    "cross_attends_per_block": 0.75,
+    "use_cross_attends_at_start": True,
+    "share_weights": False,
+    "num_cross_attend_heads": 9,
+    "num_self_attend_heads": 3,
+    "num_bands": 6,
+    "max_resolution_scale": 2.0,
+    "dropout": 0.3,
+    "optimizer": "lamb",
+    "learning_rate": 0.123,
+    "weight_decay": 0.456,
+    "label_smoothing": 0.2,
+    "batch_size": 7,
+    "augmentation": "flip",
+}
+
+
+def test_overrides_of_the_user_are_obeyed():
+    """Each reaches the model, the optimizer, the loss or the data."""
+    hyper_model = PerceiverHyperModel(
+        kp.Image((8, 8, 1), num_bands=4), 10, augmentations={"flip": _flip}
+    )
+    assert hyper_model.space.keys() == OVERRIDES.keys()
+    assert not [n for n, v in OVERRIDES.items() if hyper_model.defaults[n] == v]
+    hp = kt.HyperParameters()
+    for name, value in OVERRIDES.items():
+        hp.Fixed(name, value)
+    model = hyper_model.build(hp)
+    config = model.encoder.get_config()
+    same = set(OVERRIDES) & set(config)
+    assert {name: config[name] for name in same} == {n: OVERRIDES[n] for n in same}
+    assert len(same) == 9
+    assert config["num_cross_attends"] == 3
+    image = model.encoder.modality
+    assert (image.num_bands, image.max_resolution) == (6, (16, 16))
+    assert model.loss.label_smoothing == 0.2
+    assert isinstance(model.optimizer, kp.Lamb)
+    assert model.optimizer.weight_decay == 0.456
+    assert float(model.optimizer.learning_rate) == pytest.approx(0.123)
+    # The rest in `fit`.
+    x = np.arange(14 * 64, dtype="float32").reshape(14, 8, 8, 1)
+    seen = []
+    model.fit = lambda dataset, **options: seen.append((dataset, options))
+    hyper_model.fit(hp, model, x, np.arange(14) % 10, epochs=3)
+    assert model.optimizer._learning_rate.warmup_target == 0.123
+    assert model.optimizer._learning_rate.decay_steps == 6 - 1
+    ((dataset, _),) = seen
+    (images, labels), _ = dataset
+    assert labels.shape == (7,)
+    rows = images.numpy()[:, :, 0, 0]
+    assert (np.diff(rows) < 0).all()
+
+
+@pytest.mark.one_backend
+def test_space_may_be_replaced_and_frozen():
+    hyper_model = _small({"dropout": [0.1, 0.4], "element_dropout": (0.0, 0.5)})
+    hp = kt.HyperParameters()
+    hyper_model.values(hp)
+    free = {p.name: p for p in hp.space if type(p).__name__ != "Fixed"}
+    assert not free.keys() & SMALL.keys()
+    assert free["dropout"].values == [0.1, 0.4]
+    assert free["element_dropout"].max_value == 0.5
+    model = hyper_model.build(hp)
+    assert model.encoder.get_config()["element_dropout"] == 0.25
+    with pytest.raises(ValueError, match="must have names of settings"):
+        _small({"depth": 3})
+    with pytest.raises(ValueError, match="`optimizer` must be among"):
+        _small({"optimizer": "sgd"})
+    with pytest.raises(ValueError, match="`defaults` must have names of the space"):
+        _small(defaults={"depth": 3})
+    with pytest.raises(TypeError, match="must be a modality layer"):
+        PerceiverHyperModel(keras.layers.Dense(3), 10)
+    with pytest.raises(ValueError, match="`precision` must be one of"):
+        _small(precision="float8")
+    learned = kp.Image((8, 8, 1), position_encoding=kp.LearnedPositionEncoding(6))
+    assert "num_bands" not in PerceiverHyperModel(learned, 10).space
+    with pytest.raises(ValueError, match="`num_bands` is for modalities with Fourier"):
+        PerceiverHyperModel(learned, 10, {"num_bands": 3})
+
+
+@pytest.mark.one_backend
+def test_what_cannot_be_is_refused_before_the_first_trial():
+    with pytest.raises(ValueError, match=r"width 10 .* num_self_attend_heads=4"):
+        _small({"latent_dim": 10, "num_self_attend_heads": [4, 8]})
+    with pytest.raises(
+        ValueError, match=r"parameters are more than max_parameters=100"
+    ):
+        _small({"latent_dim": [16, 32]}, max_parameters=100)
+    with pytest.raises(ValueError, match=r"flops are more than max_flops=1,000"):
+        _small(max_flops=1000)
+    with pytest.raises(ValueError, match=r"are more than max_activation_bytes=10"):
+        _small(max_activation_bytes=10)
+    with pytest.raises(ValueError, match="`num_inputs` must be given"):
+        PerceiverHyperModel(kp.PointCloud(), 10, max_flops=1e9)
+    # What can be, in a space in which not all can: the default is one of these.
+    some = _small({"latent_dim": [15, 16]}, defaults={"latent_dim": 15})
+    assert some.defaults["latent_dim"] == 16
+    hp = kt.HyperParameters()
+    hp.Fixed("latent_dim", 15)
+    with pytest.raises(FailedTrialError, match="not divisible"):
+        some.build(hp)
+
+
+def _both():
+    image = kp.Image((8, 8, 1), num_bands=4)
+    audio = kp.Audio(40, 8000, patch_size=5, num_bands=4)
+    return {"image": image, "audio": audio}
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("modality", "space", "settings"),
+    [
+        (kp.Image((8, 8, 1)), {}, {}),
+        (
+            kp.Image((8, 8, 3), position_encoding=kp.LearnedPositionEncoding(6)),
+            {"share_weights": False, "cross_attends_per_block": 0.4},
+            {"cross_attend_qk_dim": 8, "self_attend_widening_factor": 2},
+        ),
+        (
+            _both(),
+            {"num_self_attends_per_block": 2, "num_bands": 5},
+            {"self_attend_qk_dim": 6, "self_attend_v_dim": 4, "modality_dim": 3},
+        ),
+    ],
+)
+def test_sizes_are_those_of_the_model(modality, space, settings):
+    space = {k: v for k, v in {**SMALL, "num_blocks": 5}.items() if k != "num_bands"}
+    hyper_model = PerceiverHyperModel(modality, 10, space, settings=settings)
+    hp = kt.HyperParameters()
+    sizes = hyper_model.sizes(hyper_model.values(hp))
+    model = hyper_model.build(hp)
+    assert sizes.parameters == model.count_params()
+    assert sizes.flops == kp.flops(model)
+
+
+@pytest.mark.one_backend
+def test_activation_bytes_are_about_what_training_needs():
+    program = """
+import jax, json, keras, numpy as np
+import keras_perceiver as kp, keras_tuner as kt
+found = []
+for space in ({"num_latents": 128, "num_blocks": 4}, {"num_latents": 16, "num_blocks": 1}):
+    hyper_model = kp.PerceiverHyperModel(kp.Image((64, 64, 3), num_bands=32), 10, {
+        "latent_dim": 256, "num_self_attends_per_block": 2, "batch_size": 16,
+        "num_self_attend_heads": 4, "num_bands": 32, **space})
+    hp = kt.HyperParameters()
+    model = hyper_model.build(hp)
+    x, y = np.zeros((16, 64, 64, 3), "float32"), np.zeros(16, int)
+    def loss(weights):
+        logits, _ = model.stateless_call(weights, others, x, training=True)
+        return model.loss(y, logits)
+    weights = [v.value for v in model.trainable_variables]
+    others = [v.value for v in model.non_trainable_variables]
+    compiled = jax.jit(jax.grad(loss)).lower(weights).compile()
+    needed = compiled.memory_analysis().temp_size_in_bytes
+    found.append(hyper_model.sizes(hyper_model.values(hp)).activation_bytes / needed)
+print(json.dumps(found))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    for ratio in json.loads(result.stdout):
+        assert 0.5 < ratio < 2
+
+
+def test_trains_in_the_precision_after_a_cleared_session():
+    """As KerasTuner does it; on splits, arrays and a dataset."""
+    hyper_model = _small(precision="mixed_bfloat16", seed=3)
+    hp = kt.HyperParameters()
+    keras.backend.clear_session()
+    model = hyper_model.build(hp)
+    assert keras.config.dtype_policy().name == "float32"
+    trunk = model.encoder.iterative_attention
+    for layer in trunk._flatten_layers():
+        assert layer.dtype_policy.name == "mixed_bfloat16", layer.path
+    history = hyper_model.fit(
+        hp,
+        model,
+        lambda batch_size, seed: _few(digits(batch_size, seed)),
+        verbose=0,
+    )
+    assert np.isfinite(history.history["val_accuracy"]).all()
+    # The same seed, the same weights.
+    first = hyper_model.build(hp).get_weights()
+    for x, y in zip(first, hyper_model.build(hp).get_weights(), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def _few(splits):
+    return splits._replace(train=splits.train.take(1))
+
+
+@pytest.mark.one_backend
+def test_datasets_are_batched_anew():
+    hyper_model = _small()
+    hp = kt.HyperParameters()
+    model = hyper_model.build(hp)
+    seen = []
+    model.fit = lambda dataset, validation_data, **_: seen.append(dataset)
+    dataset = digits(50).validation  # 180 in one batch
+    hyper_model.fit(hp, model, dataset)
+    assert [len(labels) for _, labels in seen[0]] == [32] * 5
+    with pytest.raises(ValueError, match="`y` must be None"):
+        hyper_model.fit(hp, model, dataset, y=1)
+    with pytest.raises(ValueError, match="number of training batches must be known"):
+        hyper_model.fit(hp, model, dataset.filter(lambda *_: True))
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no space"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 3 bytes"),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
+    ],
+)
+def test_no_memory_is_a_failed_trial(error):
+    hyper_model = _small()
+    hp = kt.HyperParameters()
+    model = hyper_model.build(hp)
+
+    def fit(*_, **__):
+        raise error
+
+    model.fit = fit
+    with pytest.raises(FailedTrialError, match="ran out of memory"):
+        hyper_model.fit(hp, model, digits)
+    error = KeyError("another")
+    with pytest.raises(KeyError):
+        hyper_model.fit(hp, model, digits)
+
+
+@pytest.mark.one_backend
+def test_many_labels_an_example():
+    hyper_model = _small(is_multi_label=True)
+    assert hyper_model.objective.name == "val_mean_average_precision"
+    model = hyper_model.build(kt.HyperParameters())
+    assert isinstance(model.loss, keras.losses.BinaryCrossentropy)
+
+
+@pytest.mark.one_backend
+def test_around_a_model():
+    model = kp.PerceiverClassifier.from_preset("digits")
+    hyper_model = PerceiverHyperModel.around(
+        model, {"dropout": 0.1}, {"learning_rate": 4e-3}
+    )
+    assert hyper_model.space["num_latents"] == [4, 8, 16]
+    assert hyper_model.space["num_bands"] == [2, 4, 8]
+    assert hyper_model.defaults["learning_rate"] == 4e-3
+    same = hyper_model.build(kt.HyperParameters())
+    wanted, found = (m.encoder.get_config() for m in (model, same))
+    wanted["num_cross_attends"] = 2  # which None means here
+    names = wanted.keys() - {"name", "modality"}
+    assert {n: found[n] for n in names} == {n: wanted[n] for n in names}
+    assert same.count_params() == model.count_params()

@@ -1,0 +1,345 @@
+import csv
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from importlib import util
+from pathlib import Path
+
+import keras
+import keras_tuner as kt
+import pytest
+from keras_tuner.errors import FailedTrialError
+
+from keras_perceiver import Image, PerceiverHyperModel, tuning
+from keras_perceiver.tuning.search import as_chief
+
+pytestmark = pytest.mark.one_backend
+
+ROOT = Path(__file__).parents[2]
+SPACE = {
+    "num_latents": [4, 8, 16],
+    "latent_dim": [12, 16, 32],
+    "num_blocks": [1, 2],
+    "num_self_attends_per_block": 1,
+    "num_self_attend_heads": [1, 8],  # 12 is not divisible by 8
+    "num_bands": 2,
+    "max_resolution_scale": 1.0,
+    "cross_attends_per_block": 1.0,
+    "use_cross_attends_at_start": False,
+    "share_weights": True,
+    "dropout": 0.0,
+    "optimizer": "adamw",
+    "learning_rate": [1e-3, 1e-2],
+    "weight_decay": 0.1,
+    "label_smoothing": 0.0,
+    "batch_size": 32,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_garbage(monkeypatch):
+    """KerasTuner collects it before each trial, which takes longer than these trials."""
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
+
+
+class _Quick(PerceiverHyperModel):
+    """Asks a formula how good a model is, which is not built."""
+
+    def build(self, hp):
+        reason = self.reason_against(self.values(hp))
+        if reason is not None:
+            raise FailedTrialError(reason)
+        return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+
+    def fit(self, hp, model, x, callbacks=(), **options):
+        values = self.values(hp)
+        for callback in callbacks:  # that saves the weights
+            callback.set_model(model)
+            callback.on_epoch_end(0, {"val_accuracy": 0.5})
+        x(values, options)
+        score = values["num_latents"] / 16 - abs(values["latent_dim"] - 16) / 100
+        return {"val_accuracy": score + options["epochs"] / 1000}
+
+
+def hyper_model(**options):
+    return _Quick(Image((8, 8, 1), num_bands=2), 10, {**SPACE, **options})
+
+
+def _search(folder, budget, algorithm="random", epochs=3, **options):
+    seen, lines = [], []
+    tuner = tuning.make_tuner(
+        options.pop("hyper_model", None) or hyper_model(),
+        folder,
+        budget,
+        algorithm,
+        epochs,
+        report=lines.append,
+        **options,
+    )
+    rows = tuning.search(tuner, lambda *call: seen.append(call), epochs)
+    return rows, seen, lines
+
+
+@pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
+def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
+    rows, seen, lines = _search(tmp_path / "search", tuning.Budget(trials=9), algorithm)
+    assert len(rows) == 9
+    completed = [row for row in rows if row["status"] == "COMPLETED"]
+    assert len(seen) == len(completed)
+    # A grid has every place in a row.
+    assert len(completed) >= (6 if algorithm == "grid" else 9)
+    for row in completed:
+        assert row["latent_dim"] % row["num_self_attend_heads"] == 0
+    scores = [row["score"] for row in completed]
+    assert scores == sorted(scores, reverse=True)
+    # The search begins with the defaults, and tries nothing twice (but Hyperband, which
+    # goes on with the best).
+    defaults = hyper_model().defaults
+    (first,) = (row for row in rows if int(row["trial"]) == 0)
+    assert {name: first[name] for name in defaults} == defaults
+    tried = [[row[name] for name in (*SPACE, "after_epochs")] for row in rows]
+    assert len(set(map(str, tried))) == 9
+    if algorithm == "hyperband":
+        assert {row["epochs"] for row in rows} == {1, 2, 3} - {2} | {
+            row["epochs"] for row in rows if row["after_epochs"]
+        }
+        assert max(row["after_epochs"] for row in rows) > 0
+    assert lines[0].split()[:3] == ["trial", "status", "score"]
+    assert len([line for line in lines if "COMPLETED" in line]) == len(completed)
+
+
+def test_budgets(tmp_path):
+    rows, _, _ = _search(tmp_path / "epochs", tuning.Budget(epochs=10), epochs=3)
+    assert len(rows) == 4  # the fourth begins when nine are spent
+    budget = tuning.Budget(minutes=1e-9, trials=5)
+    with pytest.raises(ValueError, match="No trial could begin"):
+        _search(tmp_path / "minutes", budget)
+    with pytest.raises(ValueError, match="A budget must have a limit"):
+        tuning.Budget()
+    with pytest.raises(ValueError, match="`trials` must be positive"):
+        tuning.Budget(trials=0)
+    with pytest.raises(ValueError, match="`algorithm` must be one of"):
+        _search(tmp_path / "other", budget, "genetic")
+    ranges = hyper_model(learning_rate=(1e-4, 1e-2))
+    with pytest.raises(ValueError, match="A grid has no ranges"):
+        _search(tmp_path / "grid", budget, "grid", hyper_model=ranges)
+
+
+def test_a_killed_search_goes_on(tmp_path):
+    class _KilledError(BaseException):
+        pass
+
+    def data(values, options):
+        seen.append(values)
+        if len(seen) == 3:
+            raise _KilledError
+
+    seen = []
+
+    def tune():
+        tuner = tuning.make_tuner(
+            hyper_model(), tmp_path / "a", tuning.Budget(trials=5), "random", 3
+        )
+        return tuning.search(tuner, data, 3)
+
+    with pytest.raises(_KilledError):
+        tune()
+    rows = tune()
+    assert [row["status"] for row in rows] == ["COMPLETED"] * 5
+    assert all(row["seconds"] > 0 for row in rows)
+    # The third was begun twice, no other.
+    counts = Counter(json.dumps(values) for values in seen)
+    assert sorted(counts.values()) == [1, 1, 1, 1, 2]
+
+
+def test_failures_are_in_the_table_and_do_not_end_a_search(tmp_path):
+    def data(values, options):
+        if values["num_latents"] != 16:
+            raise MemoryError("no space")
+
+    tuner = tuning.make_tuner(
+        hyper_model(),
+        tmp_path / "a",
+        tuning.Budget(trials=12),
+        "random",
+        3,
+        report=(lines := []).append,
+    )
+    rows = tuning.search(tuner, data, 3)
+    statuses = Counter(row["status"] for row in rows)
+    assert statuses["FAILED"] > 3
+    assert statuses["COMPLETED"] > 0
+    assert [line for line in lines if "no space" in line]
+    assert rows[-1]["score"] is None
+
+
+def test_hyperparameters_of_the_user_replace_the_space(tmp_path):
+    hp = kt.HyperParameters()
+    hp.Fixed("num_latents", 5)
+    hp.Choice("num_blocks", [3, 4])
+    rows, _, _ = _search(tmp_path / "a", tuning.Budget(trials=4), hyperparameters=hp)
+    assert {row["num_latents"] for row in rows} == {5}
+    assert {row["num_blocks"] for row in rows} <= {3, 4}
+
+
+_PROGRAM = """
+import os, pathlib, sys, time
+from tests.tuning import test_search
+from keras_perceiver import tuning
+
+folder = pathlib.Path(sys.argv[1])
+name = os.environ["KERASTUNER_TUNER_ID"]
+
+def data(values, options):
+    with (folder / "log.txt").open("a") as file:
+        file.write(f"{name} {os.getpid()} begins {values}\\n")
+    time.sleep(0.3)
+    with (folder / "log.txt").open("a") as file:
+        file.write(f"{name} {os.getpid()} ends {values}\\n")
+
+tuner = tuning.make_tuner(
+    test_search.hyper_model(), folder / "search", tuning.Budget(trials=8), "random", 3
+)
+tuning.search(tuner, data, 3)
+"""
+
+
+def test_chief_and_workers_of_which_one_is_killed(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    log, killed = tmp_path / "log.txt", []
+
+    def kill_one():
+        """Kills whoever began the third trial, in the middle of it."""
+        while not killed:
+            begun = [
+                line.split()
+                for line in (log.read_text().splitlines() if log.exists() else [])
+                if " begins " in line
+            ]
+            if len(begun) >= 3:
+                os.kill(int(begun[2][1]), signal.SIGKILL)
+                killed.append(begun[2])
+            time.sleep(0.01)
+
+    threading.Thread(target=kill_one, daemon=True).start()
+    with as_chief():
+        tuner = tuning.make_tuner(
+            hyper_model(), tmp_path / "search", tuning.Budget(trials=8), "random", 3
+        )
+        rows = tuning.search(
+            tuner,
+            None,
+            3,
+            num_workers=2,
+            command=[sys.executable, "-c", _PROGRAM, str(tmp_path)],
+        )
+    assert "KERASTUNER_TUNER_ID" not in os.environ
+    assert [row["status"] for row in rows] == ["COMPLETED"] * 8
+    lines = [line.split(maxsplit=3) for line in log.read_text().splitlines()]
+    assert len({name for name, *_ in lines}) == 2
+    ended = Counter(values for _, _, what, values in lines if what == "ends")
+    assert sorted(ended.values()) == [1] * 8  # none lost, none run twice
+    begun = Counter(values for _, _, what, values in lines if what == "begins")
+    assert sorted(begun.values()) == [1] * 7 + [2]  # but the one that was killed
+
+
+def test_a_worker_that_keeps_dying_is_given_up(tmp_path):
+    program = "import sys; sys.exit(3)"
+    with as_chief():
+        tuner = tuning.make_tuner(
+            hyper_model(), tmp_path / "search", tuning.Budget(trials=2), "random", 3
+        )
+        with pytest.raises(RuntimeError, match="all 2 died 3 times"):
+            tuning.search(
+                tuner, None, 3, num_workers=2, command=[sys.executable, "-c", program]
+            )
+
+
+def test_tables_and_figures(tmp_path):
+    rows, _, _ = _search(tmp_path / "search", tuning.Budget(trials=8))
+    tuning.write_trials(rows, tmp_path / "trials.csv")
+    assert tuning.read_trials(tmp_path / "trials.csv") == rows
+    front = tuning.pareto_front(rows)
+    for row in rows:
+        better = [f for f in front if f["GFLOPs"] <= row["GFLOPs"]]
+        assert better
+        assert max(f["score"] for f in better) >= row["score"]
+    assert front[-1]["score"] == rows[0]["score"]
+    paths = tuning.plot_trials(rows, tmp_path, first="0")
+    assert [p.name for p in paths] == ["front.png", "parallel.png", "importance.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    with pytest.raises(ValueError, match="must be a completed trial"):
+        tuning.plot_trials([{**rows[0], "status": "FAILED"}], tmp_path)
+
+
+@pytest.fixture
+def tune():
+    spec = util.spec_from_file_location("tune", ROOT / "tools" / "tune.py")
+    module = util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def test_tool_from_the_space_to_the_export(tune, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        sys.modules["keras_perceiver.training.train"],
+        "export_for_serving",
+        lambda *call, **options: call[1],
+    )
+    options = ["digits", "--algorithm", "random", "--epochs", "1", "--trials", "2"]
+    options += ["--set", "num_latents=[4, 5]", "--set", "num_blocks=1"]
+    options += ["--set", "optimizer=lamb", "--max-gflops", "0.01"]
+    tune([*options, "--best-epochs", "1"])
+    text = capsys.readouterr().out
+    folder = Path("searches") / "digits" / "1"
+    with (folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["num_latents"] for row in rows} <= {"4", "5"}
+    assert {row["optimizer"] for row in rows} == {'"lamb"'}
+    metrics = json.loads((folder / "best" / "metrics.json").read_text())
+    assert f"test_accuracy: {metrics['test_accuracy']:.4f}" in text
+    assert "exported: exports/digits" in text
+    assert "best: trial " in text
+    assert metrics["parameters"] == int(rows[0]["parameters"])
+    for bad, match in (
+        ([], "A search is never overwritten"),
+        (["--resume", "--folder", "nowhere"], "must be a search to resume"),
+        (["--set", "latent_dim=32 64", "--folder", "a"], "--set takes NAME=VALUE"),
+        (["--set", "latent_dim=31", "--folder", "b"], "not divisible"),
+    ):
+        with pytest.raises(SystemExit, match=match):
+            tune([*options, "--folder", str(folder), *bad])
+
+
+def test_a_worker_ends_with_its_chief(tmp_path):
+    """A chief that is killed leaves nobody behind."""
+    program = ROOT / "tools" / "tune.py"
+    with as_chief():
+        environment = {**os.environ, "KERASTUNER_TUNER_ID": "worker0"}
+    parent = (
+        "import os, subprocess, sys, time\n"
+        f"p = subprocess.Popen([sys.executable, {str(program)!r}, 'digits', '--trials', "
+        f"'1', '--folder', {str(tmp_path)!r}, '--resume', '--chief', str(os.getpid())])\n"
+        "print(p.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", parent],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        worker = int(process.stdout.readline())
+        time.sleep(2)  # else it would wait for the chief for an hour
+        process.kill()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -1,0 +1,265 @@
+"""Searches good settings for the data of a recipe, and trains the best model.
+
+    KERAS_BACKEND=jax python tools/tune.py digits --minutes 20
+    python tools/tune.py digits --trials 40 --algorithm bayesian --max-gflops 0.01 \
+        --set latent_dim='[32, 64]' --set num_blocks=2 --set learning_rate='(1e-3, 1e-2)'
+
+The space has half, once and twice the sizes of the recipe's model, with which the search
+begins; --set replaces parts of it. In the folder of the search are then `trials.csv`,
+`front.png` (scores against FLOPs), `parallel.png` and `importance.png`, and in `best` the
+model of the best trial: trained again on training and validation data, tested once, saved
+and exported.
+
+Workers on other machines: KerasTuner's KERASTUNER_TUNER_ID (`chief` or another name),
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same options everywhere.
+"""
+
+import argparse
+import ast
+import dataclasses
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def parser():
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", help="name of a recipe, such as digits")
+    parser.add_argument(
+        "--algorithm",
+        default="hyperband",
+        help="hyperband (default), bayesian, random or grid",
+    )
+    parser.add_argument("--trials", type=int, help="end after so many trials")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so many")
+    parser.add_argument(
+        "--total-epochs", type=int, help="end after so many epochs of all trials"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=30,
+        help="of a trial; of Hyperband the most; default: 30",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="part of the space: a list of values, a tuple of two ends, or one value",
+    )
+    parser.add_argument("--max-parameters", type=int, help="limit of a model")
+    parser.add_argument("--max-gflops", type=float, help="limit of an example")
+    parser.add_argument(
+        "--max-activation-gib", type=float, help="limit of a training step's memory"
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder of the data")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        help="float32 (default), mixed_bfloat16 or mixed_float16",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes side by side; default: 1"
+    )
+    parser.add_argument(
+        "--folder", help="of the search; default: the next number in searches/RECIPE"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the search in --folder"
+    )
+    parser.add_argument(
+        "--best-epochs",
+        type=int,
+        help="of the best model's last training; default: the recipe's. 0: no training",
+    )
+    parser.add_argument(
+        "--export-folder", help="of the numbered exports; default: exports/RECIPE"
+    )
+    # Of workers that this program starts: the process that they serve.
+    parser.add_argument("--chief", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser().parse_args(arguments)
+    if options.chief is not None:
+        _end_with(options.chief)
+    try:
+        _tune(options, arguments)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _tune(options, arguments):
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"KERAS_BACKEND must be one of {BACKENDS}. "
+            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
+        )
+    # Importing Keras picks the backend, so it comes after the check.
+    from keras_perceiver import recipes, tuning
+    from keras_perceiver.training import train
+    from keras_perceiver.tuning.search import as_chief, is_worker
+
+    recipe = recipes.get(options.recipe)
+    folders = recipe.folders(options.data)
+    budget = tuning.Budget(options.trials, options.total_epochs, options.minutes)
+    folder = _folder(options, is_worker())
+    hyper_model = _hyper_model(recipe, folders, options)
+
+    def data(batch_size, seed):
+        return recipe.data(batch_size, seed, *folders)
+
+    def tune(**more):
+        tuner = tuning.make_tuner(
+            hyper_model,
+            folder / "search",
+            budget,
+            options.algorithm,
+            options.epochs,
+            options.seed,
+            report=lambda line: print(line, flush=True),
+        )
+        return tuning.search(tuner, data, options.epochs, **more)
+
+    if is_worker():
+        tune()
+        return
+    if options.workers > 1:
+        command = [sys.executable, os.path.abspath(__file__), *arguments]
+        command += ["--folder", str(folder), "--resume", "--chief", str(os.getpid())]
+        with as_chief():
+            rows = tune(num_workers=options.workers, command=command)
+    else:
+        rows = tune()
+    tuning.write_trials(rows, folder / "trials.csv")
+    first = min(row["trial"] for row in rows)
+    for path in tuning.plot_trials(rows, folder, first):
+        print(f"drawn: {path}")
+    best = rows[0]
+    print(
+        f"best: trial {best['trial']}, {hyper_model.objective.name} {best['score']:.4f}"
+    )
+    epochs = options.best_epochs
+    epochs = recipe.epochs if epochs is None else epochs
+    if epochs == 0:
+        return
+    best_recipe = dataclasses.replace(
+        hyper_model.recipe(best, recipe, epochs),
+        data=lambda batch_size, seed, *folders: recipe.data(
+            batch_size, seed, *folders
+        ).training_on_validation(batch_size),
+    )
+    result = train(
+        best_recipe,
+        folder / "best",
+        options.export_folder or Path("exports") / recipe.name,
+        seed=options.seed,
+        precision=options.precision,
+        data_folder=options.data,
+        resume=options.resume,
+    )
+    print(f"test_{recipe.score}: {result[f'test_{recipe.score}']:.4f}")
+    print(f"saved: {result['model']}")
+    print(f"exported: {result['export']}")
+
+
+def _hyper_model(recipe, folders, options):
+    """Returns what is searched: around the recipe's model, with its optimizer."""
+    from keras_perceiver import PerceiverHyperModel
+
+    num_classes = len(recipe.data(1, options.seed, *folders).class_names)
+    optimizer = recipe.optimizer(1000).get_config()
+    rate = optimizer["learning_rate"]
+    if isinstance(rate, dict):
+        schedule = rate["config"]
+        rate = schedule.get("warmup_target") or schedule["initial_learning_rate"]
+    sizes = {max(recipe.batch_size // 2, 1), recipe.batch_size, recipe.batch_size * 2}
+    limits = {
+        "max_parameters": options.max_parameters,
+        "max_flops": options.max_gflops and options.max_gflops * 1e9,
+        "max_activation_bytes": options.max_activation_gib
+        and options.max_activation_gib * 2**30,
+    }
+    return PerceiverHyperModel.around(
+        recipe.model(num_classes),
+        space={
+            "batch_size": sorted(sizes),
+            **dict(_setting(text) for text in options.set),
+        },
+        defaults={
+            "learning_rate": rate,
+            "weight_decay": optimizer.get("weight_decay") or 1e-3,
+            "label_smoothing": recipe.label_smoothing,
+            "batch_size": recipe.batch_size,
+            "optimizer": "lamb" if "Lamb" in str(optimizer.get("name")) else "adamw",
+        },
+        is_multi_label=recipe.is_multi_label,
+        precision=options.precision,
+        seed=options.seed,
+        **limits,
+    )
+
+
+def _setting(text):
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        if value.isidentifier():
+            return name, value
+        raise ValueError(
+            "--set takes NAME=VALUE. Received: "
+            f"{text!r}. For example latent_dim='[32, 64]', num_blocks=2, "
+            "learning_rate='(1e-3, 1e-2)' or optimizer=lamb."
+        ) from None
+
+
+def _folder(options, is_worker):
+    """Returns the search's folder, made where it is new."""
+    from keras_perceiver.serving import next_version
+
+    folder = options.folder
+    if folder is None:
+        searches = Path("searches") / options.recipe
+        number = next_version(searches) - bool(options.resume)
+        folder = searches / str(number)
+    folder = Path(folder)
+    if options.resume and not folder.is_dir():
+        raise FileNotFoundError(
+            f"There must be a search to resume. Received: {str(folder)!r}, which is "
+            "missing. Leave --resume out, or name the folder with --folder."
+        )
+    if not options.resume and (folder / "search").exists():
+        raise FileExistsError(
+            f"A search is never overwritten. Received: {str(folder)!r}, which holds one. "
+            "Go on with it (--resume), or choose another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _end_with(chief):
+    """Ends this process when its parent, the chief, has gone."""
+
+    def watch():
+        while os.getppid() == chief:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
