@@ -1,5 +1,6 @@
 """The Perceiver for Keras 3."""
 
+from keras_perceiver.distribution import Distribution
 from keras_perceiver.layers import (
     ByteArray,
     CrossAttend,
@@ -37,6 +38,7 @@ __all__ = [
     "Audio",
     "ByteArray",
     "CrossAttend",
+    "Distribution",
     "FlatCosineDecay",
     "FourierPositionEncoding",
     "Image",

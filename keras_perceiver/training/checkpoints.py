@@ -39,12 +39,15 @@ class Checkpoints:
     Args:
         folder: Path; made with the first checkpoint.
         keep: Integer, how many of the newest checkpoints stay.
+        is_read_only: Boolean, whether `save` does nothing: of several processes that
+            train together, one writes.
     """
 
-    def __init__(self, folder, keep=2):
+    def __init__(self, folder, keep=2, is_read_only=False):
         check_positive(keep=keep)
         self.folder = Path(folder)
         self.keep = keep
+        self.is_read_only = is_read_only
 
     def paths(self):
         """Returns the checkpoints' paths, the newest first."""
@@ -61,6 +64,8 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; those before are untouched.
         """
+        if self.is_read_only:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:010d}.checkpoint"
         info = {**info, "step": step}

@@ -1,0 +1,236 @@
+"""What tests/test_distribution.py runs in processes with other numbers of devices.
+
+    KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
+"""
+
+# torch before TensorFlow, as in conftest.py.
+import torch  # noqa: F401, I001
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_perceiver import Distribution, PerceiverClassifier, distribution
+from keras_perceiver.data import digits
+from keras_perceiver.training import Recipe, train
+from keras_perceiver.training import resume
+from keras_perceiver.training.optimizers import TrackingOptimizer
+
+NUM_DEVICES = (1, 2, 4, 8)
+STEPS_PER_EPOCH, EPOCHS = 5, 2
+
+
+def recipe(seen=None, **settings):
+    """Ten steps of a small model without randomness besides the order of the data.
+
+    With momentum and clipped gradients, but not with Adam: that makes a full step of a
+    gradient that is zero but for its rounding, such as that of the keys' biases.
+    """
+
+    def data(batch_size, seed):
+        splits = digits(batch_size, seed, augment=False)
+        return splits._replace(
+            train=splits.train.take(STEPS_PER_EPOCH),
+            epoch=lambda number, num_done=0: (
+                splits.epoch(number).take(STEPS_PER_EPOCH).skip(num_done)
+            ),
+        )
+
+    def model(num_classes):
+        settings_now = {
+            "num_latents": 8,
+            "latent_dim": 16,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 1,
+            "num_cross_attend_heads": 8,
+            "num_self_attend_heads": 8,
+            "cross_attend_qk_dim": 16,
+            "dropout": 0.0,
+            "element_dropout": 0.0,
+            **settings,
+        }
+        model = PerceiverClassifier.from_preset("digits", num_classes, **settings_now)
+        if seen is not None:
+            seen.append(model)
+        return model
+
+    return Recipe(
+        "digits",
+        data,
+        model,
+        lambda num_steps: keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5),
+        EPOCHS,
+        batch_size=16,
+        label_smoothing=0.1,
+    )
+
+
+def one_and_ten_steps(engine, num_devices):
+    """Returns the model, its weights after one step and after ten, and its scores."""
+    from keras_perceiver.training.train import _compile
+
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    devices = Distribution(engine, num_devices)
+    little = recipe()
+    splits = devices.splits(little.data(16, 0))
+    weights = []
+    with devices.scope():
+        model = little.model(10)
+        _compile(model, little, TrackingOptimizer(little.optimizer(10)))
+        for first, last, num_done in ((0, 1, 4), (1, 3, 1)):
+            model.fit(
+                splits.epochs(first, last, num_done),
+                steps_per_epoch=1 if num_done == 4 else 9,
+                verbose=0,
+            )
+            weights.append(model.get_weights())
+        scores = model.evaluate(devices.evaluation(splits.test), verbose=0)
+        norm = model.optimizer.mean_gradient_norm()
+    return model, weights, [*scores, norm]
+
+
+def numbers_of_devices(folder):
+    """Trains on every number of devices with every engine; writes what comes out."""
+    engines = {
+        "tensorflow": ("mirrored",),
+        "jax": ("data_parallel", "model_parallel"),
+    }[keras.backend.backend()]
+    found = {}
+    for engine in ("none", *engines):
+        for number in NUM_DEVICES if engine != "none" else (1,):
+            model, weights, scores = one_and_ten_steps(engine, number)
+            name = f"{engine} {number}"
+            for steps, arrays in zip((1, 10), weights, strict=True):
+                found[f"{name} weights {steps}"] = np.concatenate(
+                    [array.ravel() for array in arrays]
+                )
+            found[f"{name} scores"] = np.array(scores)
+            if engine == "model_parallel" and number == 4:
+                _check_layouts(model)
+    np.savez(Path(folder) / "found.npz", **found)
+
+
+def _check_layouts(model):
+    """Every large kernel is split on the intended axis, and nothing else is."""
+    axes = {"query": 1, "key": 1, "value": 1, "mlp_hidden": 1}
+    axes |= {"output_projection": 0, "mlp_output": 0}
+    num_split = 0
+    for variable in (*model.variables, *model.optimizer.variables):
+        shard = variable.value.addressable_shards[0].data.shape
+        expected = list(variable.shape)
+        *_, layer, name = ("", *variable.path.split("/"))
+        for part, axis in axes.items():
+            is_kernel = layer == part and name == "kernel"
+            is_slot = f"_{part}_kernel_" in name
+            is_bias = axis == 1 and (
+                (layer == part and name == "bias") or f"_{part}_bias_" in name
+            )
+            # The image's elements are too wide by one for their keys to divide.
+            if is_kernel or is_slot:
+                expected[axis] //= 4
+                num_split += 1
+            elif is_bias:
+                expected[0] //= 4
+        assert shard == tuple(expected), (variable.path, shard, expected)
+    assert num_split == 2 * 2 * 6, num_split  # weights and momentum, two blocks
+
+
+def run(folder, engine, num_devices, stop_at=None, exports=False, seen=None):
+    """Trains the recipe, or goes on; returns model and result. May crash at a step."""
+    keras.utils.clear_session(free_memory=False)
+    seen = [] if seen is None else seen
+    if not exports:
+        sys.modules["keras_perceiver.training.train"].export_for_serving = (
+            lambda model, *_, **__: model
+        )
+    _stop_at(stop_at)
+    result = train(
+        recipe(seen),
+        Path(folder),
+        Path(folder) / "exports",
+        save_every=3,
+        resume=True,
+        distribution=engine,
+        devices=num_devices,
+    )
+    return seen[0], result
+
+
+class CrashedError(Exception):
+    pass
+
+
+_on_train_batch_end = resume.SaveState.on_train_batch_end
+
+
+def _crash():
+    raise CrashedError
+
+
+def _stop_at(step, stop=_crash):
+    def on_train_batch_end(self, batch, logs=None):
+        _on_train_batch_end(self, batch, logs)
+        if self.step == step:
+            stop()
+
+    resume.SaveState.on_train_batch_end = on_train_batch_end
+
+
+def resumes(folder):
+    """Four devices and then two, and the reverse; what is exported."""
+    engine = {"tensorflow": "mirrored", "jax": "data_parallel"}
+    engine = engine[keras.backend.backend()]
+    expected, whole = run(f"{folder}/whole", engine, 4)
+    images = next(digits().test.take(1).as_numpy_iterator())[0][:3]
+    logits = distribution.predict_on_batch(expected, images)
+    exported = whole["export"]
+    np.testing.assert_allclose(exported.predict(images, verbose=0), logits, atol=1e-5)
+    for first, second in ((4, 2), (2, 4)):
+        name = f"{folder}/{first}"
+        try:
+            run(name, engine, first, stop_at=7)
+        except CrashedError:
+            pass
+        else:
+            raise AssertionError("It should have crashed.")
+        assert list(Path(name).glob("checkpoints/step-*6.checkpoint"))
+        found, result = run(name, engine, second)
+        for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        assert result["test_accuracy"] == whole["test_accuracy"]
+    np.savez(Path(folder) / "found.npz", *expected.get_weights())
+
+
+def process(folder, address, index, stop_at):
+    """One of two processes that train together; the second may die."""
+    distribution.virtual_devices(2)
+    distribution.initialize(address, 2, int(index))
+    if int(stop_at) and int(index) == 1:
+        _stop_at(int(stop_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    _train_module = sys.modules["keras_perceiver.training.train"]
+    _train_module.export_for_serving = lambda model, *_, **__: model
+    seen = []
+    result = train(
+        recipe(seen),
+        Path(folder),
+        Path(folder) / "exports",
+        save_every=3,
+        resume=True,
+    )
+    print(result["distribution"], result["devices"], result["test_accuracy"])
+    np.savez(Path(folder) / f"process{index}.npz", *seen[0].get_weights())
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    task, *arguments = sys.argv[1:]
+    if task in ("numbers_of_devices", "resumes"):
+        distribution.virtual_devices(8 if task == "numbers_of_devices" else 4)
+    globals()[task](*arguments)
+    print(f"{task}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
