@@ -1,6 +1,6 @@
 """What tests/test_distribution.py runs in processes with other numbers of devices.
 
-    KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
+KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
 """
 
 # torch before TensorFlow, as in conftest.py.
