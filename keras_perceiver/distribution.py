@@ -561,7 +561,11 @@ def _made(distribution):
     if distribution.engine == "mirrored":
         tf = _tensorflow()
         names = [device.name for device in _tensorflow_devices()[:num_devices]]
-        return tf.distribute.MirroredStrategy(names)
+        # Collectives of CPUs fail in the second strategy of a process that has another
+        # number of devices than the first.
+        is_cpu = "CPU" in names[0]
+        reduction = tf.distribute.ReductionToOneDevice() if is_cpu else None
+        return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
     devices = keras.distribution.list_devices()[:num_devices]
     if distribution.engine == "data_parallel":
         # `Distribution.splits` has cut the data already.
