@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -243,8 +244,8 @@ def initialize(address=None, num_processes=None, process_index=None):
     All of them run the same program. Each argument defaults to the environment variable
     that `keras.distribution.initialize` reads: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
     `KERAS_DISTRIBUTION_NUM_PROCESSES`, `KERAS_DISTRIBUTION_PROCESS_ID`. Without any,
-    nothing happens. A process that dies ends the others, at the latest when it has given
-    no sign of life for half a minute.
+    nothing happens. When a process has given no sign of life for half a minute, JAX ends
+    all others and says so: they would wait for it for ever.
 
     Args:
         address: String, `"host:port"` of process 0; or `"auto"` where JAX finds out all
@@ -311,6 +312,25 @@ def _number(value, name):
 
 def _text(given):
     return ", ".join(f"{name}={value!r}" for name, value in given.items())
+
+
+def leave(status):
+    """Ends this process, and does not wait for others that train together.
+
+    At a normal end JAX waits for all of them, and these may wait for this one's part of a
+    sum. Without a sign of life from this one they end too.
+
+    Args:
+        status: Integer, or a message for stderr, as in `sys.exit`.
+    """
+    if _num_processes() == 1:
+        sys.exit(status)
+    if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def virtual_devices(number):

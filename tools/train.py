@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -122,7 +123,12 @@ def main(arguments=None):
         with tempfile.TemporaryDirectory() as temporary:
             result = _train(options, Path(temporary))
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        _leave(f"error: {error}")
+    except SystemExit as error:  # interrupted
+        _leave(error.code)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
     for name, value in result.items():
         if name in ("test_accuracy", "test_mean_average_precision"):
             for missing, score in result.get(f"{name}_without", {}).items():
@@ -186,6 +192,13 @@ def _train(options, temporary):
     except TrainingInterruptedError as error:
         print(f"interrupted: {error}", file=sys.stderr)
         sys.exit(128 + error.signal)  # as a shell reports a signal
+
+
+def _leave(status):
+    """Ends the program, and others that train together with it."""
+    # It may not have come to that import.
+    distribution = sys.modules.get("keras_perceiver.distribution")
+    (distribution.leave if distribution else sys.exit)(status)
 
 
 def _run_folder(recipe, resume):
