@@ -127,7 +127,8 @@ class Distribution:
     def scope(self):
         """Context in which models are made, compiled, trained and evaluated.
 
-        May be entered again: a model that was made in one scope trains in the next.
+        May be entered again: a model that was made in one scope trains in the next. Not
+        a place for `keras.utils.clear_session()`, which on TensorFlow forgets the way out.
         """
         if self.engine == "none":
             yield
@@ -135,17 +136,26 @@ class Distribution:
         with _made(self).scope():
             yield
 
-    def check_batch_size(self, batch_size):
-        """Raises `ValueError` unless a batch has the same part for every replica.
+    def check_batch_size(self, batch_size, accumulation_steps=1):
+        """Raises `ValueError` unless every replica can have its part of a batch.
 
         Args:
-            batch_size: Integer, examples that are read at once, on all devices.
+            batch_size: Integer, examples of an update, on all devices.
+            accumulation_steps: Integer, parts in which they are read one after the other.
         """
-        if batch_size % self.num_replicas:
+        num_parts = self.num_replicas * accumulation_steps
+        if batch_size % num_parts:
             raise ValueError(
-                "What is read at once must be divisible by the number of replicas. "
-                f"Received: a batch of {batch_size} for {self.num_replicas} replicas "
-                f"({self.engine}). Choose a multiple of {self.num_replicas}."
+                "`batch_size` must be divisible by the number of replicas, times "
+                f"`accumulation_steps`. Received: batch_size={batch_size} for "
+                f"{self.num_replicas} replicas ({self.engine}), accumulation_steps="
+                f"{accumulation_steps}. Choose a multiple of {num_parts}."
+            )
+        if self.engine == "mirrored" and accumulation_steps > 1:
+            raise ValueError(
+                "Keras 3.15 cannot accumulate gradients under MirroredStrategy. Received: "
+                f"accumulation_steps={accumulation_steps}. Set it to 1 (several devices "
+                "need less memory each), or set KERAS_BACKEND=jax for 'data_parallel'."
             )
 
     def splits(self, splits):
@@ -460,14 +470,17 @@ def _best_engine(devices):
     if backend == "tensorflow":
         if _has_tpu():
             return "tpu"
-        num_gpus = len(_tensorflow().config.list_physical_devices("GPU"))
-        return "mirrored" if num_gpus > 1 or (devices or 1) > 1 else "none"
-    if backend == "jax":
-        is_accelerator = _jax_platform() != "cpu"
-        several = _num_available(backend) > 1 and (devices is None or devices > 1)
-        if _num_processes() > 1 or (devices or 1) > 1 or (is_accelerator and several):
-            return "data_parallel"
-    return "none"
+        engine = "mirrored"
+        num_accelerators = len(_tensorflow().config.list_physical_devices("GPU"))
+    elif backend == "jax":
+        engine = "data_parallel"
+        if _num_processes() > 1:
+            return engine
+        num_accelerators = 0 if _jax_platform() == "cpu" else _num_available(backend)
+    else:
+        return "none"
+    wanted = num_accelerators if devices is None else devices
+    return engine if wanted > 1 else "none"
 
 
 def _has_tpu():

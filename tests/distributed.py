@@ -3,6 +3,7 @@
 KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
 """
 
+import json
 import os
 import signal
 import sys
@@ -229,6 +230,27 @@ def process(folder, address, index, stop_at):
     )
     print(result["distribution"], result["devices"], result["test_accuracy"])
     np.savez(Path(folder) / f"process{index}.npz", *seen[0].get_weights())
+
+
+def worker(index, *addresses):
+    """One of two TensorFlow workers; says on its last line how `fit` fails."""
+    import tensorflow as tf
+
+    task = {"type": "worker", "index": int(index)}
+    cluster = {"cluster": {"worker": addresses}, "task": task}
+    os.environ["TF_CONFIG"] = json.dumps(cluster)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    ones = tf.ones((4, 2)), tf.ones((4, 1))
+    try:
+        model.fit(tf.data.Dataset.from_tensors(ones), shuffle=False, verbose=0)
+        message, status = "fit works", 0
+    except Exception as error:
+        message, status = " ".join(str(error).split()), 1
+    print(message, flush=True)
+    os._exit(status)  # at a normal end they wait for each other
 
 
 if __name__ == "__main__":

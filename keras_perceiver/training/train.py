@@ -247,7 +247,7 @@ def train(
         )
     # What is read at once: an update has `accumulation_steps` steps.
     step_size = batch_size // accumulation_steps
-    distribution.check_batch_size(step_size)
+    distribution.check_batch_size(batch_size, accumulation_steps)
     if precision not in PRECISIONS:
         raise ValueError(
             f"`precision` must be one of {PRECISIONS}. Received: "
