@@ -15,8 +15,7 @@ import numpy as np
 
 from keras_perceiver import Distribution, PerceiverClassifier, distribution
 from keras_perceiver.data import digits
-from keras_perceiver.training import Recipe, train
-from keras_perceiver.training import resume
+from keras_perceiver.training import Recipe, resume, train
 from keras_perceiver.training.optimizers import TrackingOptimizer
 
 NUM_DEVICES = (1, 2, 4, 8)
@@ -230,6 +229,33 @@ def process(folder, address, index, stop_at):
     )
     print(result["distribution"], result["devices"], result["test_accuracy"])
     np.savez(Path(folder) / f"process{index}.npz", *seen[0].get_weights())
+
+
+def overhead(engine, batch_size="64"):
+    """Prints what a step on two devices takes, over one device, at one batch size.
+
+    By hand, as KERAS_BACKEND=jax python -m tests.distributed overhead data_parallel. All
+    devices are one CPU, so the best that can come out is 1.
+    """
+    distribution.virtual_devices(2)
+    steps = []
+    for devices in (Distribution("none"), Distribution(engine, 2)):
+        splits = devices.splits(digits(int(batch_size), augment=False))
+        with devices.scope():
+            model = PerceiverClassifier.from_preset("digits", dropout=0.0)
+            model.compile(
+                "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            )
+        steps.append((devices, model, splits.epoch(0).take(10).cache()))
+    seconds = ([], [])
+    for _ in range(8):  # in turns: the machine has other work, too
+        for (devices, model, data), found in zip(steps, seconds, strict=True):
+            with devices.scope():
+                start = time.perf_counter()
+                model.fit(data, verbose=0)
+                found.append((time.perf_counter() - start) / 10)
+    alone, together = (np.median(found[1:]) for found in seconds)
+    print(f"{engine}: {alone:.4f} s, {together:.4f} s, ratio {together / alone:.2f}")
 
 
 def worker(index, *addresses):
