@@ -128,7 +128,6 @@ def _check_layouts(model):
             is_bias = axis == 1 and (
                 (layer == part and name == "bias") or f"_{part}_bias_" in name
             )
-            # The image's elements are too wide by one for their keys to divide.
             if is_kernel or is_slot:
                 expected[axis] //= 4
                 num_split += 1

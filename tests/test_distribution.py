@@ -280,6 +280,27 @@ if BACKEND == "jax":
         assert Distribution("model_parallel").num_replicas == 1
         assert Distribution("model_parallel", model_devices=1).num_replicas == 2
 
+    def test_kernels_that_do_not_divide_stay_whole():
+        # Elements are 1 + 18 wide, and so are the cross-attend's keys by default.
+        with Distribution("model_parallel").scope():
+            model = distributed.recipe(
+                modality=kp.Image((8, 8, 1), num_bands=4),
+                num_cross_attend_heads=1,
+                cross_attend_qk_dim=None,
+            ).model(10)
+        parts = {
+            weight.path.split("/", 1)[1]: (
+                weight.shape,
+                weight.value.addressable_shards[0].data.shape,
+            )
+            for weight in model.weights
+        }
+        names = [name for name in parts if name.endswith("query/kernel")]
+        cross, own = sorted(names)
+        assert "cross" in cross
+        assert parts[cross] == ((16, 19), (16, 19))
+        assert parts[own] == ((16, 16), (16, 8))
+
     def test_several_processes_must_train_together(monkeypatch):
         monkeypatch.setattr(module, "_num_processes", lambda: 2)
         assert Distribution().engine == "data_parallel"

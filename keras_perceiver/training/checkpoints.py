@@ -53,6 +53,11 @@ class Checkpoints:
         """Returns the checkpoints' paths, the newest first."""
         return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
 
+    def newest_step(self):
+        """Returns the step of the newest checkpoint, whole or not, and 0 for none."""
+        paths = self.paths()
+        return int(paths[0].stem.removeprefix("step-")) if paths else 0
+
     def save(self, step, arrays, info):
         """Writes a checkpoint and deletes those that are no longer kept.
 

@@ -314,8 +314,8 @@ def train(
             checkpoints, configuration, save_every, steps_per_epoch, early_stop
         )
         if resume:
+            check_equal("The newest checkpoint's step", checkpoints.newest_step())
             state.restore(model, splits.validation.take(1))
-            check_equal("The step of the checkpoint", state.step)
         callbacks = [
             Measures(optimizer, step_size),
             ValidateAverage(optimizer),
