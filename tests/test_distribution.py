@@ -363,6 +363,19 @@ else:
             module.initialize("host:1", 2, 0)
 
 
+@pytest.mark.one_backend
+def test_a_process_that_ends_does_not_wait_for_others(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="error: alone"):
+        module.leave("error: alone")
+    statuses = []
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    monkeypatch.setattr(module, "_num_processes", lambda: 2)
+    module.leave("error: one of two")
+    module.leave(143)
+    assert statuses == [1, 143]
+    assert capsys.readouterr().err == "error: one of two\n"
+
+
 def test_environment_must_be_numbers(monkeypatch):
     monkeypatch.setenv("KERAS_DISTRIBUTION_NUM_PROCESSES", "two")
     with pytest.raises(ValueError, match="NUM_PROCESSES` must be a number.*'two'"):
