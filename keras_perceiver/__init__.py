@@ -1,5 +1,6 @@
 """The Perceiver for Keras 3."""
 
+from keras_perceiver.distribution import Distribution
 from keras_perceiver.layers import (
     ByteArray,
     CrossAttend,
@@ -38,6 +39,7 @@ __all__ = [
     "Audio",
     "ByteArray",
     "CrossAttend",
+    "Distribution",
     "FlatCosineDecay",
     "FourierPositionEncoding",
     "Image",

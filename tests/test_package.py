@@ -31,12 +31,13 @@ _IN_TENSORFLOW = {
 # What each part may import of the package, besides itself and the argument checks.
 _ALLOWED = {
     "_checks": set(),
+    "distribution": set(),
     "layers": set(),
     "modalities": {"layers"},
     "models": {"layers", "modalities"},
     "data": set(),
     "serving": {"layers", "modalities", "models", "data"},
-    "training": {"layers", "modalities", "models", "serving"},
+    "training": {"distribution", "layers", "modalities", "models", "serving"},
     "tuning": {"layers", "modalities", "models", "training", "data"},
     "visualization": {"layers", "modalities", "models"},
     "recipes": {"layers", "modalities", "models", "serving", "training", "data"},

@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -74,12 +75,60 @@ def main(arguments=None):
         "--export-folder",
         help="folder of the numbered exports; default: exports/RECIPE",
     )
+    parser.add_argument(
+        "--distribution",
+        default="auto",
+        help="none, mirrored or tpu (TensorFlow), data_parallel or model_parallel (JAX); "
+        "default: auto, a TPU, several GPUs, or none",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices of all processes together; default: all there are",
+    )
+    parser.add_argument(
+        "--model-devices",
+        type=int,
+        metavar="N",
+        help="with model_parallel, devices that share a model; default: all",
+    )
+    parser.add_argument(
+        "--learning-rate-factor",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="for another batch size than the recipe's, such as 8 for eight times as "
+        "many; default: 1",
+    )
+    parser.add_argument(
+        "--virtual-devices",
+        type=int,
+        metavar="N",
+        help="try it: make so many devices of the CPU",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with several processes on JAX, where process 0 is; or auto",
+    )
+    parser.add_argument(
+        "--num-processes", type=int, metavar="N", help="processes that train together"
+    )
+    parser.add_argument(
+        "--process-index", type=int, metavar="N", help="which of them this is, from 0"
+    )
     options = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as temporary:
             result = _train(options, Path(temporary))
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"error: {error}")
+        _leave(f"error: {error}")
+    except SystemExit as error:  # interrupted
+        _leave(error.code)
+    except Exception:
+        traceback.print_exc()
+        _leave(1)
     for name, value in result.items():
         if name in ("test_accuracy", "test_mean_average_precision"):
             for missing, score in result.get(f"{name}_without", {}).items():
@@ -88,6 +137,8 @@ def main(arguments=None):
     if options.smoke:
         print(f"passed: {options.recipe}")
         return
+    if "model" not in result:
+        return  # process 0 has it
     print(f"saved: {result['model']}")
     print(f"exported: {result['export']}")
 
@@ -100,9 +151,20 @@ def _train(options, temporary):
             f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
         )
     # Importing Keras picks the backend, so it comes after the check.
-    from keras_perceiver import recipes
+    from keras_perceiver import Distribution, distribution, recipes
     from keras_perceiver.training import TrainingInterruptedError, train
 
+    if options.virtual_devices is not None:
+        distribution.virtual_devices(options.virtual_devices)
+    distribution.initialize(
+        options.address, options.num_processes, options.process_index
+    )
+    devices = Distribution(options.distribution, options.devices, options.model_devices)
+    if devices.num_processes > 1 and not (options.run_folder or options.smoke):
+        raise ValueError(
+            "Several processes need one run folder. Received: --run-folder without a "
+            "value. Name a folder that all of them see."
+        )
     recipe = recipes.get(options.recipe)
     run_folder = options.run_folder
     export_folder = options.export_folder or Path("exports") / recipe.name
@@ -124,10 +186,19 @@ def _train(options, temporary):
             accumulation_steps=options.accumulation_steps,
             patience=options.patience,
             smoke=options.smoke,
+            distribution=devices,
+            learning_rate_factor=options.learning_rate_factor,
         )
     except TrainingInterruptedError as error:
         print(f"interrupted: {error}", file=sys.stderr)
         sys.exit(128 + error.signal)  # as a shell reports a signal
+
+
+def _leave(status):
+    """Ends the program, and others that train together with it."""
+    # It may not have come to that import.
+    distribution = sys.modules.get("keras_perceiver.distribution")
+    (distribution.leave if distribution else sys.exit)(status)
 
 
 def _run_folder(recipe, resume):

@@ -22,6 +22,10 @@ class Splits(NamedTuple):
         epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns that
             pass over the training data without its first `num_done` batches, always the
             same: what makes it possible to go on in the middle.
+        of_process: Callable `(num_processes, process_index)` that returns the splits
+            whose training batches are the part of one of several processes, and read
+            nothing else. `None` for data that have no cheaper way than to read whole
+            batches and leave rows out.
     """
 
     train: tf.data.Dataset
@@ -29,6 +33,7 @@ class Splits(NamedTuple):
     test: tf.data.Dataset
     class_names: tuple
     epoch: Callable
+    of_process: Callable | None = None
 
     def epochs(self, first, last, num_done=0):
         """Returns the training data's epochs from `first` to before `last`, in a row.
@@ -82,7 +87,7 @@ class Splits(NamedTuple):
             return tf.data.Dataset.choose_from_datasets(both, is_more).skip(num_done)
 
         train = another_every_time(epoch, 0, num_batches)
-        return self._replace(train=train, epoch=epoch)
+        return self._replace(train=train, epoch=epoch, of_process=None)
 
     @classmethod
     def from_datasets(cls, train, validation, test, class_names, seed=0):

@@ -98,19 +98,7 @@ def tfds_splits(
     >>> tuple(images.shape), len(splits.class_names)
     ((4, 32, 32, 3), 10)
     """
-    check_positive(batch_size=batch_size, num_processes=num_processes)
-    if batch_size % num_processes:
-        raise ValueError(
-            "`batch_size` must be divisible by `num_processes`. Received: "
-            f"batch_size={batch_size}, num_processes={num_processes}. "
-            f"Set it to a multiple of {num_processes}."
-        )
-    if not 0 <= process_index < num_processes:
-        raise ValueError(
-            "`process_index` must be from 0 to `num_processes` - 1. Received: "
-            f"process_index={process_index}, num_processes={num_processes}. "
-            "Number the processes from 0."
-        )
+    _check_processes(batch_size, num_processes, process_index)
     parts = train_split, validation_split, test_split
     if mock is None:
         builder = _builder(name, folder)
@@ -131,31 +119,37 @@ def tfds_splits(
             f"batch_size={batch_size}, {len(train)} examples in {train_split!r} of "
             f"{name}. Make it smaller."
         )
-    num_rows = batch_size // num_processes
-    first_row = process_index * num_rows
-    # Others in every process, and the same whatever the number of processes for one.
-    stream = seed + process_index * 1_000_003
 
     def prepared_train(serialized, key):
         example = decode(serialized)
         return prepare_train(example, key) if prepare_train else prepare(example)
 
-    def epoch(number, num_done=0):
-        number = tf.cast(number, "int64")
-        order = epoch_order(len(train), seed, number).batch(batch_size, True)
-        dataset = tf.data.Dataset.zip(order, epoch_keys(stream, number))
-        dataset = dataset.skip(num_done).map(
-            lambda indices, key: (
-                indices[first_row : first_row + num_rows],
-                tf.random.stateless_uniform([num_rows], [key, 0], None, None, "int64"),
+    def training(num_processes, process_index):
+        num_rows = batch_size // num_processes
+        first_row = process_index * num_rows
+        # Others in every process, and the same whatever the number of processes for one.
+        stream = seed + process_index * 1_000_003
+
+        def epoch(number, num_done=0):
+            number = tf.cast(number, "int64")
+            order = epoch_order(len(train), seed, number).batch(batch_size, True)
+            dataset = tf.data.Dataset.zip(order, epoch_keys(stream, number))
+            dataset = dataset.skip(num_done).map(
+                lambda indices, key: (
+                    indices[first_row : first_row + num_rows],
+                    tf.random.stateless_uniform(
+                        [num_rows], [key, 0], None, None, "int64"
+                    ),
+                )
             )
-        )
-        dataset = _read(dataset, train, prepared_train).batch(num_rows, True)
-        if augment is not None:
-            dataset = augmented(dataset, augment, stream + 1, number, num_done)
-        if mix is not None:
-            dataset = augmented(dataset, mix, stream + 2, number, num_done, True)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+            dataset = _read(dataset, train, prepared_train).batch(num_rows, True)
+            if augment is not None:
+                dataset = augmented(dataset, augment, stream + 1, number, num_done)
+            if mix is not None:
+                dataset = augmented(dataset, mix, stream + 2, number, num_done, True)
+            return dataset.prefetch(tf.data.AUTOTUNE)
+
+        return epoch
 
     def held_out(source, prepare):
         dataset = tf.data.Dataset.range(len(source)).batch(batch_size)
@@ -169,13 +163,38 @@ def tfds_splits(
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
         return dataset.prefetch(tf.data.AUTOTUNE)
 
-    return Splits(
+    epoch = training(num_processes, process_index)
+    splits = Splits(
         train=another_every_time(epoch, seed, num_batches),
         validation=held_out(validation, prepare),
         test=held_out(test, prepare_test or prepare),
         class_names=_class_names(features),
         epoch=epoch,
     )
+
+    def of_process(num_processes, process_index):
+        _check_processes(batch_size, num_processes, process_index)
+        epoch = training(num_processes, process_index)
+        train = another_every_time(epoch, seed, num_batches)
+        return splits._replace(train=train, epoch=epoch)
+
+    return splits._replace(of_process=of_process)
+
+
+def _check_processes(batch_size, num_processes, process_index):
+    check_positive(batch_size=batch_size, num_processes=num_processes)
+    if batch_size % num_processes:
+        raise ValueError(
+            "`batch_size` must be divisible by `num_processes`. Received: "
+            f"batch_size={batch_size}, num_processes={num_processes}. "
+            f"Set it to a multiple of {num_processes}."
+        )
+    if not 0 <= process_index < num_processes:
+        raise ValueError(
+            "`process_index` must be from 0 to `num_processes` - 1. Received: "
+            f"process_index={process_index}, num_processes={num_processes}. "
+            "Number the processes from 0."
+        )
 
 
 def _read(batches, source, prepare):

@@ -39,16 +39,24 @@ class Checkpoints:
     Args:
         folder: Path; made with the first checkpoint.
         keep: Integer, how many of the newest checkpoints stay.
+        is_read_only: Boolean, whether `save` does nothing: of several processes that
+            train together, one writes.
     """
 
-    def __init__(self, folder, keep=2):
+    def __init__(self, folder, keep=2, is_read_only=False):
         check_positive(keep=keep)
         self.folder = Path(folder)
         self.keep = keep
+        self.is_read_only = is_read_only
 
     def paths(self):
         """Returns the checkpoints' paths, the newest first."""
         return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
+
+    def newest_step(self):
+        """Returns the step of the newest checkpoint, whole or not, and 0 for none."""
+        paths = self.paths()
+        return int(paths[0].stem.removeprefix("step-")) if paths else 0
 
     def save(self, step, arrays, info):
         """Writes a checkpoint and deletes those that are no longer kept.
@@ -61,6 +69,8 @@ class Checkpoints:
         Raises:
             OSError: if it cannot be written; those before are untouched.
         """
+        if self.is_read_only:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{step:010d}.checkpoint"
         info = {**info, "step": step}

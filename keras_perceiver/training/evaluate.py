@@ -8,6 +8,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_perceiver.distribution import predict_on_batch
 from keras_perceiver.training.files import replace_file
 from keras_perceiver.training.plots import pyplot
 
@@ -236,12 +237,12 @@ def has_clips(model, inputs):
 
 def _logits(model, inputs, is_multi_label):
     if not has_clips(model, inputs):
-        return np.asarray(model.predict_on_batch(inputs))
+        return predict_on_batch(model, inputs)
     num_clips = keras.tree.flatten(inputs)[0].shape[1]
     total = 0
     for i in range(num_clips):  # one at a time: the memory of one
         clip = keras.tree.map_structure(lambda x: x[:, i], inputs)  # noqa: B023
-        logits = np.asarray(model.predict_on_batch(clip))
+        logits = predict_on_batch(model, clip)
         total = total + _probabilities(logits, is_multi_label)
     mean = np.clip(total / num_clips, 1e-30, 1 - 1e-12)
     return np.log(mean) - (np.log1p(-mean) if is_multi_label else 0)

@@ -237,6 +237,38 @@ class StepsOfParts(keras.optimizers.schedules.LearningRateSchedule):
     from_config = Warmup.__dict__["from_config"]
 
 
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Scaled(keras.optimizers.schedules.LearningRateSchedule):
+    """Any learning rate, times a number.
+
+    Args:
+        schedule: `keras.optimizers.schedules.LearningRateSchedule`.
+        factor: Float.
+
+    Call arguments:
+        step: Integer tensor, steps done so far.
+
+    Returns:
+        Float32 scalar, the learning rate of the next step.
+    """
+
+    def __init__(self, schedule, factor):
+        self.schedule = schedule
+        self.factor = factor
+
+    def __call__(self, step):
+        return self.factor * self.schedule(step)
+
+    def get_config(self):
+        schedules = keras.optimizers.schedules
+        return {
+            "schedule": schedules.serialize(self.schedule),
+            "factor": self.factor,
+        }
+
+    from_config = Warmup.__dict__["from_config"]
+
+
 def schedule_of(optimizer):
     """Returns the learning rate's schedule, or `None` where it is a number."""
     schedule = optimizer._learning_rate
@@ -261,6 +293,27 @@ def accumulate(optimizer, num_steps):
     schedule = schedule_of(optimizer)
     if schedule is not None:
         optimizer.learning_rate = StepsOfParts(schedule, num_steps)
+
+
+def scale_learning_rate(optimizer, factor):
+    """Multiplies the learning rate of an optimizer, for other sizes of batches.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer` that is not built yet.
+        factor: Float.
+    """
+    if factor <= 0:
+        raise ValueError(
+            "`learning_rate_factor` must be positive. Received: "
+            f"learning_rate_factor={factor}. Set it to 1.0 to leave the rate as it is."
+        )
+    if factor == 1:
+        return
+    schedule = schedule_of(optimizer)
+    if schedule is None:
+        optimizer.learning_rate = factor * optimizer.learning_rate
+    else:
+        optimizer.learning_rate = Scaled(schedule, factor)
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -300,12 +353,13 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
 
     def build(self, variables):
         # Of replicas, all have the same weights.
-        def add(shape, name, initializer="zeros"):
+        def add(shape, name, layout=None):
             return self.add_variable(
                 shape,
-                initializer,
+                "zeros",
                 dtype="float32",
                 aggregation="only_first_replica",
+                layout=layout,
                 name=name,
             )
 
@@ -313,7 +367,12 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
         self._num_norms = add((), "num_gradient_norms")
         if self.ema_momentum is not None:
             self._averages = [
-                add(v.shape, f"{v.path.replace('/', '_')}_average") for v in variables
+                add(
+                    v.shape,
+                    f"{v.path.replace('/', '_')}_average",
+                    getattr(v, "_layout", None),  # split over devices as the weight is
+                )
+                for v in variables
             ]
         self.inner_optimizer.build(variables)
         super().build(variables)
@@ -325,6 +384,7 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(list(trainable_variables))
+        grads = _sums_over_replicas(self.inner_optimizer, grads)
         squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in _known(grads)]
         norm = ops.sqrt(sum(squares))
         self._norm_sum.assign_add(norm / (self.inner_optimizer.loss_scale_factor or 1))
@@ -410,6 +470,25 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
             config["inner_optimizer"], custom_objects=custom_objects
         )
         return cls(**{**config, "inner_optimizer": inner})
+
+
+def _sums_over_replicas(optimizer, gradients):
+    """Returns the gradients of the whole batch, which the optimizer is about to apply.
+
+    Backend-specific path for tf.distribute: Keras clips the gradients of each replica,
+    each of them a part of the batch, and sums what is left.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return gradients
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    # They are sums already when the optimizer comes to sum them.
+    optimizer._all_reduce_sum_gradients = list
+    known = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, _known(gradients)))
+    return [None if gradient is None else next(known) for gradient in gradients]
 
 
 def _known(gradients):

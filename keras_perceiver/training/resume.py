@@ -145,7 +145,7 @@ class SaveState(keras.callbacks.Callback):
             )
 
     def _save(self):
-        arrays = [keras.ops.convert_to_numpy(v.value) for v in _variables(self.model)]
+        arrays = [_array(variable) for variable in _variables(self.model)]
         info = {
             "configuration": self.configuration,
             "history": self.history,
@@ -167,6 +167,11 @@ class SaveState(keras.callbacks.Callback):
             "longer), no clipping of gradients, NaN in the data, or float16 without a "
             "scaled loss (use mixed_bfloat16)."
         )
+
+
+def _array(variable):
+    # As a tensor first: only then does tf.distribute add up what replicas have counted.
+    return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
 
 
 def _variables(model):

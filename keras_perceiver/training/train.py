@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.distribution import check_equal, distribution_of
 from keras_perceiver.serving import (
     check_version,
     check_writable,
@@ -28,7 +29,11 @@ from keras_perceiver.training.evaluate import evaluate, has_clips
 from keras_perceiver.training.files import replace_file
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
-from keras_perceiver.training.optimizers import TrackingOptimizer, accumulate
+from keras_perceiver.training.optimizers import (
+    TrackingOptimizer,
+    accumulate,
+    scale_learning_rate,
+)
 from keras_perceiver.training.plots import plot_history, pyplot
 from keras_perceiver.training.resume import SaveState, settings
 
@@ -154,6 +159,9 @@ def train(
     accumulation_steps=None,
     patience=None,
     smoke=False,
+    distribution="auto",
+    devices=None,
+    learning_rate_factor=1.0,
 ):
     """Trains, evaluates, saves and exports the model of a recipe.
 
@@ -165,7 +173,10 @@ def train(
     While it trains, the folder `checkpoints` in the run folder holds its whole state:
     weights, optimizer, seeds, metrics, position in the data. It is saved at SIGTERM and
     SIGINT as well. With `resume` another process goes on from there, and ends with the
-    weights of a run that never stopped.
+    weights of a run that never stopped. The number of devices may be another one then.
+
+    Several processes that train together (see `keras_perceiver.distribution`) all call
+    this with the same arguments, and see the same run folder. Process 0 writes it.
 
     Args:
         recipe: `Recipe`.
@@ -173,8 +184,8 @@ def train(
             To resume, the folder of the run that was interrupted.
         export_folder: Path of the folder that holds the numbered exports.
         epochs: Integer, passes over the training data. Defaults to the recipe's.
-        batch_size: Integer, examples per update of the weights. Defaults to the
-            recipe's.
+        batch_size: Integer, examples per update of the weights, on all devices
+            together. Defaults to the recipe's.
         seed: Integer, seed of weights, order, augmentation and dropout.
         precision: String, Keras dtype policy of the model, one of `PRECISIONS`.
         data_folder: Path of the data, for recipes that read a folder. Defaults to the
@@ -187,11 +198,17 @@ def train(
             recipe's.
         patience: Integer, epochs without a better score. Defaults to the recipe's.
         smoke: Boolean, whether to run all of this for three steps on the recipe's mock
-            data, by default with two examples a part and for one epoch: a test of the
-            recipe, offline.
+            data, by default with two examples a part and device, and for one epoch: a
+            test of the recipe, offline.
+        distribution: String, an engine of `Distribution`, or a `Distribution`.
+        devices: Integer, number of devices. Defaults to all that the engine finds.
+        learning_rate_factor: Float, factor of the recipe's learning rate. For another
+            batch size than the recipe's: the new one over the old one, or the root of
+            that for LAMB. Devices alone ask for none.
 
     Returns:
-        Dict of what is in `metrics.json`, with the paths `model` and `export`. The score
+        Dict of what is in `metrics.json`, with the paths `model` and `export` (of
+        several processes, in that of process 0). The score
         is `test_accuracy`, or `test_mean_average_precision` with many labels an example.
         Of a model over several modalities there is `test_accuracy_without`, one accuracy
         by the name of each modality that is then missing.
@@ -199,7 +216,8 @@ def train(
     Raises:
         ValueError: if a number is not positive, if the precision is unknown, if
             there is a data folder where none is read, or none where one is, if the parts
-            of a batch would differ, or if the checkpoint is of another configuration.
+            of a batch would differ, if the distribution is not possible, or if the
+            checkpoint is of another configuration.
         NonFiniteLossError: if the loss becomes NaN or infinite.
         TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
         FileNotFoundError: if the data folder is missing.
@@ -210,9 +228,11 @@ def train(
     """
     accumulation_steps = _first(accumulation_steps, recipe.accumulation_steps)
     check_positive(accumulation_steps=accumulation_steps)
+    distribution = distribution_of(distribution, devices)
     if smoke:
         epochs = _first(epochs, 1)
-        batch_size = _first(batch_size, _SMOKE_BATCH_SIZE * accumulation_steps)
+        num_parts = accumulation_steps * distribution.num_replicas
+        batch_size = _first(batch_size, _SMOKE_BATCH_SIZE * num_parts)
     epochs = _first(epochs, recipe.epochs)
     batch_size = _first(batch_size, recipe.batch_size)
     patience = _first(patience, recipe.patience)
@@ -225,6 +245,9 @@ def train(
             f"batch_size={batch_size}, accumulation_steps={accumulation_steps}. Choose "
             f"a multiple of {accumulation_steps}."
         )
+    # What is read at once: an update has `accumulation_steps` steps.
+    step_size = batch_size // accumulation_steps
+    distribution.check_batch_size(batch_size, accumulation_steps)
     if precision not in PRECISIONS:
         raise ValueError(
             f"`precision` must be one of {PRECISIONS}. Received: "
@@ -235,7 +258,8 @@ def train(
     else:
         data, folders = recipe.data, recipe.folders(data_folder)
     run_folder = Path(run_folder)
-    checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep)
+    is_writer = distribution.process_index == 0
+    checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep, not is_writer)
     _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
     check_version(export_folder, next_version(export_folder))
@@ -244,13 +268,13 @@ def train(
     previous_policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(precision)
-    # What is read at once: an update has `accumulation_steps` steps.
-    step_size = batch_size // accumulation_steps
     try:
         splits = data(step_size, seed, *folders)
-        model = recipe.model(len(splits.class_names))
+        with distribution.scope():
+            model = recipe.model(len(splits.class_names))
     finally:
         keras.config.set_dtype_policy(previous_policy)
+    splits = distribution.splits(splits)
     if smoke:
         splits = _first_steps(splits, _SMOKE_STEPS * accumulation_steps)
     steps_per_epoch = int(splits.train.cardinality())
@@ -260,55 +284,55 @@ def train(
             f"batch_size={batch_size}, which leaves no full batch. Make it smaller."
         )
     num_updates = max(epochs * steps_per_epoch // accumulation_steps, 1)
-    inner_optimizer = recipe.optimizer(num_updates)
-    accumulate(inner_optimizer, accumulation_steps)
-    optimizer = TrackingOptimizer(inner_optimizer, recipe.ema_momentum)
-    _compile(model, recipe, optimizer)
-    configuration = {
-        "recipe": recipe.name,
-        "backend": keras.backend.backend(),
-        "precision": precision,
-        "seed": seed,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "patience": patience,
-        "steps_per_epoch": steps_per_epoch,
-        "class_names": splits.class_names,
-        **settings("model", model),
-        **settings("optimizer", model.optimizer),
-        **settings("loss", model.loss),
-    }
-    early_stop = None
-    if patience is not None:
-        early_stop = EarlyStop(
-            optimizer, f"val_{recipe.score}", patience, epochs, steps_per_epoch
-        )
-    state = SaveState(
-        checkpoints, configuration, save_every, steps_per_epoch, early_stop
-    )
-    if resume:
-        state.restore(model, splits.validation.take(1))
-    callbacks = [
-        Measures(optimizer, step_size),
-        ValidateAverage(optimizer),
-        *([early_stop] if early_stop else []),
-        keras.callbacks.TensorBoard(run_folder / LOGS, write_graph=False),
-        state,
-        keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_: replace_file(
-                run_folder / "history.csv",
-                lambda path: write_history(state.history, path),
+    with distribution.scope():
+        inner_optimizer = recipe.optimizer(num_updates)
+        scale_learning_rate(inner_optimizer, learning_rate_factor)
+        accumulate(inner_optimizer, accumulation_steps)
+        optimizer = TrackingOptimizer(inner_optimizer, recipe.ema_momentum)
+        _compile(model, recipe, optimizer)
+        # Nothing of the devices, so that a run may go on with others.
+        configuration = {
+            "recipe": recipe.name,
+            "backend": keras.backend.backend(),
+            "precision": precision,
+            "seed": seed,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "patience": patience,
+            "steps_per_epoch": steps_per_epoch,
+            "class_names": splits.class_names,
+            **settings("model", model),
+            **settings("optimizer", model.optimizer),
+            **settings("loss", model.loss),
+        }
+        early_stop = None
+        if patience is not None:
+            early_stop = EarlyStop(
+                optimizer, f"val_{recipe.score}", patience, epochs, steps_per_epoch
             )
-        ),
-    ]
-    _fit(model, splits, state, callbacks, epochs, steps_per_epoch)
-    seconds = state.seconds
-    optimizer.assign_weights(early_stop.weights if early_stop else optimizer.averages())
-    test = _test(model, splits.test, splits.class_names, recipe)
-    without = _score_without_each(model, splits, recipe)
+        state = SaveState(
+            checkpoints, configuration, save_every, steps_per_epoch, early_stop
+        )
+        if resume:
+            check_equal("The newest checkpoint's step", checkpoints.newest_step())
+            state.restore(model, splits.validation.take(1))
+        callbacks = [
+            Measures(optimizer, step_size),
+            ValidateAverage(optimizer),
+            *([early_stop] if early_stop else []),
+            *([_tensor_board(run_folder)] if is_writer else []),
+            state,
+            *([_history_writer(run_folder, state)] if is_writer else []),
+        ]
+        verbose = "auto" if is_writer else 0
+        _fit(model, splits, state, callbacks, epochs, steps_per_epoch, verbose)
+        seconds = state.seconds
+        optimizer.assign_weights(
+            early_stop.weights if early_stop else optimizer.averages()
+        )
+        test = _test(model, splits.test, splits.class_names, recipe, distribution)
+        without = _score_without_each(model, splits, recipe, distribution)
 
-    model_path = run_folder / "model.keras"
-    replace_file(model_path, model.save)
     num_examples = state.step * step_size
     metrics = {
         "recipe": recipe.name,
@@ -319,6 +343,8 @@ def train(
         "parameters": model.count_params(),
         "epochs": epochs,
         "batch_size": batch_size,
+        "distribution": distribution.engine,
+        "devices": distribution.devices,
         **({"best_epoch": early_stop.best_epoch + 1} if early_stop else {}),
         "train_seconds": round(seconds, 2),
         "examples_per_second": round(num_examples / seconds, 1),
@@ -326,12 +352,19 @@ def train(
         **({f"test_{recipe.score}_without": without} if without else {}),
         "versions": installed_versions(),
     }
+    if not is_writer:
+        return metrics
+    model_path = run_folder / "model.keras"
+    replace_file(model_path, model.save)
     text = json.dumps(metrics, indent=2) + "\n"
     replace_file(run_folder / "metrics.json", lambda path: path.write_text(text))
     replace_file(
         run_folder / "history.png",
         lambda path: plot_history(plt, state.history, metrics, recipe.score, path),
     )
+    if distribution.engine != "none":
+        # On one device, as those who read the file have it, whoever else is left.
+        model = keras.saving.load_model(model_path, compile=False)
     export = export_for_serving(
         model,
         export_folder,
@@ -360,6 +393,19 @@ def _first_steps(splits, num_steps):
     )
 
 
+def _tensor_board(run_folder):
+    return keras.callbacks.TensorBoard(run_folder / LOGS, write_graph=False)
+
+
+def _history_writer(run_folder, state):
+    return keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: replace_file(
+            run_folder / "history.csv",
+            lambda path: write_history(state.history, path),
+        )
+    )
+
+
 def _compile(model, recipe, optimizer):
     if recipe.is_multi_label:
         loss = keras.losses.BinaryCrossentropy(
@@ -368,7 +414,8 @@ def _compile(model, recipe, optimizer):
         metric = MeanAveragePrecision(model.num_classes)
     else:
         loss, metric = SmoothedCrossentropy(recipe.label_smoothing), Accuracy()
-    model.compile(optimizer=optimizer, loss=loss, metrics=[metric])
+    # Weighted, as examples that only fill up a batch weigh nothing.
+    model.compile(optimizer=optimizer, loss=loss, weighted_metrics=[metric])
 
 
 def _check_unused(run_folder, checkpoints, resume):
@@ -388,7 +435,7 @@ def _check_unused(run_folder, checkpoints, resume):
         )
 
 
-def _fit(model, splits, state, callbacks, epochs, steps_per_epoch):
+def _fit(model, splits, state, callbacks, epochs, steps_per_epoch, verbose="auto"):
     """Trains from the step at which the state is."""
 
     def is_over():
@@ -403,6 +450,7 @@ def _fit(model, splits, state, callbacks, epochs, steps_per_epoch):
             initial_epoch=first_epoch,
             epochs=epochs,
             callbacks=callbacks,
+            verbose=verbose,
         )
 
     epoch, num_done = divmod(state.step, steps_per_epoch)
@@ -414,12 +462,13 @@ def _fit(model, splits, state, callbacks, epochs, steps_per_epoch):
             fit(epoch, epochs, 0)
 
 
-def _test(model, dataset, class_names, recipe):
+def _test(model, dataset, class_names, recipe, distribution):
     """Returns the loss and the score of a model, exactly.
 
     Keras' own evaluation knows no clips, and mean average precision by thresholds only.
     """
     if not recipe.is_multi_label and not has_clips(model, dataset.element_spec[0]):
+        dataset = distribution.evaluation(dataset)
         return model.evaluate(dataset, return_dict=True, verbose=0)
     found = evaluate(model, dataset, class_names, recipe.is_multi_label)
     loss = model.loss(found.labels, found.logits)
@@ -429,7 +478,7 @@ def _test(model, dataset, class_names, recipe):
     }
 
 
-def _score_without_each(model, splits, recipe):
+def _score_without_each(model, splits, recipe, distribution):
     """Returns the score with one modality missing in all examples, by its name.
 
     Empty if there is one modality only; those without a mask cannot be missing.
@@ -447,9 +496,9 @@ def _score_without_each(model, splits, recipe):
         )
 
     return {
-        name: _test(model, without(f"{name}_mask"), splits.class_names, recipe)[
-            recipe.score
-        ]
+        name: _test(
+            model, without(f"{name}_mask"), splits.class_names, recipe, distribution
+        )[recipe.score]
         for name, modality in modalities.items()
         if modality.use_mask
     }

@@ -44,6 +44,16 @@ def test_newest_comes_back_as_it_was(tmp_path):
     saved = _save(tmp_path / "new", 9, 10, 11)
     _check(saved.load(), 11)
     assert Checkpoints(tmp_path / "empty").load() is None
+    assert saved.newest_step() == 11
+    assert Checkpoints(tmp_path / "empty").newest_step() == 0
+
+
+def test_what_only_reads_writes_nothing(tmp_path):
+    saved = Checkpoints(tmp_path / "new", is_read_only=True)
+    saved.save(1, _arrays(1), {})
+    assert not (tmp_path / "new").exists()
+    _save(tmp_path, 2)
+    _check(Checkpoints(tmp_path, is_read_only=True).load(), 2)
 
 
 def test_more_arrays_than_ten_keep_their_order(tmp_path):

@@ -1,0 +1,294 @@
+"""What tests/test_distribution.py runs in processes with other numbers of devices.
+
+KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_perceiver import Distribution, PerceiverClassifier, distribution
+from keras_perceiver.data import digits
+from keras_perceiver.training import Recipe, resume, train
+from keras_perceiver.training.optimizers import TrackingOptimizer
+
+NUM_DEVICES = (1, 2, 4, 8)
+STEPS_PER_EPOCH, EPOCHS = 5, 2
+
+
+def recipe(seen=None, **settings):
+    """Ten steps of a small model without randomness besides the order of the data.
+
+    With momentum and clipped gradients, but not with Adam: that makes a full step of a
+    gradient that is zero but for its rounding, such as that of the keys' biases.
+    """
+
+    def data(batch_size, seed):
+        splits = digits(batch_size, seed, augment=False)
+        return splits._replace(
+            train=splits.train.take(STEPS_PER_EPOCH),
+            epoch=lambda number, num_done=0: (
+                splits.epoch(number).take(STEPS_PER_EPOCH).skip(num_done)
+            ),
+        )
+
+    def model(num_classes):
+        settings_now = {
+            "num_latents": 8,
+            "latent_dim": 16,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 1,
+            "num_cross_attend_heads": 8,
+            "num_self_attend_heads": 8,
+            "cross_attend_qk_dim": 16,
+            "dropout": 0.0,
+            "element_dropout": 0.0,
+            **settings,
+        }
+        model = PerceiverClassifier.from_preset("digits", num_classes, **settings_now)
+        if seen is not None:
+            seen.append(model)
+        return model
+
+    return Recipe(
+        "digits",
+        data,
+        model,
+        lambda num_steps: keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0),
+        EPOCHS,
+        batch_size=64,
+        label_smoothing=0.1,
+    )
+
+
+def one_and_ten_steps(engine, num_devices):
+    """Returns the model, its weights after one step and after ten, and its scores."""
+    from keras_perceiver.training.train import _compile
+
+    keras.utils.clear_session(free_memory=False)
+    keras.utils.set_random_seed(0)
+    devices = Distribution(engine, num_devices)
+    little = recipe()
+    splits = devices.splits(little.data(64, 0))
+    weights = []
+    with devices.scope():
+        model = little.model(10)
+        _compile(model, little, TrackingOptimizer(little.optimizer(10)))
+        for first, last, num_done in ((0, 1, 4), (1, 3, 1)):
+            model.fit(
+                splits.epochs(first, last, num_done),
+                steps_per_epoch=1 if num_done == 4 else 9,
+                verbose=0,
+            )
+            weights.append(model.get_weights())
+        scores = model.evaluate(devices.evaluation(splits.test), verbose=0)
+        norm = model.optimizer.mean_gradient_norm()
+    return model, weights, [*scores, norm]
+
+
+def numbers_of_devices(folder):
+    """Trains on every number of devices with every engine; writes what comes out."""
+    engines = {
+        "tensorflow": ("mirrored",),
+        "jax": ("data_parallel", "model_parallel"),
+    }[keras.backend.backend()]
+    found = {}
+    for engine in ("none", *engines):
+        for number in NUM_DEVICES if engine != "none" else (1,):
+            model, weights, scores = one_and_ten_steps(engine, number)
+            name = f"{engine} {number}"
+            for steps, arrays in zip((1, 10), weights, strict=True):
+                found[f"{name} weights {steps}"] = np.concatenate(
+                    [array.ravel() for array in arrays]
+                )
+            found[f"{name} scores"] = np.array(scores)
+            if engine == "model_parallel" and number == 4:
+                _check_layouts(model)
+    np.savez(Path(folder) / "found.npz", **found)
+
+
+def _check_layouts(model):
+    """Every large kernel is split on the intended axis, and nothing else is."""
+    axes = {"query": 1, "key": 1, "value": 1, "mlp_hidden": 1}
+    axes |= {"output_projection": 0, "mlp_output": 0}
+    num_split = 0
+    for variable in (*model.variables, *model.optimizer.variables):
+        shard = variable.value.addressable_shards[0].data.shape
+        expected = list(variable.shape)
+        *_, layer, name = ("", *variable.path.split("/"))
+        for part, axis in axes.items():
+            is_kernel = layer == part and name == "kernel"
+            is_slot = f"_{part}_kernel_" in name
+            is_bias = axis == 1 and (
+                (layer == part and name == "bias") or f"_{part}_bias_" in name
+            )
+            if is_kernel or is_slot:
+                expected[axis] //= 4
+                num_split += 1
+            elif is_bias:
+                expected[0] //= 4
+        assert shard == tuple(expected), (variable.path, shard, expected)
+    assert num_split == 2 * 2 * 6, num_split  # weights and momentum, two blocks
+
+
+def run(folder, engine, num_devices, stop_at=None):
+    """Trains the recipe, or goes on; returns model and result. May crash at a step."""
+    keras.utils.clear_session(free_memory=False)
+    seen = []
+    _leave_exports_out()
+    _stop_at(stop_at)
+    result = train(
+        recipe(seen),
+        Path(folder),
+        Path(folder) / "exports",
+        save_every=3,
+        resume=True,
+        distribution=engine,
+        devices=num_devices,
+    )
+    return seen[0], result
+
+
+def _leave_exports_out():
+    # Not of the package, where `train` is the function.
+    module = sys.modules["keras_perceiver.training.train"]
+    module.export_for_serving = lambda model, *_, **__: model
+
+
+class CrashedError(Exception):
+    pass
+
+
+_on_train_batch_end = resume.SaveState.on_train_batch_end
+
+
+def _crash():
+    raise CrashedError
+
+
+def _stop_at(step, stop=_crash):
+    def on_train_batch_end(self, batch, logs=None):
+        _on_train_batch_end(self, batch, logs)
+        if self.step == step:
+            stop()
+
+    resume.SaveState.on_train_batch_end = on_train_batch_end
+
+
+def resumes(folder):
+    """Four devices, then two, then four; what is exported of that."""
+    engine = {"tensorflow": "mirrored", "jax": "data_parallel"}
+    engine = engine[keras.backend.backend()]
+    expected, whole = run(f"{folder}/whole", "none", 1)
+    name = f"{folder}/resumed"
+    for num_devices, stop_at in ((4, 4), (2, 7)):
+        try:
+            run(name, engine, num_devices, stop_at)
+        except CrashedError:
+            pass
+        else:
+            raise AssertionError("It should have crashed.")
+    assert list(Path(name).glob("checkpoints/step-*6.checkpoint"))
+    found, result = run(name, engine, 4)
+    assert (result["distribution"], result["devices"]) == (engine, 4)
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert round(result["test_accuracy"], 6) == round(whole["test_accuracy"], 6)
+
+    # What is exported is on one device, and says the same.
+    images = next(digits().test.take(1).as_numpy_iterator())[0][:3]
+    with Distribution(engine, 4).scope():
+        logits = distribution.predict_on_batch(found, images)
+    exported = keras.ops.convert_to_numpy(result["export"](images))
+    np.testing.assert_allclose(exported, logits, atol=1e-5)
+    np.savez(Path(folder) / "found.npz", *found.get_weights())
+
+
+def process(folder, address, index, stop_at):
+    """One of two processes that train together; the second may die."""
+    distribution.virtual_devices(2)
+    distribution.HEARTBEAT_SECONDS = 10  # not to wait for half a minute
+    distribution.initialize(address, 2, int(index))
+    if int(stop_at) and int(index) == 1:
+        _stop_at(int(stop_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
+    _leave_exports_out()
+    seen = []
+    result = train(
+        recipe(seen),
+        Path(folder),
+        Path(folder) / "exports",
+        save_every=3,
+        resume=True,
+    )
+    print(result["distribution"], result["devices"], result["test_accuracy"])
+    np.savez(Path(folder) / f"process{index}.npz", *seen[0].get_weights())
+
+
+def overhead(engine, batch_size="64"):
+    """Prints what a step on two devices takes, over one device, at one batch size.
+
+    By hand, as KERAS_BACKEND=jax python -m tests.distributed overhead data_parallel. All
+    devices are one CPU, so the best that can come out is 1.
+    """
+    distribution.virtual_devices(2)
+    steps = []
+    for devices in (Distribution("none"), Distribution(engine, 2)):
+        splits = devices.splits(digits(int(batch_size), augment=False))
+        with devices.scope():
+            model = PerceiverClassifier.from_preset("digits", dropout=0.0)
+            model.compile(
+                "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            )
+        steps.append((devices, model, splits.epochs(0, 3).cache()))
+    num_steps = 3 * len(splits.train)
+    seconds = ([], [])
+    for _ in range(6):  # in turns: the machine has other work, too
+        for (devices, model, data), found in zip(steps, seconds, strict=True):
+            ends = []
+            each = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda *_, ends=ends, **__: ends.append(
+                    time.perf_counter()
+                )
+            )
+            with devices.scope():
+                model.fit(data, steps_per_epoch=num_steps, verbose=0, callbacks=[each])
+            # Not the first steps, which wait for the data; all others, done or on the way.
+            found.append((time.perf_counter() - ends[2]) / (len(ends) - 3))
+    alone, together = (np.median(found[1:]) for found in seconds)
+    print(f"{engine}: {alone:.4f} s, {together:.4f} s, ratio {together / alone:.2f}")
+
+
+def worker(index, *addresses):
+    """One of two TensorFlow workers; says on its last line how `fit` fails."""
+    import tensorflow as tf
+
+    task = {"type": "worker", "index": int(index)}
+    cluster = {"cluster": {"worker": addresses}, "task": task}
+    os.environ["TF_CONFIG"] = json.dumps(cluster)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+    ones = tf.ones((4, 2)), tf.ones((4, 1))
+    try:
+        model.fit(tf.data.Dataset.from_tensors(ones), shuffle=False, verbose=0)
+        message, status = "fit works", 0
+    except Exception as error:
+        message, status = " ".join(str(error).split()), 1
+    print(message, flush=True)
+    os._exit(status)  # at a normal end they wait for each other
+
+
+if __name__ == "__main__":
+    start = time.perf_counter()
+    task, *arguments = sys.argv[1:]
+    if task in ("numbers_of_devices", "resumes"):
+        distribution.virtual_devices(8 if task == "numbers_of_devices" else 4)
+    globals()[task](*arguments)
+    print(f"{task}: {time.perf_counter() - start:.1f} s", file=sys.stderr)
