@@ -66,6 +66,12 @@ def parser():
         default="float32",
         help="float32 (default), mixed_bfloat16 or mixed_float16",
     )
+    parser.add_argument(
+        "--distribution",
+        default="auto",
+        help="devices of every trial, as in tools/train.py; default: auto",
+    )
+    parser.add_argument("--devices", type=int, help="their number; default: all")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
         "--workers", type=int, default=1, help="processes side by side; default: 1"
@@ -169,6 +175,7 @@ def _tune(options, arguments):
         precision=options.precision,
         data_folder=options.data,
         resume=options.resume,
+        distribution=hyper_model.distribution,
     )
     print(f"test_{recipe.score}: {result[f'test_{recipe.score}']:.4f}")
     print(f"saved: {result['model']}")
@@ -177,8 +184,9 @@ def _tune(options, arguments):
 
 def _hyper_model(recipe, folders, options):
     """Returns what is searched: around the recipe's model, with its optimizer."""
-    from keras_perceiver import PerceiverHyperModel
+    from keras_perceiver import Distribution, PerceiverHyperModel
 
+    distribution = Distribution(options.distribution, options.devices)
     num_classes = len(recipe.data(1, options.seed, *folders).class_names)
     optimizer = recipe.optimizer(1000).get_config()
     rate = optimizer["learning_rate"]
@@ -207,6 +215,7 @@ def _hyper_model(recipe, folders, options):
         },
         is_multi_label=recipe.is_multi_label,
         precision=options.precision,
+        distribution=distribution,
         seed=options.seed,
         **limits,
     )

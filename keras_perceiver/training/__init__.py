@@ -15,6 +15,7 @@ from keras_perceiver.training.train import (
     LOGS,
     PRECISIONS,
     Recipe,
+    compile_classifier,
     train,
 )
 
@@ -33,6 +34,7 @@ __all__ = [
     "TrackingOptimizer",
     "TrainingInterruptedError",
     "Warmup",
+    "compile_classifier",
     "evaluate",
     "train",
 ]

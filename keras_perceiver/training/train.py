@@ -289,7 +289,9 @@ def train(
         scale_learning_rate(inner_optimizer, learning_rate_factor)
         accumulate(inner_optimizer, accumulation_steps)
         optimizer = TrackingOptimizer(inner_optimizer, recipe.ema_momentum)
-        _compile(model, recipe, optimizer)
+        compile_classifier(
+            model, optimizer, recipe.is_multi_label, recipe.label_smoothing
+        )
         # Nothing of the devices, so that a run may go on with others.
         configuration = {
             "recipe": recipe.name,
@@ -406,14 +408,22 @@ def _history_writer(run_folder, state):
     )
 
 
-def _compile(model, recipe, optimizer):
-    if recipe.is_multi_label:
+def compile_classifier(model, optimizer, is_multi_label=False, label_smoothing=0.0):
+    """Compiles a classifier with the loss and the score of a recipe.
+
+    Args:
+        model: `PerceiverClassifier`.
+        optimizer: `keras.optimizers.Optimizer`.
+        is_multi_label: Boolean, see `Recipe`.
+        label_smoothing: Float, see `Recipe`.
+    """
+    if is_multi_label:
         loss = keras.losses.BinaryCrossentropy(
-            from_logits=True, label_smoothing=recipe.label_smoothing
+            from_logits=True, label_smoothing=label_smoothing
         )
         metric = MeanAveragePrecision(model.num_classes)
     else:
-        loss, metric = SmoothedCrossentropy(recipe.label_smoothing), Accuracy()
+        loss, metric = SmoothedCrossentropy(label_smoothing), Accuracy()
     # Weighted, as examples that only fill up a batch weigh nothing.
     model.compile(optimizer=optimizer, loss=loss, weighted_metrics=[metric])
 

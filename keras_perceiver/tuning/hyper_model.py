@@ -13,10 +13,9 @@ from keras_perceiver.modalities.base import Modality
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.training import (
     PRECISIONS,
-    Accuracy,
     Lamb,
-    MeanAveragePrecision,
-    SmoothedCrossentropy,
+    TrackingOptimizer,
+    compile_classifier,
 )
 from keras_perceiver.tuning import space as spaces
 from keras_perceiver.tuning.sizes import sizes_of
@@ -308,6 +307,12 @@ class PerceiverHyperModel(kt.HyperModel):
                         f"The width {total} of {kind}_{name} is not divisible by "
                         f"num_{kind}_heads={heads}."
                     )
+        num_replicas = getattr(self.distribution, "num_replicas", 1)
+        if values["batch_size"] % num_replicas:
+            return (
+                f"batch_size={values['batch_size']} is not divisible by the "
+                f"{num_replicas} replicas."
+            )
         limits = {
             "parameters": self.max_parameters,
             "flops": self.max_flops,
@@ -404,7 +409,7 @@ class PerceiverHyperModel(kt.HyperModel):
         values = self.values(hp)
         seed = 0 if self.seed is None else self.seed
         train, num_batches, validation = _data(
-            x, y, validation_data, values["batch_size"], seed
+            x, y, validation_data, values["batch_size"], seed, self.distribution
         )
         change = self.augmentations.get(values.get("augmentation"))
         if change is not None:
@@ -474,15 +479,13 @@ class PerceiverHyperModel(kt.HyperModel):
         return self.distribution.scope()
 
     def _compile(self, model, values, num_steps):
-        smoothing = values["label_smoothing"]
-        if self.is_multi_label:
-            loss = keras.losses.BinaryCrossentropy(
-                from_logits=True, label_smoothing=smoothing
-            )
-            metric = MeanAveragePrecision(self.num_classes)
-        else:
-            loss, metric = SmoothedCrossentropy(smoothing), Accuracy()
-        model.compile(self.optimizer(values, num_steps), loss, metrics=[metric])
+        compile_classifier(
+            model,
+            # As in a recipe's training: clips once, whatever the number of devices.
+            TrackingOptimizer(self.optimizer(values, num_steps)),
+            self.is_multi_label,
+            values["label_smoothing"],
+        )
 
     def _settings(self, values):
         """Returns the arguments of `Perceiver`, all but the modality."""
@@ -562,14 +565,17 @@ def _is_fourier(layer):
     return layer.get_config()["position_encoding"] is None
 
 
-def _data(x, y, validation_data, batch_size, seed):
+def _data(x, y, validation_data, batch_size, seed, distribution):
     """Returns training data in batches of this size, their number, validation data."""
     import tensorflow as tf  # what feeds all backends
 
     if callable(x) and not isinstance(x, tf.data.Dataset):
         splits = x(batch_size, seed)
-        num_batches = int(splits.train.cardinality())
-        return splits.train, num_batches, validation_data or splits.validation
+        if validation_data is not None:
+            splits = splits._replace(validation=validation_data)
+        if distribution is not None:
+            splits = distribution.splits(splits)
+        return splits.train, int(splits.train.cardinality()), splits.validation
     if isinstance(x, tf.data.Dataset):
         if y is not None:
             raise ValueError(
@@ -582,9 +588,18 @@ def _data(x, y, validation_data, batch_size, seed):
         num_examples = len(keras.tree.flatten(x)[0])
         dataset = tf.data.Dataset.from_tensor_slices((x, y))
         dataset = dataset.shuffle(num_examples, seed=seed)
+    # Full ones only, which every replica can have its part of.
     dataset = dataset.batch(batch_size, drop_remainder=True)
-    num_batches = num_examples // batch_size
-    return dataset.prefetch(tf.data.AUTOTUNE), num_batches, validation_data
+    if distribution is not None and validation_data is not None:
+        if not isinstance(validation_data, tf.data.Dataset):
+            validation_data = tf.data.Dataset.from_tensor_slices(validation_data)
+            validation_data = validation_data.batch(batch_size)
+        validation_data = distribution.evaluation(validation_data)
+    return (
+        dataset.prefetch(tf.data.AUTOTUNE),
+        num_examples // batch_size,
+        validation_data,
+    )
 
 
 def _num_examples(dataset):

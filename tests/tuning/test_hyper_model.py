@@ -76,16 +76,17 @@ def test_overrides_of_the_user_are_obeyed():
     image = model.encoder.modality
     assert (image.num_bands, image.max_resolution) == (6, (16, 16))
     assert model.loss.label_smoothing == 0.2
-    assert isinstance(model.optimizer, kp.Lamb)
-    assert model.optimizer.weight_decay == 0.456
-    assert float(model.optimizer.learning_rate) == pytest.approx(0.123)
+    optimizer = model.optimizer.inner_optimizer
+    assert isinstance(optimizer, kp.Lamb)
+    assert optimizer.weight_decay == 0.456
+    assert float(optimizer.learning_rate) == pytest.approx(0.123)
     # The rest in `fit`.
     x = np.arange(14 * 64, dtype="float32").reshape(14, 8, 8, 1)
     seen = []
     model.fit = lambda dataset, **options: seen.append((dataset, options))
     hyper_model.fit(hp, model, x, np.arange(14) % 10, epochs=3)
-    assert model.optimizer._learning_rate.warmup_target == 0.123
-    assert model.optimizer._learning_rate.decay_steps == 6 - 1
+    schedule = model.optimizer.inner_optimizer._learning_rate
+    assert (schedule.warmup_target, schedule.decay_steps) == (0.123, 6 - 1)
     ((dataset, _),) = seen
     (images, labels), _ = dataset
     assert labels.shape == (7,)
@@ -232,6 +233,35 @@ def test_trains_in_the_precision_after_a_cleared_session():
     first = hyper_model.build(hp).get_weights()
     for x, y in zip(first, hyper_model.build(hp).get_weights(), strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+def test_models_are_spread_over_the_devices_after_a_cleared_session():
+    engine = {"tensorflow": "mirrored", "jax": "data_parallel", "torch": "none"}
+    backend = keras.backend.backend()
+    distribution = kp.Distribution(engine[backend])
+    assert distribution.num_replicas == (1 if backend == "torch" else 2)
+    hyper_model = _small({"batch_size": [32, 33]}, distribution=distribution)
+    hp = kt.HyperParameters()
+    hyper_model.values(hp)
+    hp.values["batch_size"] = 33
+    if backend != "torch":
+        with pytest.raises(FailedTrialError, match="batch_size=33 is not divisible"):
+            hyper_model.build(hp)
+    keras.backend.clear_session()
+    hp.values["batch_size"] = 32
+    model = hyper_model.build(hp)
+    images = np.random.default_rng(0).normal(size=(64, 8, 8, 1)).astype("float32")
+    labels = np.arange(64) % 10
+    history = hyper_model.fit(
+        hp, model, images, labels, (images[:45], labels[:45]), verbose=0
+    )
+    assert np.isfinite(history.history["val_accuracy"]).all()
+    kernel = model.encoder.iterative_attention.cross_attends[0].key.kernel.value
+    if backend == "jax":
+        assert len(kernel.sharding.device_set) == 2
+        assert kernel.sharding.is_fully_replicated
+    if backend == "tensorflow":
+        assert len(kernel.values) == 2
 
 
 def _few(splits):
