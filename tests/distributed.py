@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_perceiver import Distribution, PerceiverClassifier, distribution
 from keras_perceiver.data import digits
-from keras_perceiver.training import Recipe, resume, train
+from keras_perceiver.training import Recipe, compile_classifier, resume, train
 from keras_perceiver.training.optimizers import TrackingOptimizer
 
 NUM_DEVICES = (1, 2, 4, 8)
@@ -69,8 +69,6 @@ def recipe(seen=None, **settings):
 
 def one_and_ten_steps(engine, num_devices):
     """Returns the model, its weights after one step and after ten, and its scores."""
-    from keras_perceiver.training.train import _compile
-
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     devices = Distribution(engine, num_devices)
@@ -79,7 +77,8 @@ def one_and_ten_steps(engine, num_devices):
     weights = []
     with devices.scope():
         model = little.model(10)
-        _compile(model, little, TrackingOptimizer(little.optimizer(10)))
+        optimizer = TrackingOptimizer(little.optimizer(10))
+        compile_classifier(model, optimizer, label_smoothing=little.label_smoothing)
         for first, last, num_done in ((0, 1, 4), (1, 3, 1)):
             model.fit(
                 splits.epochs(first, last, num_done),
