@@ -7,7 +7,7 @@ BACKEND ?= tensorflow
 # Backends that the tests run on, one after the other
 BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
-# permutation or ablation
+# permutation, ablation or scaling
 STUDY ?= permutation
 # Further options of the tool that a target runs, such as ARGS="--epochs 5"
 ARGS ?=
@@ -55,7 +55,7 @@ lint: $(VENV)/.installed-test  ## Check style and format
 benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the peers
 	$(RUN) tools/benchmark.py $(ARGS)
 
-study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation, a table and a figure
+study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation|scaling, a table and a figure
 	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
 
 constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt

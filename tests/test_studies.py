@@ -131,3 +131,24 @@ def test_other_data_are_refused(tmp_path):
         with pytest.raises(SystemExit, match="needs images with one label each"):
             _module(name).main([*arguments, "--output", str(tmp_path / "never")])
     assert not (tmp_path / "never").exists()
+
+
+def test_scaling_study_measures_until_it_does_not_fit(tmp_path, capsys, monkeypatch):
+    module = _module("scaling_study")
+    arguments = ["--sides", "16", "--depths", "4", "--calls", "1", "--mode", "forward"]
+    arguments += ["--output", str(tmp_path)]
+    module.main(arguments)
+    out = capsys.readouterr().out
+    (line,) = (x for x in out.splitlines() if x.startswith("| 256 | 4 |"))
+    for cell in line.split("|")[3:5]:
+        seconds, memory = map(float, cell.split(","))
+        assert 0 < seconds < 60
+        assert 0.1 < memory < 10
+    (figure,) = tmp_path.glob("scaling-*-forward.png")
+    assert plt.imread(figure).std() > 0
+
+    # One that needs too much is ended, and the study goes on.
+    monkeypatch.setattr(module, "MODELS", ("transformer",))
+    monkeypatch.setattr(module, "_plot", lambda *_: None)
+    module.main([*arguments, "--sides", "32", "--max-gib", "0.02"])
+    assert "| 1,024 | 4 | does not fit |" in capsys.readouterr().out

@@ -1,0 +1,274 @@
+"""Shows what more inputs and more layers cost a Perceiver, and a plain Transformer.
+
+    KERAS_BACKEND=jax python tools/scaling_study.py
+
+The Transformer's layers (KerasHub's) see all inputs, so time and memory grow with their
+square, in each layer. A Perceiver's layers see the latents: inputs cost once in each
+cross-attend, however many layers there are. One image, of more and more pixels, then more
+and more layers; every measurement is a process of its own, and ends where it needs more
+than --max-gib. Writes a CSV and a figure, prints a table; needs
+`pip install "keras_perceiver[study]"`. A study that was stopped goes on where it was.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from study import BACKENDS, markdown, run_all
+
+MODELS = ("perceiver", "transformer")
+SIDES = (16, 32, 64, 112, 224)
+DEPTHS = (2, 4, 8, 16)
+NUM_LATENTS, DIM, NUM_HEADS = 128, 256, 8
+# Where the other one varies.
+DEPTH, SIDE = 4, 64
+NUM_CLASSES = 10
+
+
+def main(arguments=None):
+    options = _parser().parse_args(arguments)
+    if options.worker:
+        print(json.dumps(_worker(json.loads(options.worker))))
+        return
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        sys.exit(
+            f"error: KERAS_BACKEND must be one of {BACKENDS}. "
+            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
+        )
+    shapes = [(side, DEPTH) for side in options.sides]
+    shapes += [(SIDE, depth) for depth in options.depths if depth != DEPTH]
+    runs = [
+        {
+            "backend": backend,
+            "mode": options.mode,
+            "model": model,
+            "inputs": side * side,
+            "depth": depth,
+        }
+        for side, depth in shapes
+        for model in MODELS
+    ]
+    path = options.output / f"scaling-{backend}-{options.mode}.csv"
+    rows = run_all(path, runs, lambda run: _measure(run, options))
+    print(markdown(_table(rows)))
+    figure = path.with_suffix(".png")
+    _plot(figure, rows, options.max_gib)
+    print(f"\nwritten: {path}, {figure}")
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sides",
+        type=int,
+        nargs="+",
+        default=SIDES,
+        help=f"of the image, in pixels; default: {' '.join(map(str, SIDES))}",
+    )
+    parser.add_argument(
+        "--depths",
+        type=int,
+        nargs="+",
+        default=DEPTHS,
+        help=f"numbers of layers; default: {' '.join(map(str, DEPTHS))}",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("forward", "train"),
+        default="train",
+        help="a training step (default), or a prediction",
+    )
+    parser.add_argument(
+        "--max-gib",
+        type=float,
+        default=12.0,
+        help="memory that a measurement may take; default: 12",
+    )
+    parser.add_argument("--calls", type=int, default=3, help="timed calls; default: 3")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("studies"),
+        help="folder for CSV and figure; default: studies",
+    )
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser
+
+
+def _measure(run, options):
+    """Returns what a process of its own measures, or that it needed too much memory."""
+    task = {**run, "calls": options.calls}
+    process = subprocess.Popen(
+        [sys.executable, __file__, "--worker", json.dumps(task)],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    most = 0.0
+    while process.poll() is None:
+        time.sleep(0.05)
+        most = max(most, _resident_gib(process.pid))
+        if most > options.max_gib:
+            process.kill()
+            process.communicate()
+            empty = dict.fromkeys(("parameters", "call_seconds", "peak_gib"), "")
+            return {**empty, "fits": False}
+    output, errors = process.communicate()
+    if process.returncode:
+        lines = errors.strip().splitlines()
+        sys.exit(f"error: {run} failed: {lines[-1] if lines else 'killed'}")
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def _resident_gib(pid):
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0.0  # it has ended
+    return pages * resource.getpagesize() / 2**30
+
+
+def _worker(task):
+    """Times calls of one model, in this process."""
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(0)
+    side = round(task["inputs"] ** 0.5)
+    make = {"perceiver": _perceiver, "transformer": _transformer}[task["model"]]
+    model = make(side, task["depth"])
+    model.compile(
+        keras.optimizers.SGD(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    x = np.random.default_rng(0).normal(size=(1, side, side, 3)).astype("float32")
+    y = np.zeros(1, "int32")
+
+    def call():
+        if task["mode"] == "train":
+            return model.train_on_batch(x, y)
+        return model.predict_on_batch(x)
+
+    call()  # compiles
+    seconds = []
+    for _ in range(task["calls"]):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return {
+        "parameters": model.count_params(),
+        "call_seconds": round(statistics.median(seconds), 4),
+        "peak_gib": round(
+            resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3
+        ),
+        "fits": True,
+    }
+
+
+def _perceiver(side, depth):
+    import keras_perceiver as kp
+
+    encoder = kp.Perceiver(
+        kp.Image((side, side, 3), num_bands=32),
+        num_latents=NUM_LATENTS,
+        latent_dim=DIM,
+        num_blocks=2,
+        num_self_attends_per_block=depth // 2,
+        num_self_attend_heads=NUM_HEADS,
+        share_weights=False,
+    )
+    return kp.PerceiverClassifier(encoder, NUM_CLASSES)
+
+
+def _transformer(side, depth):
+    """Every pixel with its position to `DIM` numbers, then KerasHub's layers."""
+    import keras
+    import keras_hub
+
+    import keras_perceiver as kp
+
+    image = kp.Image((side, side, 3), num_bands=32)
+    pixels = keras.Input((side, side, 3))
+    x = keras.layers.Dense(DIM)(image(pixels))
+    for _ in range(depth):
+        x = keras_hub.layers.TransformerEncoder(
+            DIM, NUM_HEADS, normalize_first=True, activation="gelu"
+        )(x)
+    x = keras.layers.GlobalAveragePooling1D()(x)
+    return keras.Model(pixels, keras.layers.Dense(NUM_CLASSES)(x))
+
+
+def _fits(row):
+    return str(row["fits"]) == "True"
+
+
+def _table(rows):
+    header = ["Inputs", "Layers", *(f"{m}: s, GiB" for m in MODELS)]
+    cells = {}
+    for row in rows:
+        key = int(row["inputs"]), int(row["depth"])
+        text = "does not fit"
+        if _fits(row):
+            seconds, memory = float(row["call_seconds"]), float(row["peak_gib"])
+            text = f"{seconds:.3f}, {memory:.2f}"
+        cells.setdefault(key, {})[row["model"]] = text
+    return [
+        header,
+        *(
+            [f"{m:,}", d, *(found[name] for name in MODELS)]
+            for (m, d), found in cells.items()
+        ),
+    ]
+
+
+def _plot(path, rows, max_gib):
+    import matplotlib
+
+    matplotlib.use("agg")  # a file, no window
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    for column, (x_name, other, fixed, label) in enumerate(
+        (
+            ("inputs", "depth", DEPTH, f"inputs ({DEPTH} layers)"),
+            ("depth", "inputs", SIDE * SIDE, f"layers ({SIDE * SIDE:,} inputs)"),
+        )
+    ):
+        for line, (field, y_label) in enumerate(
+            (("call_seconds", "seconds a call"), ("peak_gib", "peak memory, GiB"))
+        ):
+            axis = axes[line][column]
+            for model in MODELS:
+                points = sorted(
+                    (int(row[x_name]), float(row[field]))
+                    for row in rows
+                    if row["model"] == model and int(row[other]) == fixed and _fits(row)
+                )
+                x, y = [x for x, _ in points], [y for _, y in points]
+                axis.plot(x, y, marker="o", label=model)
+            if field == "peak_gib":
+                axis.axhline(max_gib, color="grey", linestyle=":", label="limit")
+            is_log = x_name == "inputs"
+            axis.set(xlabel=label, ylabel=y_label)
+            if is_log:
+                axis.set(xscale="log", yscale="log")
+            else:
+                axis.set_ylim(bottom=0)
+            axis.grid(alpha=0.3)
+            axis.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
