@@ -67,14 +67,11 @@ def fit_and_score(model, splits, epochs, learning_rate=2e-3):
     """
     import keras
 
+    from keras_perceiver.training import warm_cosine
+
     steps_per_epoch = int(splits.train.cardinality())
     num_steps = epochs * steps_per_epoch
-    schedule = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(num_steps - num_steps // 20, 1),
-        warmup_target=learning_rate,
-        warmup_steps=max(num_steps // 20, 1),
-    )
+    schedule = warm_cosine(learning_rate, num_steps)
     model.compile(
         keras.optimizers.AdamW(schedule, weight_decay=0.05, clipnorm=1.0),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

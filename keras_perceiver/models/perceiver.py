@@ -84,6 +84,26 @@ class CheckedModel(keras.Model):
         return super().predict(self.check_data(x), *args, **kwargs)
 
 
+def checked_modalities(modality):
+    """Returns the modality layers of a model as a list.
+
+    Args:
+        modality: Modality layer or dict of them.
+
+    Raises:
+        TypeError: if it is none.
+    """
+    layers = list(modality.values()) if isinstance(modality, dict) else [modality]
+    for layer in layers:
+        if not isinstance(layer, Modality):
+            raise TypeError(
+                "`modality` must be a modality layer or a dict of them. Received: "
+                f"{layer!r} of type {type(layer).__name__}. "
+                "Pass for example `keras_perceiver.Image((height, width, channels))`."
+            )
+    return layers
+
+
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Perceiver(CheckedModel):
     """The iterative encoder: raw inputs of any kind to an array of latents.
@@ -192,14 +212,7 @@ class Perceiver(CheckedModel):
         dtype=None,
         **kwargs,
     ):
-        modalities = modality.values() if isinstance(modality, dict) else [modality]
-        for layer in modalities:
-            if not isinstance(layer, Modality):
-                raise TypeError(
-                    "`modality` must be a modality layer or a dict of them. Received: "
-                    f"{layer!r} of type {type(layer).__name__}. "
-                    "Pass for example `keras_perceiver.Image((height, width, channels))`."
-                )
+        modalities = checked_modalities(modality)
         byte_array = ByteArray(
             modality,
             modality_dim=modality_dim,

@@ -4,20 +4,14 @@ import keras
 
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.recipes import _mock
-from keras_perceiver.training import Recipe
+from keras_perceiver.training import Recipe, warm_cosine
 
 
 def optimizer(peak_learning_rate):
     """Returns what makes AdamW with a short warm-up and a cosine to zero."""
 
     def make(num_steps):
-        warmup_steps = max(num_steps // 20, 1)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=max(num_steps - warmup_steps, 1),
-            warmup_target=peak_learning_rate,
-            warmup_steps=warmup_steps,
-        )
+        schedule = warm_cosine(peak_learning_rate, num_steps)
         return keras.optimizers.AdamW(schedule, weight_decay=0.1, clipnorm=1.0)
 
     return make

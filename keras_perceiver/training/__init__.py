@@ -8,6 +8,7 @@ from keras_perceiver.training.optimizers import (
     Lamb,
     TrackingOptimizer,
     Warmup,
+    warm_cosine,
 )
 from keras_perceiver.training.resume import NonFiniteLossError, TrainingInterruptedError
 from keras_perceiver.training.train import (
@@ -37,4 +38,5 @@ __all__ = [
     "compile_classifier",
     "evaluate",
     "train",
+    "warm_cosine",
 ]

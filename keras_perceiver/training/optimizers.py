@@ -276,6 +276,25 @@ def schedule_of(optimizer):
     return schedule if is_schedule else None
 
 
+def warm_cosine(peak_learning_rate, num_steps):
+    """Returns a learning rate that rises for a twentieth of a run, and falls to zero.
+
+    Args:
+        peak_learning_rate: Float.
+        num_steps: Integer, updates of the weights in the run.
+
+    Returns:
+        `keras.optimizers.schedules.CosineDecay`.
+    """
+    warmup_steps = max(num_steps // 20, 1)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(num_steps - warmup_steps, 1),
+        warmup_target=peak_learning_rate,
+        warmup_steps=warmup_steps,
+    )
+
+
 def accumulate(optimizer, num_steps):
     """Has an optimizer update the weights with the mean gradient of several steps.
 

@@ -9,20 +9,20 @@ import keras_tuner as kt
 from keras_tuner.errors import FailedTrialError
 
 from keras_perceiver.layers import ByteArray
-from keras_perceiver.modalities.base import Modality
 from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models.perceiver import checked_modalities
 from keras_perceiver.training import (
     PRECISIONS,
     Lamb,
     TrackingOptimizer,
     compile_classifier,
+    warm_cosine,
 )
 from keras_perceiver.tuning import space as spaces
 from keras_perceiver.tuning.sizes import sizes_of
 
 _NO_AUGMENTATION = "none"
 _BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
-_WARMUP = 20  # a twentieth of the steps
 
 
 class PerceiverHyperModel(kt.HyperModel):
@@ -121,14 +121,7 @@ class PerceiverHyperModel(kt.HyperModel):
         tunable=True,
     ):
         super().__init__(name, tunable)
-        modalities = modality.values() if isinstance(modality, dict) else [modality]
-        for layer in modalities:
-            if not isinstance(layer, Modality):
-                raise TypeError(
-                    "`modality` must be a modality layer or a dict of them. Received: "
-                    f"{layer!r} of type {type(layer).__name__}. "
-                    "Pass for example `keras_perceiver.Image((height, width, channels))`."
-                )
+        checked_modalities(modality)
         if precision not in PRECISIONS:
             raise ValueError(
                 f"`precision` must be one of {PRECISIONS}. Received: "
@@ -204,7 +197,9 @@ class PerceiverHyperModel(kt.HyperModel):
             "max_resolution_scale": 1.0,
         }
         modality = model.encoder.modality
-        bands = {m.num_bands for m in _layers(modality) if _is_fourier(m)} - {None}
+        bands = {
+            m.num_bands for m in checked_modalities(modality) if _is_fourier(m)
+        } - {None}
         if len(bands) == 1:
             (number,) = bands
             around["num_bands"] = [max(number // 2, 1), number, number * 2]
@@ -227,7 +222,7 @@ class PerceiverHyperModel(kt.HyperModel):
 
     def _space(self, changes):
         space = {**spaces.SPACE, **changes}
-        if not any(map(_is_fourier, _layers(self.modality))):
+        if not any(map(_is_fourier, checked_modalities(self.modality))):
             for name in ("num_bands", "max_resolution_scale"):
                 if name in changes:
                     raise ValueError(
@@ -336,7 +331,7 @@ class PerceiverHyperModel(kt.HyperModel):
         Raises:
             ValueError: if the number of inputs is not known.
         """
-        modalities = list(_layers(self.modality))
+        modalities = checked_modalities(self.modality)
         num_inputs = self.num_inputs
         if num_inputs is None:
             lengths = [layer.num_inputs for layer in modalities]
@@ -431,13 +426,7 @@ class PerceiverHyperModel(kt.HyperModel):
         """
         rate = values["learning_rate"]
         if num_steps is not None:
-            warmup_steps = max(num_steps // _WARMUP, 1)
-            rate = keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=0.0,
-                decay_steps=max(num_steps - warmup_steps, 1),
-                warmup_target=rate,
-                warmup_steps=warmup_steps,
-            )
+            rate = warm_cosine(rate, num_steps)
         kind = {"adamw": keras.optimizers.AdamW, "lamb": Lamb}[values["optimizer"]]
         return kind(rate, weight_decay=values["weight_decay"], clipnorm=1.0)
 
@@ -554,10 +543,6 @@ _OF_TRAINING = (
     "label_smoothing",
     "batch_size",
 )
-
-
-def _layers(modality):
-    return modality.values() if isinstance(modality, dict) else [modality]
 
 
 def _is_fourier(layer):
