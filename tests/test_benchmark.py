@@ -87,7 +87,7 @@ def test_pipeline_against_training(tmp_path):
         [
             *(sys.executable, ROOT / "tools" / "benchmark.py", "--pipeline"),
             *("--competitors", "ours torch", "--repetitions", "1", "--calls", "1"),
-            *("--output", tmp_path),
+            *("--batches", "2", "--output", tmp_path),
         ],
         capture_output=True,
         text=True,

@@ -40,7 +40,6 @@ OTHER_WORKS = {
 WORKS = (*IMAGE_WORKS, *OTHER_WORKS)
 # What input pipelines are measured for: examples a batch.
 PIPELINES = {"digits": 64, "images_64": 32}
-BATCHES_A_CALL = 20
 SWEEP = (12_544, 50_176, 200_704, 1_003_520)
 # Inputs of the sweep that are generated; the others repeat them.
 ROWS = 3_136
@@ -133,6 +132,9 @@ def _parser():
         "`digits` and of a small model on images of 64 x 64 pixels in files takes in",
     )
     parser.add_argument(
+        "--batches", type=int, default=20, help="batches of --pipeline in a timed call"
+    )
+    parser.add_argument(
         "--sizes",
         nargs="+",
         type=int,
@@ -203,6 +205,7 @@ def _pipeline_tasks(options):
             "mode": mode,
             "num_inputs": batch_size,
             "calls": options.calls,
+            "batches": options.batches,
             "work": work,
         }
         for work, batch_size in PIPELINES.items()
@@ -422,14 +425,14 @@ def _pipeline(task):
         if task["mode"] == "pipeline":
 
             def call():
-                for _ in range(BATCHES_A_CALL):
+                for _ in range(task["batches"]):
                     next(batches)
 
-            return _timed(call, task, 0, BATCHES_A_CALL)
+            return _timed(call, task, 0, task["batches"])
         again = type(splits.train).from_tensors(next(batches)).repeat()
         return _timed(
-            lambda: model.fit(again, steps_per_epoch=BATCHES_A_CALL, verbose=0),
-            *(task, 0, BATCHES_A_CALL),
+            lambda: model.fit(again, steps_per_epoch=task["batches"], verbose=0),
+            *(task, 0, task["batches"]),
         )
 
 
