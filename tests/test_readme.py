@@ -150,6 +150,19 @@ def test_evaluate_commands_are_understood():
         assert parser.parse_args(shlex.split(given["ARGS"])).recipe in recipes.names()
 
 
+def test_tune_and_study_commands_are_understood():
+    commands = [c for c in COMMANDS if c.startswith(("make tune", "make study"))]
+    assert any("tune" in command for command in commands)
+    for command in commands:
+        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
+        if command.startswith("make tune"):
+            parser = runpy.run_path(str(ROOT / "tools" / "tune.py"))["parser"]()
+            parser.parse_args(["digits", *shlex.split(given["ARGS"])])
+        else:
+            name = given.get("STUDY", "permutation")
+            assert (ROOT / "tools" / f"{name}_study.py").is_file()
+
+
 def test_recipes_table_has_every_recipe():
     table = README.split("## Recipes")[1].split("\n\n")[2]
     names = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]+)", table, re.M)))
@@ -164,6 +177,7 @@ def test_make_help_lists_the_targets():
         "help",
         "train",
         "evaluate",
+        "tune",
         "results",
         "test",
         "lint",

@@ -88,12 +88,12 @@ def _search(folder, budget, algorithm="random", epochs=3, **options):
 
 @pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
 def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
-    rows, seen, lines = _search(tmp_path / "search", tuning.Budget(trials=9), algorithm)
-    assert len(rows) == 9
+    rows, seen, lines = _search(tmp_path / "search", tuning.Budget(trials=7), algorithm)
+    assert len(rows) == 7
     completed = [row for row in rows if row["status"] == "COMPLETED"]
     assert len(seen) == len(completed)
     # A grid has every place in a row.
-    assert len(completed) >= (6 if algorithm == "grid" else 9)
+    assert len(completed) >= (4 if algorithm == "grid" else 7)
     for row in completed:
         assert row["latent_dim"] % row["num_self_attend_heads"] == 0
     scores = [row["score"] for row in completed]
@@ -104,7 +104,7 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
     (first,) = (row for row in rows if int(row["trial"]) == 0)
     assert {name: first[name] for name in defaults} == defaults
     tried = [[row[name] for name in (*SPACE, "after_epochs")] for row in rows]
-    assert len(set(map(str, tried))) == 9
+    assert len(set(map(str, tried))) == 7
     if algorithm == "hyperband":
         assert {row["epochs"] for row in rows} == {1, 2, 3} - {2} | {
             row["epochs"] for row in rows if row["after_epochs"]
@@ -190,6 +190,7 @@ def test_hyperparameters_of_the_user_replace_the_space(tmp_path):
 
 _PROGRAM = """
 import os, pathlib, sys, time
+os.environ["KERAS_BACKEND"] = "jax"  # which is imported in half of the time
 from tests.tuning import test_search
 from keras_perceiver import tuning
 
