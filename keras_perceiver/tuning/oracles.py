@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 
 import keras_tuner as kt
 
@@ -195,7 +196,13 @@ class _Random(_Limited, kt.oracles.RandomSearchOracle):
 
 
 class _Bayesian(_Limited, kt.oracles.BayesianOptimizationOracle):
-    pass
+    def populate_space(self, trial_id):
+        from sklearn.exceptions import ConvergenceWarning
+
+        # A setting that has not mattered yet has no best length scale, each time.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return super().populate_space(trial_id)
 
 
 class _Hyperband(_Limited, kt.oracles.HyperbandOracle):
@@ -243,7 +250,7 @@ def make_oracle(algorithm, hyper_model, budget, epochs, seed, report, hyperparam
         # As many brackets as the budget allows.
         options |= {"max_epochs": epochs, "hyperband_iterations": 10**6}
     else:
-        options |= {"max_trials": budget.trials or 10**6}
+        options |= {"max_trials": budget.trials}
     if algorithm == "bayesian":
         options |= {"num_initial_points": 6}
     oracle = _KINDS[algorithm](**options)
