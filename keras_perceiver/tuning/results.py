@@ -137,13 +137,17 @@ def _points(rows):
 
 
 def _parallel(plt, rows, names):
-    """Draws one line a trial over one axis a setting, coloured by the score."""
+    """Draws one line a trial over one axis a setting, coloured by the score's rank.
+
+    By the score itself, one that is far off would make all others look the same.
+    """
     figure, axis = plt.subplots(figsize=(1.3 * len(names) + 2, 5), layout="constrained")
     scores = np.array([row["score"] for row in rows])
-    span = (scores.max() - scores.min()) or 1.0
-    colors = plt.get_cmap("viridis")((scores - scores.min()) / span)
+    order = np.argsort(scores)
+    ranks = np.argsort(order) / max(len(rows) - 1, 1)
+    colors = plt.get_cmap("viridis")(ranks)
     places = {name: _place([row[name] for row in rows]) for name in names}
-    for index in np.argsort(scores):  # the best on top
+    for index in order:  # the best on top
         heights = [places[name][0][index] for name in names]
         axis.plot(heights, color=colors[index], alpha=0.8, linewidth=1.5)
     for x, name in enumerate(names):
@@ -166,8 +170,13 @@ def _parallel(plt, rows, names):
         range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8
     )
     axis.set(yticks=[], xlim=(-0.1, len(names) - 0.4))
-    scale = plt.cm.ScalarMappable(plt.Normalize(scores.min(), scores.max()), "viridis")
-    figure.colorbar(scale, ax=axis, label="validation score")
+    bar = figure.colorbar(
+        plt.cm.ScalarMappable(plt.Normalize(0, 1), "viridis"),
+        ax=axis,
+        ticks=np.linspace(0, 1, 5),
+        label="validation score, by rank",
+    )
+    bar.ax.set_yticklabels([f"{q:.3f}" for q in np.quantile(scores, bar.get_ticks())])
     return figure
 
 
