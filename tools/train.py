@@ -127,6 +127,7 @@ def main(arguments=None):
     except SystemExit as error:  # interrupted
         _leave(error.code)
     except Exception:
+        # Whatever it is: at a normal end this process would wait for the others.
         traceback.print_exc()
         _leave(1)
     for name, value in result.items():

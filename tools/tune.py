@@ -187,7 +187,14 @@ def _hyper_model(recipe, folders, options):
     from keras_perceiver import Distribution, PerceiverHyperModel
 
     distribution = Distribution(options.distribution, options.devices)
-    num_classes = len(recipe.data(1, options.seed, *folders).class_names)
+    splits = recipe.data(1, options.seed, *folders)
+    model = recipe.model(len(splits.class_names))
+    modalities = model.encoder.byte_array.modalities.values()
+    num_inputs = None
+    if None in [modality.num_inputs for modality in modalities]:
+        # Of any length: that of one example, for the FLOPs.
+        inputs, _ = next(splits.test.as_numpy_iterator())
+        num_inputs = model.encoder.byte_array(inputs)[0].shape[1]
     optimizer = recipe.optimizer(1000).get_config()
     rate = optimizer["learning_rate"]
     if isinstance(rate, dict):
@@ -201,7 +208,7 @@ def _hyper_model(recipe, folders, options):
         and options.max_activation_gib * 2**30,
     }
     return PerceiverHyperModel.around(
-        recipe.model(num_classes),
+        model,
         space={
             "batch_size": sorted(sizes),
             **dict(_setting(text) for text in options.set),
@@ -214,6 +221,7 @@ def _hyper_model(recipe, folders, options):
             "optimizer": "lamb" if "Lamb" in str(optimizer.get("name")) else "adamw",
         },
         is_multi_label=recipe.is_multi_label,
+        num_inputs=num_inputs,
         precision=options.precision,
         distribution=distribution,
         seed=options.seed,

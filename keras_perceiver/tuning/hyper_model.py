@@ -130,6 +130,12 @@ class PerceiverHyperModel(kt.HyperModel):
         self.modality = modality
         self.num_classes = num_classes
         self.settings = dict(settings or {})
+        unknown = sorted(set(self.settings) - set(spaces.names()))
+        if unknown:
+            raise ValueError(
+                "`settings` must have names of a space. Received: "
+                f"{unknown}. Choose from {spaces.names()}."
+            )
         self.augmentations = dict(augmentations or {})
         self.is_multi_label = is_multi_label
         self.num_inputs = num_inputs
@@ -288,12 +294,11 @@ class PerceiverHyperModel(kt.HyperModel):
             values: Dict from the names of the space to values.
         """
         settings = self._settings(values)
-        dim, heads = settings["latent_dim"], settings["num_self_attend_heads"]
-        input_dim = self._input_dim(values)
-        for kind, heads, width in (
-            ("self_attend", settings["num_self_attend_heads"], dim),
-            ("cross_attend", settings["num_cross_attend_heads"], input_dim),
+        for kind, width in (
+            ("self_attend", settings["latent_dim"]),
+            ("cross_attend", self._input_dim(values)),
         ):
+            heads = settings[f"num_{kind}_heads"]
             qk_dim = settings.get(f"{kind}_qk_dim") or width
             v_dim = settings.get(f"{kind}_v_dim") or qk_dim
             for name, total in (("qk_dim", qk_dim), ("v_dim", v_dim)):

@@ -66,10 +66,11 @@ def make_tuner(
         calls it.
 
     Raises:
-        ValueError: if the algorithm is unknown, or if a grid is asked for and a setting
-            is a range.
+        ValueError: if the algorithm is unknown, if a grid is asked for and a setting is
+            a range, or if the number of inputs is not known.
     """
     check_positive(epochs=epochs)
+    hyper_model.sizes(hyper_model.defaults)  # the table needs them
     oracle = make_oracle(
         algorithm, hyper_model, budget, epochs, seed, report, hyperparameters
     )

@@ -6,6 +6,7 @@ from keras_perceiver.data import (
     ImageFiles,
     PointFiles,
     Splits,
+    digits,
     epoch_order,
     folder_splits,
     read_folder,
@@ -140,3 +141,22 @@ def test_datasets_that_cannot_be_trained_on():
             Splits.from_datasets(train, good, good, ["even", "odd"])
     with pytest.raises(TypeError, match="`test` must be a tf.data.Dataset"):
         Splits.from_datasets(good, good, [1], ["even", "odd"])
+
+
+def test_training_on_validation_reads_every_example_of_it_once_an_epoch():
+    splits = digits(batch_size=64)
+    both = splits.training_on_validation(50)
+    num_batches = len(splits.train) + 4  # 180 in parts of 50
+    assert len(both.train) == num_batches
+    batches = list(both.epoch(3).as_numpy_iterator())
+    assert len(batches) == num_batches
+    sizes = [len(labels) for _, labels in batches]
+    assert sorted(sizes) == [30, 50, 50, 50] + [64] * len(splits.train)
+    places = [i for i, size in enumerate(sizes) if size != 64]
+    assert min(np.diff(places)) >= num_batches // 4 - 1  # spread evenly
+    found = np.concatenate([batches[i][0] for i in places])
+    (expected, _), *_ = splits.validation.as_numpy_iterator()
+    np.testing.assert_array_equal(found, expected)
+    rest = list(both.epoch(3, num_done=20).as_numpy_iterator())
+    for (x, _), (y, _) in zip(rest, batches[20:], strict=True):
+        np.testing.assert_array_equal(x, y)

@@ -111,6 +111,9 @@ def test_space_may_be_replaced_and_frozen():
         _small({"optimizer": "sgd"})
     with pytest.raises(ValueError, match="`defaults` must have names of the space"):
         _small(defaults={"depth": 3})
+    for name in ("depth", "num_cross_attends"):  # the space has the latter per block
+        with pytest.raises(ValueError, match="`settings` must have names of a space"):
+            _small(settings={name: 3})
     with pytest.raises(TypeError, match="must be a modality layer"):
         PerceiverHyperModel(keras.layers.Dense(3), 10)
     with pytest.raises(ValueError, match="`precision` must be one of"):
