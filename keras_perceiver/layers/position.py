@@ -128,13 +128,14 @@ class FourierPositionEncoding(keras.layers.Layer):
 
     def _coordinate_features(self, positions):
         num_axes = positions.shape[-1]
-        frequencies = self._frequencies(num_axes)
-        frequencies = ops.convert_to_tensor(frequencies, "float32")  # (d, K)
-        positions = ops.cast(positions, "float32")  # (B, M, d)
-        angles = math.pi * positions[..., None] * frequencies  # (B, M, d, K)
+        angles = _angles(
+            ops.cast(positions, "float32")[..., None], self._frequencies(num_axes)
+        )  # (B, M, d, K)
         shape = (-1, ops.shape(positions)[1], num_axes * self.num_bands)
         angles = ops.reshape(angles, shape)  # (B, M, d * K)
-        return ops.concatenate([positions, ops.sin(angles), ops.cos(angles)], axis=-1)
+        return ops.concatenate(
+            [ops.cast(positions, "float32"), ops.sin(angles), ops.cos(angles)], axis=-1
+        )
 
     def compute_output_shape(self, inputs_shape, positions_shape=None):
         if positions_shape is None:
@@ -262,6 +263,27 @@ class LearnedPositionEncoding(keras.layers.Layer):
 def grid_size(grid):
     """Returns the number of points of a grid, `None` if an axis is unknown."""
     return None if None in grid else math.prod(grid)
+
+
+def _angles(positions, frequencies):
+    """Returns `pi * positions * frequencies` but for full turns, to float32's precision.
+
+    At the frequencies of the paper's point clouds, up to 560, the plain product in
+    float32 is off by 2e-4, and by another 2e-4 on each backend. Here whole frequencies
+    times multiples of 1 / 4096 are exact, up to 2,048, and what is left of both is small.
+
+    Args:
+        positions: Tensor with numbers in [-1, 1], float32.
+        frequencies: Array that broadcasts with it, float64.
+    """
+    whole = np.round(frequencies)
+    rest = ops.convert_to_tensor(frequencies - whole, "float32")
+    whole = ops.convert_to_tensor(whole, "float32")
+    coarse = ops.round(positions * 4096.0) / 4096.0
+    half_turns = whole * coarse
+    half_turns = half_turns - 2.0 * ops.round(half_turns / 2.0)
+    half_turns = half_turns + whole * (positions - coarse) + rest * positions
+    return math.pi * half_turns
 
 
 def _grid_of(inputs_shape):

@@ -98,7 +98,19 @@ def test_every_example_has_its_own_coordinates():
     layer = FourierPositionEncoding(num_bands=4, max_resolution=20)
     features = _numpy(layer(positions, positions=positions))
     expected = reference.fourier_features_of(positions.astype("float64"), 4, (20,) * 3)
-    np.testing.assert_allclose(features, expected, atol=2e-5)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+
+
+def test_coordinates_are_exact_at_the_frequencies_of_the_papers_point_clouds():
+    positions = np.random.default_rng(0).uniform(-1, 1, (1, 500, 3)).astype("float32")
+    positions[0, :2] = [[-1, 0, 1], [1, -0.5, 1e-6]]
+    layer = FourierPositionEncoding(num_bands=64, max_resolution=1120)
+    features = _numpy(layer(positions, positions=positions))
+    expected = reference.fourier_features_of(
+        positions.astype("float64"), 64, (1120,) * 3
+    )
+    # The product of frequency and position in float32 would be off by 2e-4.
+    np.testing.assert_allclose(features, expected, atol=1e-6)
 
 
 def test_coordinates_of_a_grid_equal_the_grid():
