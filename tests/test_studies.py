@@ -152,3 +152,24 @@ def test_scaling_study_measures_until_it_does_not_fit(tmp_path, capsys, monkeypa
     monkeypatch.setattr(module, "_plot", lambda *_: None)
     module.main([*arguments, "--sides", "32", "--max-gib", "0.02"])
     assert "| 1,024 | 4 | does not fit |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "error", ["RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.", "A fault."]
+)
+def test_scaling_study_tells_refused_memory_from_a_fault(
+    error, tmp_path, capsys, monkeypatch
+):
+    module = _module("scaling_study")
+    worker = tmp_path / "worker.py"
+    worker.write_text(f"raise RuntimeError({error!r})")
+    monkeypatch.setattr(module, "__file__", str(worker))
+    monkeypatch.setattr(module, "MODELS", ("transformer",))
+    monkeypatch.setattr(module, "_plot", lambda *_: None)
+    arguments = ["--sides", "16", "--depths", "4", "--output", str(tmp_path)]
+    if error == "A fault.":
+        with pytest.raises(SystemExit, match="failed: RuntimeError: A fault."):
+            module.main(arguments)
+    else:
+        module.main(arguments)
+        assert "| 256 | 4 | does not fit |" in capsys.readouterr().out

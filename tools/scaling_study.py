@@ -29,6 +29,8 @@ NUM_LATENTS, DIM, NUM_HEADS = 128, 256, 8
 # Where the other one varies.
 DEPTH, SIDE = 4, 64
 NUM_CLASSES = 10
+# What JAX, TensorFlow and torch say where an array is too large to be allocated at all.
+_REFUSED = ("Out of memory", "OOM when allocating", "can't allocate memory")
 
 
 def main(arguments=None):
@@ -114,6 +116,7 @@ def _measure(run, options):
         stderr=subprocess.PIPE,
         text=True,
     )
+    too_large = {"parameters": "", "call_seconds": "", "peak_gib": "", "fits": False}
     most = 0.0
     while process.poll() is None:
         time.sleep(0.05)
@@ -121,9 +124,10 @@ def _measure(run, options):
         if most > options.max_gib:
             process.kill()
             process.communicate()
-            empty = dict.fromkeys(("parameters", "call_seconds", "peak_gib"), "")
-            return {**empty, "fits": False}
+            return too_large
     output, errors = process.communicate()
+    if process.returncode and any(text in errors for text in _REFUSED):
+        return too_large
     if process.returncode:
         lines = errors.strip().splitlines()
         sys.exit(f"error: {run} failed: {lines[-1] if lines else 'killed'}")
@@ -156,8 +160,12 @@ def _worker(task):
 
     def call():
         if task["mode"] == "train":
-            return model.train_on_batch(x, y)
-        return model.predict_on_batch(x)
+            result = model.train_on_batch(x, y)
+        else:
+            result = model.predict_on_batch(x)
+        # JAX returns at once: the work, and an error in it, is there when it is read.
+        if not np.isfinite(keras.ops.convert_to_numpy(result)).all():
+            raise ValueError(f"The outputs must be finite. Received: {result}.")
 
     call()  # compiles
     seconds = []
