@@ -37,7 +37,7 @@ def test_features_and_every_points_own_position():
     expected = reference.fourier_features_of(
         points[..., :3].astype("float64"), 4, (20,) * 3
     )
-    np.testing.assert_allclose(elements[..., 2:], expected, atol=2e-5)
+    np.testing.assert_allclose(elements[..., 2:], expected, atol=1e-6)
 
 
 def test_half_precision_rounds_the_elements_only():
