@@ -162,9 +162,11 @@ def _resnet(shape, num_classes):
     import keras
     import keras_hub
 
-    # KerasHub's stem halves an image twice. Four pixels for one leave ours its size.
+    # KerasHub's stem halves an image twice: digits keep their size in it, and drawings of
+    # 32 x 32 half of it.
+    factor = 4 if shape[0] < 32 else 2
     inputs = keras.Input(shape)
-    x = keras.layers.UpSampling2D(4)(inputs)
+    x = keras.layers.UpSampling2D(factor)(inputs)
     backbone = keras_hub.models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[3],
@@ -172,7 +174,7 @@ def _resnet(shape, num_classes):
         stackwise_num_blocks=[1, 1],
         stackwise_num_strides=[1, 2],
         block_type="basic_block",
-        image_shape=(4 * shape[0], 4 * shape[1], shape[2]),
+        image_shape=(factor * shape[0], factor * shape[1], shape[2]),
     )
     x = keras.layers.GlobalAveragePooling2D()(backbone(x))
     return keras.Model(inputs, keras.layers.Dense(num_classes)(x))
@@ -223,35 +225,48 @@ def table(rows):
 
 
 def plot(path, rows, recipe):
-    """Draws a pair of bars for every model, with deviations and single runs."""
+    """Draws mean, deviation and single runs of every model, raw beside permuted."""
     from matplotlib import pyplot as plt
 
     found = study.means(rows, ("model", "positions", "pixels"))
     keys = list(dict.fromkeys((row["model"], row["positions"]) for row in rows))
     figure, axis = plt.subplots(figsize=(9, 4.2), layout="constrained")
-    for pixels, offset, color in (("raw", -0.2, "C0"), ("permuted", 0.2, "C1")):
+    for pixels, offset, marker in (("raw", -0.2, "o"), ("permuted", 0.2, "s")):
         groups = [found[(*key, pixels)] for key in keys]
         places = np.arange(len(keys)) + offset
-        axis.bar(
+        bars = axis.errorbar(
             places,
             [100 * mean for mean, _, _ in groups],
-            width=0.38,
             yerr=[100 * deviation for _, deviation, _ in groups],
-            capsize=4,
-            color=color,
+            fmt=marker,
+            markersize=9,
+            capsize=5,
             label=f"{pixels} pixels",
         )
+        color = bars.lines[0].get_color()
         for place, (mean, _, scores) in zip(places, groups, strict=True):
-            axis.plot([place] * len(scores), 100 * np.array(scores), "k.", markersize=4)
-            axis.text(place, 2, f"{100 * mean:.1f}", ha="center", color="white")
+            beside = [place - 0.6 * offset] * len(scores)
+            axis.plot(beside, 100 * np.array(scores), ".", color=color, alpha=0.6)
+            axis.annotate(
+                f"{100 * mean:.1f}",
+                (place, 100 * mean),
+                (-9 if offset < 0 else 9, -3),
+                textcoords="offset points",
+                ha="right" if offset < 0 else "left",
+                fontsize=9,
+            )
+    for place in np.arange(1, len(keys)) - 0.5:
+        axis.axvline(place, color="0.85", linewidth=1)
     names = [_label(*key).replace(" (", "\n(") for key in keys]
     axis.set_xticks(range(len(keys)), names)
     num_seeds = len({row["seed"] for row in rows})
     axis.set(
+        xlim=(-0.5, len(keys) - 0.5),
         ylabel="test accuracy, %",
-        ylim=(0, 105),
         title=f"{recipe}: mean, standard deviation and single runs of {num_seeds} seeds",
     )
+    axis.margins(y=0.12)
+    axis.grid(axis="y", alpha=0.3)
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, -0.32), ncols=2)
     figure.savefig(path, dpi=130)
     plt.close(figure)

@@ -221,7 +221,7 @@ def _fits(row):
 
 
 def _table(rows):
-    header = ["Inputs", "Layers", *(f"{m}: s, GiB" for m in MODELS)]
+    header = ["Inputs", "Layers", *(f"{m.capitalize()}: s, GiB" for m in MODELS)]
     cells = {}
     for row in rows:
         key = int(row["inputs"]), int(row["depth"])
@@ -245,35 +245,56 @@ def _plot(path, rows, max_gib):
     matplotlib.use("agg")  # a file, no window
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    figure, axes = plt.subplots(
+        2, 2, figsize=(10, 7.5), sharex="col", layout="constrained"
+    )
+    call = {"train": "training step", "forward": "prediction"}[rows[0]["mode"]]
     for column, (x_name, other, fixed, label) in enumerate(
         (
             ("inputs", "depth", DEPTH, f"inputs ({DEPTH} layers)"),
             ("depth", "inputs", SIDE * SIDE, f"layers ({SIDE * SIDE:,} inputs)"),
         )
     ):
-        for line, (field, y_label) in enumerate(
-            (("call_seconds", "seconds a call"), ("peak_gib", "peak memory, GiB"))
-        ):
-            axis = axes[line][column]
-            for model in MODELS:
-                points = sorted(
-                    (int(row[x_name]), float(row[field]))
-                    for row in rows
-                    if row["model"] == model and int(row[other]) == fixed and _fits(row)
+        time_axis, memory_axis = axes[:, column]
+        num_fitting = 0
+        for model, marker in zip(MODELS, "os", strict=True):
+            points = sorted(
+                (int(row[x_name]), row)
+                for row in rows
+                if row["model"] == model and int(row[other]) == fixed
+            )
+            fitting = [(x, row) for x, row in points if _fits(row)]
+            too_large = [x for x, row in points if not _fits(row)]
+            num_fitting += len(fitting)
+            for axis, field in ((time_axis, "call_seconds"), (memory_axis, "peak_gib")):
+                axis.plot(
+                    [x for x, _ in fitting],
+                    [float(row[field]) for _, row in fitting],
+                    marker=marker,
+                    label=model.capitalize(),
                 )
-                x, y = [x for x, _ in points], [y for _, y in points]
-                axis.plot(x, y, marker="o", label=model)
-            if field == "peak_gib":
-                axis.axhline(max_gib, color="grey", linestyle=":", label="limit")
-            is_log = x_name == "inputs"
-            axis.set(xlabel=label, ylabel=y_label)
-            if is_log:
-                axis.set(xscale="log", yscale="log")
-            else:
-                axis.set_ylim(bottom=0)
+            if too_large:
+                memory_axis.plot(
+                    too_large,
+                    [max_gib] * len(too_large),
+                    "x",
+                    color=memory_axis.lines[-1].get_color(),
+                    markersize=9,
+                    label=f"{model.capitalize()} does not fit",
+                )
+        memory_axis.axhline(max_gib, color="grey", linestyle=":", label="limit")
+        time_axis.set_ylabel(f"seconds a {call}")
+        if num_fitting:  # without numbers there is no logarithm
+            time_axis.set_yscale("log")
+        memory_axis.set(
+            xlabel=label, ylabel="peak memory, GiB", ylim=(0, 1.1 * max_gib)
+        )
+        if x_name == "inputs":
+            memory_axis.set_xscale("log")
+        for axis in (time_axis, memory_axis):
             axis.grid(alpha=0.3)
-            axis.legend()
+    handles, labels = memory_axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
