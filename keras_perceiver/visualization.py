@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_perceiver.layers import CrossAttend
-from keras_perceiver.modalities import MelSpectrogram, PointCloud
+from keras_perceiver.modalities import Audio, MelSpectrogram, PointCloud
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 
 # Inputs whose keys and scores are computed at once.
@@ -258,13 +258,26 @@ def plot_attention(
     for row, read in zip(axes, cross_attends, strict=True):
         weights = maps.weights(read, latents)[modality][example, head]
         for axis, latent, weight in zip(row, latents, weights, strict=True):
-            draw(axis, weight)
             axis.set_xticks([])
             axis.set_yticks([])
+            draw(axis, weight)
             title = f"latent {latent}: {weight.max() * num_inputs:.1f}x"
             axis.set_title(title, fontsize=8)
-        row[0].set_ylabel(f"cross-attend {read + 1}", fontsize=9)
-    figure.suptitle(f"Attention to {modality}", fontsize=11)
+        # Three axes have no label at the left of them all.
+        row[0].annotate(
+            f"cross-attend {read + 1}",
+            (0, 0.5),
+            (-8, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            rotation=90,
+            fontsize=9,
+        )
+    figure.suptitle(
+        f"Attention to {modality}, and its maximum over even attention", fontsize=11
+    )
     return figure
 
 
@@ -293,6 +306,8 @@ def _drawing(maps, name, example):
                 samples = axis.twinx()
                 samples.plot(np.linspace(0, 1, len(raw)), raw, color="grey", lw=0.3)
                 samples.set_axis_off()
+            if isinstance(modality, Audio):
+                _label_seconds(axis, raw, modality)
 
         return draw, None
     if isinstance(modality, MelSpectrogram):
@@ -312,8 +327,15 @@ def _drawing(maps, name, example):
         }
         axis.imshow(backdrop, cmap="grey", **options)
         axis.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, **options)
+        if transposed:
+            _label_seconds(axis, raw, modality)
 
     return draw, None
+
+
+def _label_seconds(axis, samples, modality):
+    seconds = len(samples) / modality.sample_rate
+    axis.set_xticks([0, 1], ["0", f"{seconds:.3g} s"], fontsize=8)
 
 
 def _picture(raw):
@@ -425,7 +447,7 @@ def plot_architecture(model):
         1.45,
         f"byte array: {length} x {dim:,}   {names}"
         if last > 3
-        else f"{length} x {dim:,}",
+        else f"byte array\n{length} x {dim:,}",
         ha="center",
         va="center",
         fontsize=8,

@@ -163,6 +163,9 @@ def test_figures_of_every_modality():
         num_inputs = sum(np.prod(grid) for grid in maps.grids.values())
         assert drawn[1].get_title() == f"latent 4: {weight * num_inputs:.1f}x"
         assert drawn[1].has_data()
+        assert "cross-attend 2" in [text.get_text() for text in drawn[0].texts]
+        ticks = [label.get_text() for label in drawn[1].get_xticklabels()]
+        assert ticks == (["0", "1 s"] if hasattr(MODALITIES[name], "duration") else [])
         figure.canvas.draw()
     with pytest.raises(ValueError, match="`modality` must be one of"):
         visualization.plot_attention(maps)

@@ -33,11 +33,13 @@ def plot_history(plt, history, metrics, score, path):
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     for axis, name in zip(axes, ("loss", score), strict=True):
         epochs = range(1, len(history[name]) + 1)
-        axis.plot(epochs, history[name], label="train")
-        axis.plot(epochs, history[f"val_{name}"], label="validation")
+        marker = "o" if len(epochs) == 1 else None
+        axis.plot(epochs, history[name], marker=marker, label="train")
+        axis.plot(epochs, history[f"val_{name}"], marker=marker, label="validation")
         test = metrics[f"test_{name}"]
         axis.axhline(test, color="grey", linestyle=":", label=f"test {test:.4f}")
         axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
     axes[0].set_yscale("log")
