@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from matplotlib import pyplot as plt
 
 from tests.test_readme import ROOT
 
@@ -47,6 +48,38 @@ def test_seeds_share_a_row_and_all_else_has_its_own(tmp_path, capsys):
         "| digits | jax | 0, 1, 2 | 0.7500, 0.8000, 0.9000 | 0.8000 | 10, 11, 12 |",
         "| digits | jax | 0 | 1.0000 | 1.0000 | 10 |",
         "| digits | jax, mixed_bfloat16 | 0 | 0.5000 | 0.5000 | 10 |",
+    ]
+
+
+def test_curves_of_all_seeds_share_a_panel(tmp_path, capsys, monkeypatch):
+    for seed in (0, 1):
+        folder = tmp_path / str(seed)
+        _write_run(folder, seed=seed, test_accuracy=0.75 + seed / 8)
+        lines = ["epoch,accuracy,val_accuracy", f"1,0.{seed},0.2", "2,0.5,0.4"]
+        (folder / "history.csv").write_text("\n".join(lines))
+    many = tmp_path / "many"
+    _write_run(many, recipe="audioset", test_mean_average_precision=0.5)
+    run = json.loads((many / "metrics.json").read_text())
+    del run["test_accuracy"]
+    (many / "metrics.json").write_text(json.dumps(run))
+    names = "epoch,mean_average_precision,val_mean_average_precision"
+    (many / "history.csv").write_text(f"{names}\n1,0.1,0.2")
+    figures = []
+    monkeypatch.setattr(plt, "close", figures.append)
+    path = tmp_path / "curves.png"
+    main([str(tmp_path), "--curves", str(path)])
+    assert f"written: {path}" in capsys.readouterr().out
+    assert plt.imread(path).std() > 0
+    audio, images = figures.pop().axes
+    assert audio.get_ylabel() == "mean average precision"
+    assert images.get_title() == "digits (jax), seeds 0, 1"
+    assert [list(line.get_ydata()) for line in images.lines] == [
+        [0.0, 0.5],
+        [0.2, 0.4],
+        [0.75],
+        [0.1, 0.5],
+        [0.2, 0.4],
+        [0.875],
     ]
 
 

@@ -259,11 +259,11 @@ def plot(path, rows, recipe):
         axis.axvline(place, color="0.85", linewidth=1)
     names = [_label(*key).replace(" (", "\n(") for key in keys]
     axis.set_xticks(range(len(keys)), names)
-    num_seeds = len({row["seed"] for row in rows})
+    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
     axis.set(
         xlim=(-0.5, len(keys) - 0.5),
         ylabel="test accuracy, %",
-        title=f"{recipe}: mean, standard deviation and single runs of {num_seeds} seeds",
+        title=f"{recipe}: mean, standard deviation and single runs, seeds {seeds}",
     )
     axis.margins(y=0.12)
     axis.grid(axis="y", alpha=0.3)

@@ -192,7 +192,10 @@ def _place(values):
     heights = {value: i / step for i, value in enumerate(kinds)}
     return (
         np.array([heights[value] for value in values]),
-        [(height, str(value)) for value, height in heights.items()],
+        [
+            (height, f"{value:.3g}" if isinstance(value, float) else str(value))
+            for value, height in heights.items()
+        ],
     )
 
 
