@@ -17,13 +17,18 @@ EXTRAS_train-tensorflow := demo
 EXTRAS_train-jax := demo,jax
 EXTRAS_train-torch := demo,torch
 EXTRAS_tune := demo,jax
-EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,study,test
+EXTRAS_test := demo,jax,torch,points,onnx,litert,notebooks,study,docs,test
 EXTRAS_study := study,jax
+EXTRAS_docs := docs
 EXTRAS_benchmark := benchmark
+
+# The folder of the API reference, and what it is of besides the top level
+SITE ?= site
+PUBLIC := data distribution layers modalities models serving training tuning visualization
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train evaluate tune results test lint benchmark study constraints
+.PHONY: help train evaluate tune results test lint benchmark study docs constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -57,6 +62,10 @@ benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the 
 
 study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation|scaling, a table and a figure
 	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
+
+docs: $(VENV)/.installed-docs  ## Write the API reference, from the docstrings, to SITE=site
+	PDOC_ALLOW_EXEC=1 $(RUN) -m pdoc keras_perceiver $(PUBLIC:%=keras_perceiver.%) \
+		--docformat google --no-show-source --output-directory $(SITE)
 
 constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt
 	$(RUN) -m pip freeze --exclude-editable | grep -v -i '^keras_perceiver' | sed -E 's/\+cpu$$//' > constraints.txt

@@ -2,6 +2,7 @@
 
 import ast
 import doctest
+import importlib
 import inspect
 import os
 import pkgutil
@@ -131,3 +132,28 @@ def test_docstring_examples_run(name):
         sys.modules[name], extraglobs={**names, "keras": keras, "np": np}
     )
     assert result.failed == 0
+
+
+@pytest.mark.one_backend
+def test_reference_has_every_public_name(tmp_path):
+    makefile = (ROOT.parent / "Makefile").read_text()
+    (listed,) = (x for x in makefile.splitlines() if x.startswith("PUBLIC := "))
+    listed = listed.removeprefix("PUBLIC := ").split()
+    modules = {m.name for m in pkgutil.iter_modules(keras_perceiver.__path__)}
+    assert set(listed) == {m for m in modules if m[0] != "_"} - {"recipes"}
+    subprocess.run(
+        # As if what it needs were installed: it is, with what the tests need.
+        "make docs VENV=.venv -o .venv/.installed-docs".split()
+        + [f"RUN={sys.executable}", f"SITE={tmp_path}"],
+        cwd=ROOT.parent,
+        check=True,
+        capture_output=True,
+    )
+    page = (tmp_path / "keras_perceiver.html").read_text()
+    for name in keras_perceiver.__all__:
+        assert f'id="{name}"' in page
+    for name in listed:
+        page = (tmp_path / "keras_perceiver" / f"{name}.html").read_text()
+        module = importlib.import_module(f"keras_perceiver.{name}")
+        for public in getattr(module, "__all__", ()):
+            assert f'id="{public}"' in page

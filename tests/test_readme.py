@@ -182,6 +182,7 @@ def test_make_help_lists_the_targets():
         "test",
         "lint",
         "benchmark",
+        "docs",
         "constraints",
     ):
         assert re.search(rf"^{target} ", result.stdout, re.MULTILINE)
