@@ -72,7 +72,8 @@ def image_changes(
         rotation: Float, greatest angle as a fraction of a full turn.
         contrast: Float, greatest change of each channel's range as a fraction.
         brightness: Float, greatest change of each channel's level.
-        noise: Float, standard deviation of the noise on every channel.
+        noise: Float, greatest standard deviation of the noise on every channel; each
+            image's is 0 to 80 decibels less.
         use_flip: Boolean, whether half of the images are mirrored.
 
     Returns:
@@ -95,7 +96,7 @@ def image_changes(
             shape, [key, 0], 1 - contrast, 1 + contrast
         )
         level = tf.random.stateless_uniform(shape, [key, 1], -brightness, brightness)
-        grain = tf.random.stateless_normal(tf.shape(images), [key, 2], stddev=noise)
+        grain = _noise(tf.shape(images), [key, 2], noise)
         return tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
 
     return change
@@ -110,7 +111,8 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
         speed: Float, greatest change of speed, and with it of pitch, as a fraction.
             Samples in between are interpolated linearly.
         gain: Pair of floats, range of the factor of the amplitude.
-        noise: Float, standard deviation of the noise.
+        noise: Float, greatest standard deviation of the noise; each sound's is 0 to 80
+            decibels less.
 
     Returns:
         Callable of a dict with waveforms `"audio"` and `"audio_mask"`, both of shape
@@ -138,11 +140,22 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
         audio = at(before) * (1 - weight) + at(before + 1) * weight
         length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
-        grain = tf.random.stateless_normal(tf.shape(audio), [key, 3], stddev=noise)
+        grain = _noise(tf.shape(audio), [key, 3], noise)
         audio = tf.clip_by_value(audio * factor + grain, -1.0, 1.0)
         return {**inputs, "audio": audio, "audio_mask": times < length}
 
     return change
+
+
+def _noise(shape, seed, greatest):
+    """Returns noise of another level for every example.
+
+    Levels are spread evenly in decibels: with one level for all, a model would never see
+    silence or plain areas as clean as those that it is tested on.
+    """
+    levels = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
+    decibels = tf.random.stateless_uniform(levels, [seed[0], -1 - seed[1]], -80, 0)
+    return greatest * 10 ** (decibels / 20) * tf.random.stateless_normal(shape, seed)
 
 
 def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1):

@@ -112,10 +112,25 @@ def test_sounds_move_with_their_masks():
         changed["audio"][0][inside], np.sin(rate * times[inside]), atol=0.02
     )
 
-    noisy = sound_changes(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)(inputs, 0)
-    difference = noisy["audio"].numpy() - inputs["audio"]
-    assert 0.08 < difference.std() < 0.12
-    tf.debugging.assert_equal(noisy["audio_mask"], inputs["audio_mask"])
+    silence = {"audio": np.zeros((400, 100)), "audio_mask": np.ones((400, 100), bool)}
+    change = sound_changes(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)
+    noisy = change({**silence, "audio": silence["audio"].astype("float32")}, 0)
+    _check_decibels(noisy["audio"].numpy().std(axis=1), 0.1)
+    tf.debugging.assert_equal(noisy["audio_mask"], silence["audio_mask"])
+
+
+def _check_decibels(levels, greatest):
+    """Levels are even in decibels, from the greatest one to 80 less."""
+    decibels = np.sort(20 * np.log10(levels / greatest))
+    np.testing.assert_allclose(decibels, np.linspace(-80, 0, len(levels)), atol=8)
+
+
+def test_noise_of_images_has_all_levels():
+    change = image_changes(
+        0.0, 0.0, 0.0, contrast=0.0, brightness=0.0, noise=0.1, use_flip=False
+    )
+    noisy = change(np.zeros((400, 6, 6, 3), "float32"), 1).numpy()
+    _check_decibels(noisy.std(axis=(1, 2, 3)), 0.1)
 
 
 def test_points_are_scaled_each_for_itself_then_to_the_unit_cube():
