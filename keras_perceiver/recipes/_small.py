@@ -41,6 +41,15 @@ def small_classifier(modality, **settings):
     )
 
 
+def series(stem):
+    """Returns the name of the series that a file is taken to be of, as a `group`.
+
+    Ten that follow each other in number, such as `0120` to `0129`: notes of one
+    instrument, drawings by one hand. All or none of them are for validation.
+    """
+    return stem[:-1] or stem
+
+
 def folder_recipe(
     name, data, files, modality, epochs, batch_size=32, write_mock=None, **settings
 ):

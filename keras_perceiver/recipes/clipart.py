@@ -9,7 +9,7 @@ Score:     test accuracy 0.413 and 0.407 (seeds 0 and 1), on 811 drawings that t
 
 from keras_perceiver.data import ImageFiles, folder_splits, image_changes
 from keras_perceiver.modalities import Image
-from keras_perceiver.recipes._small import folder_recipe
+from keras_perceiver.recipes._small import folder_recipe, series
 
 SHAPE = (32, 32, 3)
 
@@ -27,7 +27,7 @@ def files():
 
 
 def _data(batch_size, seed, folder):
-    return folder_splits(folder, files(), batch_size, seed, changes())
+    return folder_splits(folder, files(), batch_size, seed, changes(), group=series)
 
 
 def modality(use_mask=False):

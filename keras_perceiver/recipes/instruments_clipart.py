@@ -16,9 +16,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from keras_perceiver.data import folder_splits, sound_changes
+from keras_perceiver.data import folder_splits
 from keras_perceiver.recipes import _mock, clipart, instruments_mel
-from keras_perceiver.recipes._small import folder_recipe
+from keras_perceiver.recipes._small import folder_recipe, series
 
 # The folder of notes and the folder of drawings that make up each class.
 CLASSES = {
@@ -36,7 +36,7 @@ def _files():
 
 
 def _data(batch_size, seed, folder):
-    change_image, change_sound = clipart.changes(), sound_changes()
+    change_image, change_sound = clipart.changes(), instruments_mel.changes()
 
     def change(inputs, key):
         return {
@@ -54,7 +54,7 @@ def _data(batch_size, seed, folder):
             batch_size,
             seed,
             change,
-            group=lambda stem: stem.split("-")[0],
+            group=lambda stem: series(stem.split("-")[0]),
             allow_missing=True,
         )
 
