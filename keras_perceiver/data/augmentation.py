@@ -102,7 +102,7 @@ def image_changes(
     return change
 
 
-def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
+def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=True):
     """Delays sounds, plays them faster or slower, louder or softer, and adds noise.
 
     Args:
@@ -113,6 +113,8 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
         gain: Pair of floats, range of the factor of the amplitude.
         noise: Float, greatest standard deviation of the noise; each sound's is 0 to 80
             decibels less.
+        use_flip: Boolean, whether half of the sounds have the other sign, which sounds
+            the same.
 
     Returns:
         Callable of a dict with waveforms `"audio"` and `"audio_mask"`, both of shape
@@ -140,6 +142,9 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005):
         audio = at(before) * (1 - weight) + at(before + 1) * weight
         length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
+        if use_flip:
+            side = tf.random.stateless_uniform(shape, [key, 4])
+            factor = tf.where(side < 0.5, -factor, factor)
         grain = _noise(tf.shape(audio), [key, 3], noise)
         audio = tf.clip_by_value(audio * factor + grain, -1.0, 1.0)
         return {**inputs, "audio": audio, "audio_mask": times < length}

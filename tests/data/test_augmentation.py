@@ -82,7 +82,7 @@ def test_points_stay_where_they_are_but_for_size_and_side():
 
 def test_sounds_move_with_their_masks():
     inputs = _sounds()
-    change = sound_changes(shift=0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0)
+    change = sound_changes(0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0, use_flip=False)
     found = [change(inputs, key) for key in range(5)]
     delays = set()
     for changed in found:
@@ -103,7 +103,7 @@ def test_sounds_move_with_their_masks():
         "audio": np.sin(times)[None].astype("float32"),
         "audio_mask": np.arange(1000)[None] < 500,
     }
-    change = sound_changes(shift=0.0, speed=0.5, gain=(1.0, 1.0), noise=0.0)
+    change = sound_changes(0.0, speed=0.5, gain=(1.0, 1.0), noise=0.0, use_flip=False)
     changed = change(wave, 1)
     rate = 500 / changed["audio_mask"].numpy().sum()
     assert 0.5 < rate < 0.95 or 1.05 < rate < 1.5
@@ -111,6 +111,12 @@ def test_sounds_move_with_their_masks():
     np.testing.assert_allclose(
         changed["audio"][0][inside], np.sin(rate * times[inside]), atol=0.02
     )
+
+    many = {name: np.repeat(array, 40, axis=0) for name, array in inputs.items()}
+    change = sound_changes(0.0, speed=0.0, gain=(1.0, 1.0), noise=0.0)
+    signs = change(many, 0)["audio"][:, 0] / many["audio"][:, 0]
+    np.testing.assert_allclose(np.abs(signs), 1)
+    assert 30 < np.sum(signs < 0) < 90
 
     silence = {"audio": np.zeros((400, 100)), "audio_mask": np.ones((400, 100), bool)}
     change = sound_changes(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)
