@@ -25,9 +25,13 @@ def changes():
     return sound_changes(shift=0.03, gain=(0.5, 1.1))
 
 
-def data(batch_size, seed, folder):
-    """Returns the notes, with whole series for validation."""
-    return folder_splits(folder, files(), batch_size, seed, changes(), group=series)
+def data(batch_size, seed, folder, change=None):
+    """Returns the notes, changed as `changes` does unless told otherwise.
+
+    Whole series of them are for validation.
+    """
+    change = change or changes()
+    return folder_splits(folder, files(), batch_size, seed, change, group=series)
 
 
 def modality():
