@@ -17,7 +17,7 @@ SHAPE = (32, 32, 3)
 def changes():
     """Returns the random changes of drawings, of which the colours tell much."""
     return image_changes(
-        shift=0.15, zoom=0.25, rotation=0.04, contrast=0.1, brightness=0.05, noise=0.02
+        rotation=0.02, zoom=0.1, contrast=0.1, brightness=0.05, noise=0.02
     )
 
 
@@ -40,8 +40,8 @@ RECIPE = folder_recipe(
     _data,
     files,
     modality,
-    epochs=300,
+    epochs=160,
     num_latents=16,
-    dropout=0.25,
-    element_dropout=0.4,
+    dropout=0.1,
+    element_dropout=0.1,
 )

@@ -28,10 +28,17 @@ def changes():
 def data(batch_size, seed, folder, change=None):
     """Returns the notes, changed as `changes` does unless told otherwise.
 
-    Whole series of them are for validation.
+    Whole series of them are for validation, and few: there are not many to learn from.
     """
-    change = change or changes()
-    return folder_splits(folder, files(), batch_size, seed, change, group=series)
+    return folder_splits(
+        folder,
+        files(),
+        batch_size,
+        seed,
+        change or changes(),
+        validation_fraction=0.1,
+        group=series,
+    )
 
 
 def modality():
