@@ -2,8 +2,9 @@
 
 Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and test/
 Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
-Time:      TIME
-Score:     SCORE
+Time:      323 to 384 s of training, beside other work
+Score:     test accuracy 0.716, the median of seeds 0, 1 and 2 (0.636 to 0.739), on 88
+           notes
 """
 
 from keras_perceiver.data import sound_changes
