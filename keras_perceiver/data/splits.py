@@ -189,6 +189,7 @@ def folder_splits(
     validation_fraction=0.15,
     group=None,
     allow_missing=False,
+    mix=None,
 ):
     """Reads `<folder>/train` and `<folder>/test` of labelled files.
 
@@ -205,6 +206,10 @@ def folder_splits(
         validation_fraction: Float in (0, 1), the part of each class that is held out.
         group: Callable, see `LabelledFolder.split`.
         allow_missing: Boolean, see `read_folder`.
+        mix: Callable `(num_classes)`, such as `mixup` or `mixup_or_cutmix`, that returns
+            what mixes the examples of a training batch after `augment`. Labels of the
+            training data are parts of classes then, as `SmoothedCrossentropy` and
+            `Accuracy` take them.
 
     Returns:
         `Splits`. Training batches are all full.
@@ -226,12 +231,15 @@ def folder_splits(
         folder / "test", files, class_names=whole.class_names, shuffle=False, **options
     )
     train, validation = whole.split(validation_fraction, group)
+    mixed = None if mix is None else mix(len(whole.class_names))
 
     def epoch(number, num_done=0):
         dataset = train.epoch(number, num_done)
-        if augment is None:
-            return dataset
-        return augmented(dataset, augment, seed, number, num_done)
+        if augment is not None:
+            dataset = augmented(dataset, augment, seed, number, num_done)
+        if mixed is not None:
+            dataset = augmented(dataset, mixed, seed + 1, number, num_done, True)
+        return dataset
 
     return Splits(
         train=another_every_time(epoch, seed, int(train.dataset.cardinality())),

@@ -40,6 +40,7 @@ def _sounds():
         {"brightness": 0.6},
         {"noise": 0.5},
         {"use_flip": False},
+        {"interpolation": "nearest"},
     ],
 )
 def test_images_change_with_every_option(option):
@@ -54,6 +55,20 @@ def test_images_change_with_every_option(option):
         assert np.abs(changed - usual).max() > 0.01
     np.testing.assert_array_equal(image_changes(**option)(images, 7), changed)
     assert (image_changes(**option)(images, 8).numpy() != changed).any()
+
+
+def test_images_of_flat_colours_keep_them_with_nearest_pixels():
+    still = {"contrast": 0, "brightness": 0, "noise": 0, "interpolation": "nearest"}
+    images = _images()
+    change = image_changes(shift=0.25, zoom=0.2, rotation=0.1, **still)
+    changed = change(images, 7).numpy()
+    assert (changed != images).any()
+    for before, after in zip(images, changed, strict=True):
+        colours = {tuple(pixel) for pixel in before.reshape(-1, 3)}
+        assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colours
+
+    nothing = image_changes(shift=0, zoom=0, rotation=0, use_flip=False, **still)
+    np.testing.assert_array_equal(nothing(images, 7), images)
 
 
 def test_points_stay_where_they_are_but_for_size_and_side():

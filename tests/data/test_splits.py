@@ -9,6 +9,8 @@ from keras_perceiver.data import (
     digits,
     epoch_order,
     folder_splits,
+    image_changes,
+    mixup,
     read_folder,
 )
 from tests.data.files import write_image, write_points
@@ -56,6 +58,30 @@ def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     splits = folder_splits(folder, PointFiles(20), 16, augment=shift)
     first, second = _arrays(splits.train).mean(), _arrays(splits.train).mean()
     assert abs(first - second) > 1e-6
+
+
+def test_mixes_only_what_is_trained_on(tmp_path):
+    for part, name, i in [
+        (p, n, i) for p in ("train", "test") for n in "ab" for i in range(8)
+    ]:
+        write_image(
+            tmp_path / part / name / f"{i}.png", (8, 8, 3), seed=8 * ord(name) + i
+        )
+    files = ImageFiles((8, 8, 3))
+    splits = folder_splits(tmp_path, files, 4, augment=image_changes(), mix=mixup)
+    for _, labels in splits.epochs(0, 2):
+        assert labels.shape == (4, 2)
+        np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, atol=1e-6)
+    labels = np.concatenate([labels for _, labels in splits.epochs(0, 2)])
+    assert ((labels > 0) & (labels < 1)).any()
+    for part in (splits.validation, splits.test):
+        assert all(labels.dtype == "int32" for _, labels in part)
+    again = folder_splits(tmp_path, files, 4, augment=image_changes(), mix=mixup)
+    np.testing.assert_array_equal(
+        _arrays(again.epochs(0, 2)), _arrays(splits.epochs(0, 2))
+    )
+    other = folder_splits(tmp_path, files, 4, augment=image_changes())
+    assert (_arrays(other.epochs(0, 2)) != _arrays(splits.epochs(0, 2))).any()
 
 
 def test_groups_stay_together(folder):
