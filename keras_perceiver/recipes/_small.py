@@ -51,15 +51,7 @@ def series(stem):
 
 
 def folder_recipe(
-    name,
-    data,
-    files,
-    modality,
-    epochs,
-    batch_size=32,
-    write_mock=None,
-    ema_momentum=None,
-    **settings,
+    name, data, files, modality, epochs, batch_size=32, write_mock=None, **settings
 ):
     """Returns a recipe of a small Perceiver on folders of labelled files.
 
@@ -73,7 +65,6 @@ def folder_recipe(
         batch_size: Integer, examples per training step.
         write_mock: Callable `(folder)` that writes random files for `data`. Defaults to
             two classes of files for `files`.
-        ema_momentum: Float, see `Recipe`.
         **settings: Arguments of `Perceiver`, see `small_classifier`.
     """
 
@@ -91,5 +82,4 @@ def folder_recipe(
         reads_folder=True,
         smoke=_mock.from_folder(data, write_mock or write),
         files=files,
-        ema_momentum=ema_momentum,
     )
