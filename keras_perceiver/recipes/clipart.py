@@ -1,10 +1,10 @@
 """Drawings in 13 classes: a Perceiver on folders of small PNG images.
 
 Command:   make train RECIPE=clipart ARGS="--data DIR", DIR with train/ and test/
-Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-24
-Time:      533 and 565 s of training
-Score:     test accuracy 0.413 and 0.407 (seeds 0 and 1), on 811 drawings that trees on
-           colours and thumbnails get to 0.48
+Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
+Time:      487 to 506 s of training, beside other work
+Score:     test accuracy 0.386, the median of seeds 0, 1 and 2 (0.375 to 0.387), on 811
+           drawings that trees on colours and thumbnails get to 0.48
 """
 
 from keras_perceiver.data import ImageFiles, folder_splits, image_changes
