@@ -1,7 +1,8 @@
 """Modalities: layers that turn one raw batch into elements with positions."""
 
-from keras_perceiver.modalities.audio import Audio, MelSpectrogram
+from keras_perceiver.modalities.audio import Audio
 from keras_perceiver.modalities.grids import Array, Image, Video
+from keras_perceiver.modalities.mel_spectrogram import MelSpectrogram
 from keras_perceiver.modalities.points import PointCloud
 from keras_perceiver.modalities.sequence import Sequence
 
