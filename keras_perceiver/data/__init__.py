@@ -14,7 +14,16 @@ from keras_perceiver.data.crops import (
     overlapping_clips,
     time_crop,
 )
-from keras_perceiver.data.digits import digits
+from keras_perceiver.data.datasets import (
+    audioset,
+    cifar10,
+    digits,
+    fashion_mnist,
+    imagenet,
+    mnist,
+    modelnet40,
+    speech_commands,
+)
 from keras_perceiver.data.epochs import epoch_order
 from keras_perceiver.data.files import (
     AudioFiles,
@@ -25,15 +34,6 @@ from keras_perceiver.data.files import (
 )
 from keras_perceiver.data.folders import LabelledFolder, read_folder
 from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
-from keras_perceiver.data.published import (
-    audioset,
-    cifar10,
-    fashion_mnist,
-    imagenet,
-    mnist,
-    modelnet40,
-    speech_commands,
-)
 from keras_perceiver.data.rand_augment import rand_augment
 from keras_perceiver.data.splits import Splits, augmented, folder_splits
 from keras_perceiver.data.tfds import tfds_splits

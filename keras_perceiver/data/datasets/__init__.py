@@ -1,0 +1,27 @@
+"""One file for each data set, in the shapes of the paper's models.
+
+All but `digits` take `folder`, where the data are or shall be prepared, `mock=True` for
+a few random examples that take the same path as real ones after reading, and as
+`**options` the `num_processes`, `process_index`, `download` and the splits of
+`tfds_splits`.
+"""
+
+from keras_perceiver.data.datasets.audioset import audioset
+from keras_perceiver.data.datasets.cifar10 import cifar10
+from keras_perceiver.data.datasets.digits import digits
+from keras_perceiver.data.datasets.fashion_mnist import fashion_mnist
+from keras_perceiver.data.datasets.imagenet import imagenet
+from keras_perceiver.data.datasets.mnist import mnist
+from keras_perceiver.data.datasets.modelnet40 import modelnet40
+from keras_perceiver.data.datasets.speech_commands import speech_commands
+
+__all__ = [
+    "audioset",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "imagenet",
+    "mnist",
+    "modelnet40",
+    "speech_commands",
+]

@@ -1,0 +1,42 @@
+"""What the published data sets share."""
+
+from keras_perceiver.data.augmentation import image_changes
+from keras_perceiver.data.tfds import tfds_splits
+
+
+def published_splits(name, batch_size, seed, folder, mock, options, **settings):
+    """Returns the `Splits` of a dataset whose archive may lie in `folder`."""
+    return tfds_splits(
+        name,
+        batch_size,
+        seed,
+        folder,
+        # What was fetched by hand lies where the data shall be prepared.
+        manual_folder=folder,
+        mock=mock or None,
+        **{**settings, **options},
+    )
+
+
+def random_image(rng, shape, num_classes):
+    """Returns a random example of an image dataset, for mock data."""
+    image = rng.integers(0, 256, shape, dtype="uint8")
+    return {"image": image, "label": rng.integers(num_classes)}
+
+
+def gray_images(
+    name, batch_size, seed, folder, mock, use_changes, options, use_flip=True
+):
+    """Returns the `Splits` of a dataset of gray images of 28 x 28 pixels."""
+    changes = image_changes(
+        zoom=0.1, rotation=0.03, brightness=0.0, noise=0.0, use_flip=use_flip
+    )
+    return published_splits(
+        name,
+        batch_size,
+        seed,
+        folder,
+        mock and (lambda rng: random_image(rng, (28, 28, 1), 10)),
+        options,
+        augment=changes if use_changes else None,
+    )

@@ -1,0 +1,90 @@
+"""ImageNet."""
+
+import tensorflow as tf
+
+from keras_perceiver.data.crops import central_crop, inception_crop
+from keras_perceiver.data.datasets._published import published_splits, random_image
+from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
+from keras_perceiver.data.rand_augment import rand_augment
+
+
+def imagenet(
+    batch_size,
+    seed=0,
+    folder=None,
+    mock=False,
+    num_ops=4,
+    magnitude=5,
+    mixup_alpha=0.2,
+    use_cutmix=True,
+    **options,
+):
+    """Returns ImageNet, 224 x 224 pixels in -1..1, of 1,000 classes.
+
+    Training images are random crops (`inception_crop`), half of them mirrored, changed by
+    `rand_augment`, and mixed with each other; the others are resized to 256 pixels and
+    their middle is cut out. The test data are the published validation data, of which the
+    published test data have no labels; 10,000 training images are for validation. As in
+    DeepMind's training code.
+
+    Args:
+        batch_size: Integer, examples per batch.
+        seed: Integer, seed of the order and of the changes.
+        folder: Path of the prepared data, or of `ILSVRC2012_img_train.tar` and
+            `ILSVRC2012_img_val.tar`, beside which they are prepared.
+        mock: Boolean, whether to take random examples.
+        num_ops: Integer, see `rand_augment`; 0 leaves it out.
+        magnitude: Float, see `rand_augment`.
+        mixup_alpha: Float, see `mixup`; 0 leaves it out.
+        use_cutmix: Boolean, whether images are mixed by `cutmix`; with `mixup_alpha` half
+            of a batch by either.
+        **options: Arguments of `tfds_splits`.
+
+    Returns:
+        `Splits`. Labels are integers if nothing is mixed, else, in all three, float32 of
+        shape `(batch, 1000)`.
+    """
+    num_classes = 1000
+    if mixup_alpha and use_cutmix:
+        mix = mixup_or_cutmix(num_classes, mixup_alpha)
+    elif mixup_alpha:
+        mix = mixup(num_classes, mixup_alpha)
+    else:
+        mix = cutmix(num_classes) if use_cutmix else None
+    distort = rand_augment(num_ops, magnitude) if num_ops else None
+
+    def label_of(example):
+        label = tf.cast(example["label"], "int32")
+        return label if mix is None else tf.one_hot(label, num_classes)
+
+    def prepare(example):
+        image = central_crop(example["image"], 224, resize=256)
+        return image / 127.5 - 1, label_of(example)
+
+    def prepare_train(example, key):
+        image = inception_crop(example["image"], key, 224) / 127.5 - 1
+        # After resizing, which costs less, and not before it as DeepMind does.
+        image = image if distort is None else distort(image, key)
+        return image, label_of(example)
+
+    def random_example(rng):
+        size = rng.integers(60, 90, 2)
+        return {"file_name": "", **random_image(rng, (*size, 3), num_classes)}
+
+    return published_splits(
+        "imagenet2012",
+        batch_size,
+        seed,
+        folder,
+        mock and random_example,
+        {
+            "train_split": "train[10000:]",
+            "validation_split": "train[:10000]",
+            "test_split": "validation",
+            **options,
+        },
+        encoded=("image",),
+        prepare=prepare,
+        prepare_train=prepare_train,
+        mix=mix,
+    )

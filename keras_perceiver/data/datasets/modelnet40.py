@@ -1,0 +1,51 @@
+"""ModelNet40."""
+
+import tensorflow as tf
+
+from keras_perceiver.data.augmentation import point_scaling, unit_cube
+from keras_perceiver.data.builders import MODELNET40_POINTS
+from keras_perceiver.data.datasets._published import published_splits
+
+
+def modelnet40(
+    batch_size,
+    seed=0,
+    folder=None,
+    mock=False,
+    release="meshes",
+    scale=0.01,
+    **options,
+):
+    """Returns ModelNet40: 2,048 points an object, in the unit cube, in 40 classes.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
+
+    Args:
+        batch_size: Integer, examples per batch.
+        seed: Integer, seed of the order and of the changes.
+        folder: Path of the prepared data, or of the archive, beside which they are
+            prepared: `ModelNet40.zip` or `modelnet40_ply_hdf5_2048.zip`.
+        mock: Boolean, whether to take random examples.
+        release: String, which of the two: `"meshes"` or `"points_2048"`.
+        scale: Float, see `point_scaling`.
+        **options: Arguments of `tfds_splits`.
+    """
+
+    def prepare(example):
+        return unit_cube(example["points"]), tf.cast(example["label"], "int32")
+
+    def random_example(rng):
+        points = rng.normal(size=(MODELNET40_POINTS, 3)).astype("float32")
+        return {"points": points, "label": rng.integers(40)}
+
+    return published_splits(
+        f"modelnet40/{release}",
+        batch_size,
+        seed,
+        folder,
+        mock and random_example,
+        options,
+        prepare=prepare,
+        augment=point_scaling(scale),
+    )

@@ -1,0 +1,57 @@
+"""Speech Commands."""
+
+import tensorflow as tf
+
+from keras_perceiver.data.crops import time_crop
+from keras_perceiver.data.datasets._published import published_splits
+
+
+def speech_commands(
+    batch_size, seed=0, folder=None, mock=False, num_samples=16_000, **options
+):
+    """Returns Speech Commands: spoken words, 16,000 samples at 16 kHz, in 12 classes.
+
+    Shorter recordings are padded with silence: at a random place in training, where they
+    are also louder or softer, else at the end.
+
+    Args:
+        batch_size: Integer, examples per batch.
+        seed: Integer, seed of the order and of the changes.
+        folder: Path of the prepared data.
+        mock: Boolean, whether to take random examples.
+        num_samples: Integer, length of an example.
+        **options: Arguments of `tfds_splits`.
+    """
+    # Up to a tenth of a second earlier or later.
+    margin = num_samples // 10
+    cut = time_crop(num_samples)
+
+    def waveform(example):
+        audio = tf.cast(example["audio"], "float32")[:num_samples] / 2**15
+        audio = tf.pad(audio, [[0, num_samples - tf.shape(audio)[0]]])
+        return tf.ensure_shape(audio, [num_samples])
+
+    def prepare(example):
+        return waveform(example), tf.cast(example["label"], "int32")
+
+    def augment(audio, key):
+        audio = cut(tf.pad(audio, [[0, 0], [margin, margin]]), key)
+        shape = (tf.shape(audio)[0], 1)
+        gain = tf.random.stateless_uniform(shape, [key, 1], 0.5, 1.2)
+        return tf.clip_by_value(audio * gain, -1.0, 1.0)
+
+    def random_example(rng):
+        size = rng.integers(12_000, 16_001)
+        audio = rng.integers(-(2**12), 2**12, size).astype("int16")
+        return {"audio": audio, "label": rng.integers(12)}
+
+    return published_splits(
+        "speech_commands",
+        batch_size,
+        seed,
+        folder,
+        mock and random_example,
+        {"train_split": "train", "validation_split": "validation", **options},
+        prepare=prepare,
+        augment=augment,
+    )
