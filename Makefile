@@ -24,7 +24,7 @@ EXTRAS_benchmark := benchmark
 
 # The folder of the API reference, and what it is of besides the top level
 SITE ?= site
-PUBLIC := data distribution layers modalities models serving training tuning visualization
+PUBLIC := config data distribution layers modalities models serving training tuning visualization
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 

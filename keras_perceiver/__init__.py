@@ -1,5 +1,6 @@
 """The Perceiver for Keras 3."""
 
+from keras_perceiver.config import Config
 from keras_perceiver.distribution import Distribution
 from keras_perceiver.layers import (
     ByteArray,
@@ -38,6 +39,7 @@ __all__ = [
     "Array",
     "Audio",
     "ByteArray",
+    "Config",
     "CrossAttend",
     "Distribution",
     "FlatCosineDecay",

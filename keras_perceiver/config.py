@@ -1,0 +1,411 @@
+"""Objects described by a class and its arguments, with overrides by dotted paths."""
+
+import ast
+import difflib
+import inspect
+import json
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+_VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+_WORDS = {"none": None, "null": None, "true": True, "false": False}
+
+
+class Config:
+    """A class, or a function, and the arguments that it is to be called with.
+
+    Presets, recipes and hyperparameters describe models by configs, since these can be
+    printed, compared, written to files and changed before anything is built. Arguments
+    may be configs themselves, Keras layers without weights, and dicts of these. Every
+    call creates a new object: configs are built, and layers are cloned by their own
+    config.
+
+    Reference:
+        `Config` of [Fiddle](https://github.com/google/fiddle), in small.
+
+    Args:
+        cls: Class or function.
+        **kwargs: Arguments of `cls`. The others are its defaults, or are given in the
+            call.
+
+    Attributes:
+        cls: Class or function.
+        kwargs: Dict of the arguments.
+
+    Call arguments:
+        **more: Further arguments, used as they are.
+
+    Returns:
+        What `cls` returns.
+
+    Raises:
+        TypeError: if `cls` cannot be called.
+        ValueError: if `cls` has no argument of a name, if a layer has weights already,
+            or, in a call, if `cls` refuses the arguments.
+
+    Example:
+
+    >>> config = Config(keras.layers.Dense, units=4, activation="relu")
+    >>> config.replace({"units": 8}).kwargs["units"]
+    8
+    >>> tuple(config()(keras.ops.ones((2, 3))).shape)
+    (2, 4)
+    """
+
+    def __init__(self, cls, /, **kwargs):
+        if not callable(cls):
+            raise TypeError(
+                "`cls` must be a class or a function. Received: "
+                f"cls={cls!r}. Give the class, and its arguments by name."
+            )
+        valid = _valid_names(cls)
+        for name, value in kwargs.items():
+            if valid is not None and name not in valid:
+                raise _unknown(name, name, value, f"`{_name(cls)}`", valid)
+            _check_without_weights(name, value)
+        self._cls = cls
+        self._kwargs = kwargs
+
+    @property
+    def cls(self):
+        return self._cls
+
+    @property
+    def kwargs(self):
+        return dict(self._kwargs)
+
+    def __call__(self, **more):
+        kwargs = {name: _built(value) for name, value in self._kwargs.items()}
+        kwargs |= more
+        try:
+            return self._cls(**kwargs)
+        except TypeError as error:
+            received = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            raise ValueError(
+                f"`{_name(self._cls)}` must be called with valid arguments. Received: "
+                f"{received}. Correct them: {error}"
+            ) from error
+
+    def accepts(self, name):
+        """Returns whether `cls` has an argument of this name."""
+        valid = _valid_names(self._cls)
+        return valid is None or name in valid
+
+    def replace(self, overrides):
+        """Returns a new config in which some arguments have other values.
+
+        Args:
+            overrides: Mapping from dotted paths to values, for example
+                `{"num_latents": 64, "modality.num_bands": 32}`. A path leads through
+                configs, dicts and Keras objects such as layers. Later paths apply to the
+                result of earlier ones.
+
+        Returns:
+            `Config`.
+
+        Raises:
+            ValueError: if a path does not exist; the error names the nearest paths.
+
+        Example:
+
+        >>> schedule = Config(
+        ...     keras.optimizers.schedules.CosineDecay,
+        ...     initial_learning_rate=1e-3,
+        ...     decay_steps=100,
+        ... )
+        >>> config = Config(keras.optimizers.SGD, learning_rate=schedule)
+        >>> config.replace({"learning_rate.alpha": 0.1}).kwargs["learning_rate"]
+        Config(CosineDecay, initial_learning_rate=0.001, decay_steps=100, alpha=0.1)
+        """
+        config = self
+        for path, value in overrides.items():
+            config = _replaced(config, path.split("."), value, path, config)
+        return config
+
+    def paths(self):
+        """Returns a dict from the dotted path of every argument to its value.
+
+        Arguments that have neither a value nor a default are left out. Configs, dicts and
+        Keras objects are listed by their arguments, and may be replaced as a whole, too.
+        """
+        return dict(_leaves(self, ()))
+
+    def description(self):
+        """Returns the class path and the arguments, as values that JSON can hold."""
+        return _description(self)
+
+    def __eq__(self, other):
+        if not isinstance(other, Config):
+            return NotImplemented
+        return self._cls is other._cls and _description(self) == _description(other)
+
+    __hash__ = None
+
+    def __repr__(self):
+        arguments = [f"{name}={value!r}" for name, value in self._kwargs.items()]
+        return f"Config({', '.join([_name(self._cls), *arguments])})"
+
+
+def parse_overrides(texts):
+    """Reads overrides as they are written on a command line.
+
+    Args:
+        texts: Iterable of strings `path=value`. A value is a Python or JSON literal,
+            `none`, `true` or `false`, or else a string.
+
+    Returns:
+        Dict from dotted paths to values.
+
+    Raises:
+        ValueError: if a text has no `=`, if a path comes twice, or if a value has an
+            opening bracket or quotation mark and is not a literal.
+
+    Example:
+
+    >>> parse_overrides(["epochs=3", "model.use_remat=true", "activation=relu"])
+    {'epochs': 3, 'model.use_remat': True, 'activation': 'relu'}
+    """
+    overrides = {}
+    for text in texts:
+        path, separator, value = text.partition("=")
+        path = path.strip()
+        if not separator or not all(path.split(".")):
+            raise ValueError(
+                "An override must have the form `path=value`. Received: "
+                f"{text!r}. Write, for example, `model.num_latents=64`."
+            )
+        if path in overrides:
+            raise ValueError(
+                f"A path must be overridden once. Received: {path!r} twice. "
+                "Leave one of them out."
+            )
+        overrides[path] = _parsed(path, value.strip())
+    return overrides
+
+
+def _parsed(path, text):
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            pass
+    if text[:1] in tuple("([{'\""):
+        raise ValueError(
+            "The value of an override must be a literal, a word or a number. Received: "
+            f"{path}={text}. Close its brackets and quotation marks."
+        )
+    return text
+
+
+def _name(cls):
+    return getattr(cls, "__qualname__", None) or repr(cls)
+
+
+def _path(cls):
+    return f"{getattr(cls, '__module__', '')}.{_name(cls)}".lstrip(".")
+
+
+def _arguments(cls):
+    """Returns a dict of all arguments and their defaults, and whether others fit, too.
+
+    Arguments without a default have `inspect.Parameter.empty`.
+    """
+    if not inspect.isclass(cls):
+        return _signature(cls)
+    arguments = {}
+    # Arguments that a class does not name are those of its parents.
+    for parent in cls.__mro__:
+        if parent is keras.Model:
+            return {"name": None, "trainable": True, "dtype": None} | arguments, False
+        if "__init__" not in vars(parent):
+            continue
+        own, takes_others = _signature(parent.__init__)
+        own.pop("self", None)
+        arguments = own | arguments
+        if not takes_others or parent is keras.layers.Layer:
+            break
+    return arguments, not arguments
+
+
+def _signature(function):
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins have no signature
+        return {}, True
+    variadic = [p.kind for p in parameters if p.kind in _VARIADIC]
+    arguments = {p.name: p.default for p in parameters if p.kind not in _VARIADIC}
+    return arguments, inspect.Parameter.VAR_KEYWORD in variadic
+
+
+def _valid_names(cls):
+    """Returns the names of all arguments, or `None` where any name fits."""
+    arguments, takes_others = _arguments(cls)
+    return None if takes_others else list(arguments)
+
+
+def _defaults(cls):
+    arguments, _ = _arguments(cls)
+    empty = inspect.Parameter.empty
+    return {name: value for name, value in arguments.items() if value is not empty}
+
+
+def _is_keras_object(value):
+    """Returns whether a value is a Keras object that its own config describes."""
+    return (
+        hasattr(value, "get_config")
+        and hasattr(value, "from_config")
+        and not inspect.isclass(value)
+        and not isinstance(value, keras.dtype_policies.DTypePolicy)
+    )
+
+
+def _check_without_weights(name, value):
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _check_without_weights(f"{name}.{key}", entry)
+    elif isinstance(value, keras.layers.Layer) and value.weights:
+        raise ValueError(
+            "A layer in a `Config` must not have weights yet, since every call of the "
+            f"config clones it. Received: {name}={value!r}, which is built. Give a new "
+            "layer."
+        )
+
+
+def _built(value):
+    if isinstance(value, Config):
+        return value()
+    if isinstance(value, Mapping):
+        return {key: _built(entry) for key, entry in value.items()}
+    if _is_keras_object(value):
+        return type(value).from_config(value.get_config())
+    return value
+
+
+def _children(value):
+    """Returns a dict of what a path can lead to from a value, or `None` for a leaf."""
+    if isinstance(value, Config):
+        return {**_defaults(value.cls), **value.kwargs}
+    if isinstance(value, Mapping):
+        return value
+    if _is_keras_object(value):
+        return _deserialized(dict(value.get_config()))
+    return None
+
+
+def _leaves(value, path):
+    children = _children(value)
+    if children is None:
+        if isinstance(value, keras.dtype_policies.DTypePolicy):
+            value = value.name
+        yield ".".join(path), value
+        return
+    for name, child in children.items():
+        yield from _leaves(child, (*path, str(name)))
+
+
+def _replaced(target, names, value, path, root):
+    """Returns `target` with another value at the end of the path's last `names`."""
+    name, *rest = names
+    children = _children(target)
+    parent = ".".join(path.split(".")[: -len(names)])
+    if children is None:
+        raise ValueError(
+            f"A path must lead through configs, dicts and layers. Received: {path!r}, "
+            f"where {parent!r} is {target!r}. Override {parent!r} as a whole."
+        )
+    valid = [str(key) for key in children]
+    if isinstance(target, Config):
+        valid = _valid_names(target.cls)
+    if valid is not None and name not in valid:
+        owner = f"`{parent}`" if isinstance(target, Mapping) else _class_name(target)
+        raise _unknown(path, name, value, owner, valid, parent, root)
+    if rest:
+        value = _replaced(children.get(name), rest, value, path, root)
+    if isinstance(target, Config):
+        return Config(target.cls, **{**target.kwargs, name: value})
+    if isinstance(target, Mapping):
+        keys = {str(key): key for key in target}
+        return {**target, keys[name]: value}
+    config = {**target.get_config(), name: _serialized(value)}
+    try:
+        return type(target).from_config(config)
+    except (TypeError, ValueError) as error:
+        # Keras raises a TypeError around whatever the constructor raises.
+        cause = error.__context__ or error
+        raise ValueError(
+            f"`{name}` must be a value that `{type(target).__name__}` accepts. Received: "
+            f"{path}={value!r}. Correct it: {cause}"
+        ) from error
+
+
+def _class_name(value):
+    cls = value.cls if isinstance(value, Config) else type(value)
+    return f"`{_name(cls)}`"
+
+
+def _unknown(path, name, value, owner, valid, parent="", root=None):
+    """Returns the error for a name that does not exist, with the nearest ones."""
+    prefix = f"{parent}." if parent else ""
+    near = []
+    if root is not None:  # the name may be right, and the way to it wrong
+        near = [p for p in root.paths() if p.split(".")[-1] == name]
+    near += [prefix + match for match in difflib.get_close_matches(name, valid)]
+    fix = (
+        f"Did you mean {' or '.join(repr(p) for p in near[:3])}?"
+        if near
+        else f"Choose one of {', '.join(valid)}."
+    )
+    return ValueError(
+        f"A name must be an argument of {owner}. Received: {path}={value!r}. {fix}"
+    )
+
+
+def _serialized(value):
+    """Returns a value as the config of a Keras object holds it."""
+    if isinstance(value, Config):
+        value = value()
+    if _is_keras_object(value):
+        return keras.saving.serialize_keras_object(value)
+    if isinstance(value, Mapping):
+        return {key: _serialized(entry) for key, entry in value.items()}
+    return value
+
+
+def _deserialized(value):
+    """Returns a value of the config of a Keras object as the constructor got it."""
+    if not isinstance(value, dict):
+        return value
+    if {"class_name", "config", "module"} <= value.keys():
+        return keras.saving.deserialize_keras_object(value)
+    return {key: _deserialized(entry) for key, entry in value.items()}
+
+
+def _description(value):
+    if isinstance(value, Config):
+        return _described(value.cls, value.kwargs)
+    if isinstance(value, keras.dtype_policies.DTypePolicy):
+        return value.name
+    if _is_keras_object(value):
+        # Keras counts the names of layers that have none, so they tell nothing.
+        config = {k: v for k, v in _children(value).items() if k != "name"}
+        return _described(type(value), config)
+    if isinstance(value, Mapping):
+        return {str(key): _description(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_description(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return _path(value) if callable(value) else repr(value)
+
+
+def _described(cls, arguments):
+    return {
+        "class": _path(cls),
+        "arguments": {name: _description(value) for name, value in arguments.items()},
+    }
