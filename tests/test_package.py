@@ -29,9 +29,13 @@ _IN_TENSORFLOW = {
     "warmup",
 }
 
-# What each part may import of the package, besides itself, the argument checks and configs.
+# What every part may import.
+_BASEMENT = {"_checks", "_matplotlib", "config"}
+
+# What each part may import of the package, besides itself and the basement.
 _ALLOWED = {
     "_checks": set(),
+    "_matplotlib": set(),
     "config": set(),
     "distribution": set(),
     "layers": set(),
@@ -69,7 +73,7 @@ def _files():
 @pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_flow_one_way(path):
     part = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    allowed = _ALLOWED[part] | {part, "_checks", "config"}
+    allowed = _ALLOWED[part] | {part} | _BASEMENT
     for module, at_top_level in _imports(path):
         if module.startswith("keras_perceiver."):
             assert module.split(".")[1] in allowed, module

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.distribution import predict_on_batch
 from keras_perceiver.training.files import replace_file
-from keras_perceiver.training.plots import pyplot
 
 _NUM_BINS = 15
 
@@ -133,7 +133,7 @@ class Evaluation(NamedTuple):
             ImportError: if matplotlib is not installed.
         """
         folder = Path(folder)
-        plt = pyplot()
+        plt = matplotlib("pyplot")
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.metrics(), indent=2) + "\n"
         replace_file(folder / "evaluation.json", lambda path: path.write_text(text))

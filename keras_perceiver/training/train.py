@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.distribution import check_equal, distribution_of
 from keras_perceiver.serving import (
     check_version,
@@ -34,7 +35,7 @@ from keras_perceiver.training.optimizers import (
     accumulate,
     scale_learning_rate,
 )
-from keras_perceiver.training.plots import plot_history, pyplot
+from keras_perceiver.training.plots import plot_history
 from keras_perceiver.training.resume import SaveState, settings
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -263,7 +264,7 @@ def train(
     _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
     check_version(export_folder, next_version(export_folder))
-    plt = pyplot()
+    matplotlib("figure")  # fails before the training, not after it
 
     previous_policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(seed)
@@ -362,7 +363,7 @@ def train(
     replace_file(run_folder / "metrics.json", lambda path: path.write_text(text))
     replace_file(
         run_folder / "history.png",
-        lambda path: plot_history(plt, state.history, metrics, recipe.score, path),
+        lambda path: plot_history(state.history, metrics, recipe.score, path),
     )
     if distribution.engine != "none":
         # On one device, as those who read the file have it, whoever else is left.

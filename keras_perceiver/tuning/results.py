@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_perceiver.training.plots import pyplot
+from keras_perceiver._matplotlib import matplotlib
 
 _MIN_FOR_IMPORTANCE = 6
 # What a trial has besides its settings.
@@ -75,17 +75,16 @@ def plot_trials(rows, folder, first=None):
             "There must be a completed trial to draw. Received: "
             f"{len(rows)} trials, none of them. See their status."
         )
-    plt, folder = pyplot(), Path(folder)
-    figures = {"front": _front(plt, completed, first)}
+    folder = Path(folder)
+    figures = {"front": _front(completed, first)}
     if free := _free_settings(completed):
-        figures["parallel"] = _parallel(plt, completed, free)
+        figures["parallel"] = _parallel(completed, free)
         if len(completed) >= _MIN_FOR_IMPORTANCE:
-            figures["importance"] = _importance(plt, completed, free)
+            figures["importance"] = _importance(completed, free)
     paths = []
     for name, figure in figures.items():
         paths.append(folder / f"{name}.png")
         figure.savefig(paths[-1], dpi=120)
-        plt.close(figure)
     return paths
 
 
@@ -98,8 +97,8 @@ def _free_settings(rows):
     return [name for name in names if len({row[name] for row in rows}) > 1]
 
 
-def _front(plt, rows, first):
-    figure, axis = plt.subplots(figsize=(7, 4.5), layout="constrained")
+def _front(rows, first):
+    figure, axis = _figure(figsize=(7, 4.5))
     most = max(row["epochs"] + row["after_epochs"] for row in rows)
     groups = {"trial": [], "trial of fewer epochs": []}
     for row in rows:
@@ -132,20 +131,27 @@ def _front(plt, rows, first):
     return figure
 
 
+def _figure(figsize):
+    figure = matplotlib("figure").Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots()
+
+
 def _points(rows):
     return [row["GFLOPs"] for row in rows], [row["score"] for row in rows]
 
 
-def _parallel(plt, rows, names):
+def _parallel(rows, names):
     """Draws one line a trial over one axis a setting, coloured by the score's rank.
 
     By the score itself, one that is far off would make all others look the same.
     """
-    figure, axis = plt.subplots(figsize=(1.3 * len(names) + 2, 5), layout="constrained")
+    figure, axis = _figure(figsize=(1.3 * len(names) + 2, 5))
     scores = np.array([row["score"] for row in rows])
     order = np.argsort(scores)
     ranks = np.argsort(order) / max(len(rows) - 1, 1)
-    colors = plt.get_cmap("viridis")(ranks)
+    scale = matplotlib("colors").Normalize(0, 1)
+    scale = matplotlib("cm").ScalarMappable(scale, "viridis")
+    colors = scale.to_rgba(ranks)
     places = {name: _place([row[name] for row in rows]) for name in names}
     for index in order:  # the best on top
         heights = [places[name][0][index] for name in names]
@@ -171,7 +177,7 @@ def _parallel(plt, rows, names):
     )
     axis.set(yticks=[], xlim=(-0.1, len(names) - 0.4))
     bar = figure.colorbar(
-        plt.cm.ScalarMappable(plt.Normalize(0, 1), "viridis"),
+        scale,
         ax=axis,
         ticks=np.linspace(0, 1, 5),
         label="validation score, by rank",
@@ -199,7 +205,7 @@ def _place(values):
     )
 
 
-def _importance(plt, rows, names):
+def _importance(rows, names):
     """Draws how much worse a forest predicts the scores without each setting."""
     try:
         from sklearn.ensemble import ExtraTreesRegressor
@@ -220,9 +226,7 @@ def _importance(plt, rows, names):
     forest.fit(table, scores)
     found = permutation_importance(forest, table, scores, n_repeats=20, random_state=0)
     order = np.argsort(found.importances_mean)
-    figure, axis = plt.subplots(
-        figsize=(7, 0.35 * len(columns) + 1.2), layout="constrained"
-    )
+    figure, axis = _figure(figsize=(7, 0.35 * len(columns) + 1.2))
     labels = [list(columns)[i].replace("_", " ") for i in order]
     axis.barh(labels, found.importances_mean[order], xerr=found.importances_std[order])
     axis.set(xlabel="importance: loss of R² when the setting is shuffled")

@@ -120,7 +120,7 @@ def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(
         sys.modules["keras_perceiver.training.train"],
         "plot_history",
-        lambda _, history, __, ___, path: drawn.append(history) or path.write_text(""),
+        lambda history, _, __, path: drawn.append(history) or path.write_text(""),
     )
     expected, whole = _run(tmp_path / "whole")
     assert not (tmp_path / "whole" / "checkpoints").exists()

@@ -1,0 +1,175 @@
+"""Figures of attention maps."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_perceiver._matplotlib import matplotlib
+from keras_perceiver.modalities import Audio, MelSpectrogram, PointCloud
+
+
+def plot_attention(
+    maps, cross_attends=None, latents=range(8), example=0, head=0, modality=None
+):
+    """Draws attention weights as in the figures of the paper.
+
+    One row for each cross-attend, one column for each latent. Maps of images lie over
+    the image, those of spectrograms over the spectrogram, those of waveforms under the
+    samples; points have the color of their weight, and of videos and other grids of
+    more than two axes the mean over the first ones is shown.
+
+    Args:
+        maps: `AttentionMaps`.
+        cross_attends: Sequence of integers, which cross-attends; `None` for all.
+        latents: Sequence of integers, which latents.
+        example: Integer, which example of the batch.
+        head: Integer, which head.
+        modality: String, which modality; may be left out if there is only one.
+
+    Returns:
+        `matplotlib.figure.Figure`. Each map has a scale of its own, from zero to the
+        weight that its title gives as a multiple of the weight of even attention.
+
+    Raises:
+        ValueError: if there are several modalities and none of them is named.
+        ImportError: if matplotlib is not installed.
+    """
+    if modality is None and len(maps.grids) == 1:
+        (modality,) = maps.grids
+    if modality not in maps.grids:
+        raise ValueError(
+            f"`modality` must be one of {sorted(maps.grids)}. Received: "
+            f"modality={modality!r}. Choose one of them."
+        )
+    cross_attends = range(len(maps)) if cross_attends is None else cross_attends
+    rows, columns = len(cross_attends), len(latents)
+    draw, projection = _drawing(maps, modality, example)
+    figure, axes = matplotlib("pyplot").subplots(
+        rows,
+        columns,
+        squeeze=False,
+        figsize=(1.6 * columns + 0.6, 1.8 * rows + 0.4),
+        layout="constrained",
+        subplot_kw={"projection": projection},
+    )
+    num_inputs = sum(math.prod(grid) for grid in maps.grids.values())
+    for row, read in zip(axes, cross_attends, strict=True):
+        weights = maps.weights(read, latents)[modality][example, head]
+        for axis, latent, weight in zip(row, latents, weights, strict=True):
+            axis.set_xticks([])
+            axis.set_yticks([])
+            draw(axis, weight)
+            title = f"latent {latent}: {weight.max() * num_inputs:.1f}x"
+            axis.set_title(title, fontsize=8)
+        # Three axes have no label at the left of them all.
+        row[0].annotate(
+            f"cross-attend {read + 1}",
+            (0, 0.5),
+            (-8, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            rotation=90,
+            fontsize=9,
+        )
+    figure.suptitle(
+        f"Attention to {modality}, and its maximum over even attention", fontsize=11
+    )
+    return figure
+
+
+def _drawing(maps, name, example):
+    """Returns a function `(axis, weights)` that draws a map, and its projection."""
+    grid = maps.grids[name]
+    modality = maps.modalities[name]
+    raw = maps.inputs[name][example]
+    if isinstance(modality, PointCloud):
+
+        def draw(axis, weights):
+            shown = np.isfinite(raw[:, :3]).all(axis=-1)
+            mask = maps.inputs.get(f"{name}_mask")
+            if mask is not None:
+                shown &= mask[example]
+            x, y, z = raw[shown, :3].T
+            axis.scatter(x, y, z, c=weights[shown], s=4, cmap="inferno")
+            axis.set_zticks([])
+
+        return draw, "3d"
+    if len(grid) == 1:
+
+        def draw(axis, weights):
+            axis.fill_between(np.linspace(0, 1, grid[0]), weights, color="tab:orange")
+            if raw.ndim == 1 and np.issubdtype(raw.dtype, np.floating):
+                samples = axis.twinx()
+                samples.plot(np.linspace(0, 1, len(raw)), raw, color="gray", lw=0.3)
+                samples.set_axis_off()
+            if isinstance(modality, Audio):
+                _label_seconds(axis, raw, modality)
+
+        return draw, None
+    if isinstance(modality, MelSpectrogram):
+        backdrop = ops.convert_to_numpy(modality.spectrogram(raw[None]))[0]
+        backdrop, transposed = backdrop.T, True
+    else:
+        backdrop, transposed = _picture(raw), False
+
+    def draw(axis, weights):
+        # Videos and volumes: what is left are the last two axes.
+        weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
+        weights = weights.T if transposed else weights
+        options = {
+            "extent": (0, 1, 0, 1),
+            "origin": "lower" if transposed else "upper",
+            "aspect": "auto" if transposed else backdrop.shape[0] / backdrop.shape[1],
+        }
+        axis.imshow(backdrop, cmap="gray", **options)
+        axis.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, **options)
+        if transposed:
+            _label_seconds(axis, raw, modality)
+
+    return draw, None
+
+
+def _label_seconds(axis, samples, modality):
+    seconds = len(samples) / modality.sample_rate
+    axis.set_xticks([0, 1], ["0", f"{seconds:.3g} s"], fontsize=8)
+
+
+def _picture(raw):
+    """Makes a picture of an array on a grid: the mean over the first axes, in 0..1."""
+    raw = raw.reshape(-1, *raw.shape[-3:]).mean(axis=0)
+    raw = raw if raw.shape[-1] == 3 else raw.mean(axis=-1)
+    low, high = np.nanmin(raw), np.nanmax(raw)
+    return np.nan_to_num((raw - low) / max(high - low, 1e-6))
+
+
+def plot_entropy(maps, example=0):
+    """Draws how spread the attention of each latent is, from read to read.
+
+    Args:
+        maps: `AttentionMaps`.
+        example: Integer, which example of the batch.
+
+    Returns:
+        `matplotlib.figure.Figure` with a thin line for each latent and head, the median
+        of all, and a dotted line for even attention.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    entropy = maps.entropy()[:, example].reshape(len(maps), -1)
+    num_inputs = sum(math.prod(grid) for grid in maps.grids.values())
+    figure, axis = matplotlib("pyplot").subplots(figsize=(5, 3.5), layout="constrained")
+    reads = np.arange(1, len(maps) + 1)
+    marker = "o" if len(maps) == 1 else None
+    axis.plot(reads, entropy, color="tab:blue", alpha=0.25, lw=0.8, marker=marker)
+    median = np.median(entropy, axis=1)
+    axis.plot(reads, median, color="tab:red", lw=2, marker="o", label="median")
+    axis.axhline(np.log(num_inputs), color="gray", ls=":", label="even attention")
+    axis.set(
+        xlabel="cross-attend", ylabel="entropy, nats", xticks=reads, ylim=(0, None)
+    )
+    axis.legend()
+    return figure

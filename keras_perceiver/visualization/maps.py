@@ -1,0 +1,215 @@
+"""Attention maps of the cross-attends of a Perceiver."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver.layers import CrossAttend
+from keras_perceiver.models import Perceiver, PerceiverClassifier
+
+
+def attention_maps(model, inputs, chunk_size=4096):
+    """Runs a model on some inputs, to look at what its cross-attends attend to.
+
+    The model stays as it is and keeps nothing. What is returned has the latents before
+    each cross-attend and the elements; scores and weights are computed when they are
+    asked for, for one cross-attend at a time, on all backends.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), figure 3 and appendix E.
+
+    Args:
+        model: `Perceiver` or `PerceiverClassifier`.
+        inputs: A batch of what the model reads: an array, or a dict of arrays.
+        chunk_size: Integer, number of inputs whose keys and scores are computed at once.
+            `entropy` holds `chunk_size ** 2` scores at once.
+
+    Returns:
+        `AttentionMaps`.
+
+    Raises:
+        TypeError: if `model` is of another class.
+        ValueError: if the inputs do not fit the model, or if `chunk_size` is not positive.
+
+    Example:
+
+    >>> model = PerceiverClassifier.from_preset("digits")
+    >>> maps = attention_maps(model, np.zeros((2, 8, 8, 1), "float32"))
+    >>> weights = maps.weights(cross_attend=0, latents=[0, 3])
+    >>> weights["image"].shape  # batch, heads, latents, rows, columns
+    (2, 8, 2, 8, 8)
+    """
+    if isinstance(model, PerceiverClassifier):
+        model = model.encoder
+    if not isinstance(model, Perceiver):
+        raise TypeError(
+            "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
+            f"model={model!r} of type {type(model).__name__}. Pass one of these."
+        )
+    check_positive(chunk_size=chunk_size)
+    model.check_inputs(inputs)
+    if not isinstance(inputs, dict):
+        inputs = {model.inputs[0].name: inputs}
+    dtypes = {x.name: x.dtype for x in model.inputs}
+    tensors = {k: ops.convert_to_tensor(inputs[k], dtypes[k]) for k in dtypes}
+    elements, mask = model.byte_array(tensors, training=False)
+    latents = model.latent_array(elements)
+    reads = []
+    for layer in model.iterative_attention.sequence():
+        if isinstance(layer, CrossAttend):
+            reads.append((layer, latents))
+            latents = layer(latents, elements, inputs_mask=mask, training=False)
+        else:
+            latents = layer(latents, training=False)
+        # No gradient: torch would keep all activations for one.
+        latents = ops.stop_gradient(latents)
+    return AttentionMaps(
+        modalities=model.byte_array.modalities,
+        inputs={k: ops.convert_to_numpy(x) for k, x in tensors.items()},
+        elements=ops.stop_gradient(elements),
+        mask=None if mask is None else ops.convert_to_numpy(mask),
+        reads=reads,
+        chunk_size=chunk_size,
+    )
+
+
+class AttentionMaps:
+    """What `attention_maps` returns: its length is the number of cross-attends.
+
+    Attributes:
+        inputs: Dict of the raw inputs and masks, NumPy arrays by name.
+        grids: Dict from the name of each modality to the number of its elements along
+            each axis, such as rows and columns of patches; of point clouds, the points.
+    """
+
+    def __init__(self, modalities, inputs, elements, mask, reads, chunk_size):
+        self.modalities = modalities
+        self.inputs = inputs
+        self.grids = {
+            name: tuple(
+                modality.grid_of(inputs[name].shape[1 : 1 + len(modality.mask_shape)])
+            )
+            for name, modality in modalities.items()
+        }
+        self._elements = elements
+        self._mask = mask
+        self._reads = reads
+        self._chunk_size = chunk_size
+
+    def __len__(self):
+        return len(self._reads)
+
+    def scores(self, cross_attend, latents=None):
+        """Returns the scores before the softmax.
+
+        Memory is that of what is returned: of the 50,176 elements and 512 latents of the
+        paper's ImageNet model, 98 MiB an example and head.
+
+        Args:
+            cross_attend: Integer, which of the cross-attends, in the order of the calls;
+                -1 is the last.
+            latents: Integer or sequence of integers, which latents; `None` for all.
+
+        Returns:
+            Dict from the name of each modality to a float32 array of shape
+            `(batch, heads, latents, *grid)`, minus infinity for what the mask hides.
+
+        Raises:
+            IndexError: if there is no such cross-attend or latent.
+        """
+        return self._by_modality(self._scores(cross_attend, latents))
+
+    def weights(self, cross_attend, latents=None):
+        """Returns the attention weights, the softmax of `scores` over all modalities.
+
+        For each head and latent they add up to one over the modalities together, or are
+        all zero where an example has no element at all.
+
+        Args:
+            cross_attend: As for `scores`.
+            latents: As for `scores`.
+
+        Returns:
+            As `scores`.
+
+        Raises:
+            IndexError: if there is no such cross-attend or latent.
+        """
+        return self._by_modality(_softmax(self._scores(cross_attend, latents)))
+
+    def entropy(self):
+        """Returns how spread the attention is, in nats.
+
+        From zero, all attention on one element, to the logarithm of the number of
+        elements, the same attention on all.
+
+        Returns:
+            Float32 array of shape `(cross_attends, batch, heads, latents)`.
+        """
+        entropy = []
+        for read, (layer, query) in enumerate(self._reads):
+            batch_size, num_inputs = self._elements.shape[:2]
+            per_latent = batch_size * layer.num_heads * num_inputs
+            num_latents, step = (
+                query.shape[1],
+                max(self._chunk_size**2 // per_latent, 1),
+            )
+            parts = []
+            for start in range(0, num_latents, step):
+                latents = range(start, min(start + step, num_latents))
+                weights = _softmax(self._scores(read, latents))
+                logarithms = np.log(np.maximum(weights, np.finfo("float32").tiny))
+                parts.append(-np.einsum("bhnm,bhnm->bhn", weights, logarithms))
+            entropy.append(np.concatenate(parts, axis=-1))
+        return np.stack(entropy)
+
+    def _scores(self, cross_attend, latents):
+        """Returns the scores over all elements, `(B, H, N, M)`."""
+        layer, query = self._reads[_index("cross_attend", cross_attend, len(self))]
+        num_latents = query.shape[1]
+        if latents is not None:
+            latents = [latents] if isinstance(latents, int) else list(latents)
+            chosen = [_index("latents", i, num_latents) for i in latents]
+            query = ops.take(query, ops.convert_to_tensor(chosen, "int32"), axis=1)
+        batch_size, num_inputs = self._elements.shape[:2]
+        shape = (batch_size, layer.num_heads, query.shape[1], num_inputs)
+        scores = np.empty(shape, "float32")
+        for start in range(0, num_inputs, self._chunk_size):
+            chunk = layer.scores(
+                query, self._elements[:, start : start + self._chunk_size]
+            )
+            scores[..., start : start + self._chunk_size] = ops.convert_to_numpy(chunk)
+        if self._mask is not None:
+            hidden = np.broadcast_to(~self._mask[:, None, None], shape)
+            scores[hidden] = -np.inf
+        return scores
+
+    def _by_modality(self, array):
+        """Cuts the last axis, all elements, into the grids of the modalities."""
+        parts, start = {}, 0
+        for name, grid in self.grids.items():
+            stop = start + math.prod(grid)
+            parts[name] = array[..., start:stop].reshape(*array.shape[:-1], *grid)
+            start = stop
+        return parts
+
+
+def _softmax(scores):
+    """What `attend` makes of scores before it multiplies; changes them in place."""
+    highest = scores.max(axis=-1, keepdims=True)
+    scores -= np.where(np.isfinite(highest), highest, 0)
+    weights = np.exp(scores, out=scores)
+    total = weights.sum(axis=-1, keepdims=True, dtype="float64")
+    weights /= np.where(total > 0, total, 1)
+    return weights
+
+
+def _index(name, index, length):
+    if not -length <= index < length:
+        raise IndexError(
+            f"`{name}` must be in {-length}..{length - 1}. Received: {name}={index}. "
+            "Choose one that there is."
+        )
+    return index % length
