@@ -25,10 +25,8 @@ from keras_perceiver.modalities import (
 from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
 from keras_perceiver.serving import export_for_serving
 from keras_perceiver.training import (
-    FlatCosineDecay,
     Lamb,
     SmoothedCrossentropy,
-    Warmup,
 )
 from keras_perceiver.tuning import PerceiverHyperModel
 from keras_perceiver.visualization import attention_maps
@@ -42,7 +40,6 @@ __all__ = [
     "Config",
     "CrossAttend",
     "Distribution",
-    "FlatCosineDecay",
     "FourierPositionEncoding",
     "Image",
     "IterativeAttention",
@@ -59,7 +56,6 @@ __all__ = [
     "Sequence",
     "SmoothedCrossentropy",
     "Video",
-    "Warmup",
     "attend",
     "attention_maps",
     "export_for_serving",

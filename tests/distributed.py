@@ -16,7 +16,7 @@ import numpy as np
 from keras_perceiver import Distribution, PerceiverClassifier, distribution
 from keras_perceiver.data import digits
 from keras_perceiver.training import Recipe, compile_classifier, resume, train
-from keras_perceiver.training.optimizers import TrackingOptimizer
+from keras_perceiver.training.tracking import TrackingOptimizer
 
 NUM_DEVICES = (1, 2, 4, 8)
 STEPS_PER_EPOCH, EPOCHS = 5, 2

@@ -469,11 +469,11 @@ def test_tool_refuses_what_cannot_be(tmp_path, monkeypatch):
 
 @pytest.mark.one_backend
 def test_learning_rate_factor():
-    from keras_perceiver.training.optimizers import scale_learning_rate
+    from keras_perceiver.training.schedules import scale_learning_rate
 
     number, schedule = (
         keras.optimizers.SGD(0.1),
-        keras.optimizers.SGD(kp.FlatCosineDecay(0.1, 10, 5)),
+        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 10)),
     )
     for optimizer in (number, schedule):
         scale_learning_rate(optimizer, 1.0)

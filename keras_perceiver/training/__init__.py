@@ -1,16 +1,12 @@
 """Training: what a recipe is, how one is run, and what Keras lacks for it."""
 
 from keras_perceiver.training.evaluate import Evaluation, evaluate
+from keras_perceiver.training.lamb import Lamb
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
-from keras_perceiver.training.optimizers import (
-    FlatCosineDecay,
-    Lamb,
-    TrackingOptimizer,
-    Warmup,
-    warm_cosine,
-)
 from keras_perceiver.training.resume import NonFiniteLossError, TrainingInterruptedError
+from keras_perceiver.training.schedules import flat_cosine, step_decay, warm_cosine
+from keras_perceiver.training.tracking import TrackingOptimizer
 from keras_perceiver.training.train import (
     CHECKPOINTS,
     LOGS,
@@ -26,7 +22,6 @@ __all__ = [
     "PRECISIONS",
     "Accuracy",
     "Evaluation",
-    "FlatCosineDecay",
     "Lamb",
     "MeanAveragePrecision",
     "NonFiniteLossError",
@@ -34,9 +29,10 @@ __all__ = [
     "SmoothedCrossentropy",
     "TrackingOptimizer",
     "TrainingInterruptedError",
-    "Warmup",
     "compile_classifier",
     "evaluate",
+    "flat_cosine",
+    "step_decay",
     "train",
     "warm_cosine",
 ]

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.training.optimizers import schedule_of
+from keras_perceiver.training.schedules import schedule_of
 
 
 class Measures(keras.callbacks.Callback):

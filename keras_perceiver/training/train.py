@@ -30,13 +30,10 @@ from keras_perceiver.training.evaluate import evaluate, has_clips
 from keras_perceiver.training.files import replace_file
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
-from keras_perceiver.training.optimizers import (
-    TrackingOptimizer,
-    accumulate,
-    scale_learning_rate,
-)
 from keras_perceiver.training.plots import plot_history
 from keras_perceiver.training.resume import SaveState, settings
+from keras_perceiver.training.schedules import accumulate_gradients, scale_learning_rate
+from keras_perceiver.training.tracking import TrackingOptimizer
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CHECKPOINTS = "checkpoints"
@@ -288,7 +285,7 @@ def train(
     with distribution.scope():
         inner_optimizer = recipe.optimizer(num_updates)
         scale_learning_rate(inner_optimizer, learning_rate_factor)
-        accumulate(inner_optimizer, accumulation_steps)
+        accumulate_gradients(inner_optimizer, accumulation_steps)
         optimizer = TrackingOptimizer(inner_optimizer, recipe.ema_momentum)
         compile_classifier(
             model, optimizer, recipe.is_multi_label, recipe.label_smoothing

@@ -5,8 +5,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import FlatCosineDecay
-from keras_perceiver.training import TrackingOptimizer
+from keras_perceiver.training import TrackingOptimizer, flat_cosine
 from keras_perceiver.training.callbacks import (
     EarlyStop,
     first_epoch_after_decay,
@@ -22,7 +21,7 @@ schedules = keras.optimizers.schedules
         (None, 0),
         (schedules.PiecewiseConstantDecay([70, 90], [4e-3, 4e-4, 4e-5]), 8),
         (schedules.PiecewiseConstantDecay([70], [1.0, 0.5]), 0),  # not to a tenth
-        (FlatCosineDecay(1.0, 100, 50), 9),
+        (flat_cosine(1.0, 100), 9),
         (schedules.CosineDecay(0.0, 90, warmup_target=1.0, warmup_steps=10), 9),
         (schedules.PiecewiseConstantDecay([95], [1.0, 0.01]), 10),  # never in time
     ],
