@@ -1,6 +1,7 @@
-"""Modalities: layers that turn one raw batch into elements with positions."""
+"""Modalities: layers that turn raw inputs into elements with positions."""
 
 from keras_perceiver.modalities.audio import Audio
+from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.grids import Array, Image, Video
 from keras_perceiver.modalities.mel_spectrogram import MelSpectrogram
 from keras_perceiver.modalities.points import PointCloud
@@ -11,6 +12,7 @@ __all__ = [
     "Audio",
     "Image",
     "MelSpectrogram",
+    "Modality",
     "PointCloud",
     "Sequence",
     "Video",

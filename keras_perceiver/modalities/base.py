@@ -1,8 +1,10 @@
-"""What all modalities share: positions, masks, checks of raw inputs."""
+"""The base of all modalities: elements, positions, masks, checks of raw inputs."""
 
 import keras
+import numpy as np
 from keras import ops
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.position import grid_size
 
@@ -11,26 +13,102 @@ _NUM_BANDS = 64
 
 
 class Modality(keras.layers.Layer):
-    """A layer from raw inputs to elements, each with its position features.
+    """Base of all modalities: turns raw inputs into elements with their positions.
 
-    A subclass says what raw inputs look like (`input_shape`, `mask_shape`, `_fits`), how
-    they become elements (`_elements`, `grid_of`, `_element_dim`), and which elements
-    a mask of raw positions leaves (`elements_mask`; default: all that it has).
-    `grid_of(lengths)` gives the number of elements along each axis of raw inputs of
-    these lengths, `None` where the length is.
+    An element is a vector: its features, and the features of its position beside them.
+    To write another modality, make a subclass in a file of its own, register it with
+    `keras.saving.register_keras_serializable`, and give it
+
+    - `input_name`, and `input_dtype` where raw inputs are not float32;
+    - `input_shape`, and where they differ from the defaults `mask_shape` and
+      `example_shape`;
+    - `element_dim` and `elements`, from raw inputs to elements on a grid;
+    - `grid_of` where elements are not one per raw position, and `elements_mask` with it.
+
+    Everything else has a default that may be overridden: `positions` and
+    `positions_shape`, `augment`, `is_valid_shape`, `shape_rule`, `shape_fix`,
+    `input_range`, `check_values`, `random_inputs`. `keras_perceiver.Preprocessor` is the
+    base of what turns files into raw inputs.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
+
+    Args:
+        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
+            for Fourier features, so not together with `position_encoding`.
+        max_resolution: Integer or tuple of one integer per axis, see
+            `FourierPositionEncoding`. Defaults to the number of elements along each axis,
+            for `PointCloud` to 2240 (frequencies up to 1120).
+        position_encoding: Layer that is called on a tensor of shape
+            `(batch, *grid, channels)` and returns position features of shape
+            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`; for
+            `PointCloud` also with `positions=` the coordinates `(batch, points, 3)`. Needs
+            `compute_output_shape`. Defaults to
+            `FourierPositionEncoding(num_bands, max_resolution)`.
+        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
+            call, under the modality's name and `"_mask"`.
+        projection_dim: Integer, width to which a learned linear layer projects the
+            elements before their positions are joined. Defaults to no projection.
+        use_added_positions: Boolean. `True`: positions are added to the elements, which
+            must have the same width. `False`: they are concatenated.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Attributes:
         input_name: String, the name of a model's input; with `"_mask"` of its mask.
         input_dtype: String, dtype of the raw inputs.
-        input_shape: Tuple, shape of one raw example, with `None` for a free length.
-        mask_shape: Tuple, the same without channels.
+        input_shape: Tuple, shape of one raw example, with `None` for a dynamic length.
+        mask_shape: Tuple, shape of its mask. Defaults to that without the last axis.
         example_shape: Tuple, `input_shape` with a possible number for every `None`.
+        element_dim: Integer, width of an element before projection and positions.
+        shape_rule: String, the sentence that says which shapes are valid.
+        shape_fix: String, the sentence that says what to do about another shape.
+        input_range: Pair of numbers, the least and the greatest valid raw value, or
+            `None` where every finite one is valid.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, *input_shape)`.
+        inputs_mask: Boolean tensor of shape `(batch, *mask_shape)`, `False` for padding,
+            which is set to zero, or `None`.
+        training: Boolean, whether `augment` is applied.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number of
+        elements and `input_dim` the width of an element and its position features.
+
+    Raises:
+        ValueError: if Fourier settings and `position_encoding` are both given, if
+            `projection_dim` is not positive, if positions are to be added to elements of
+            another width, or if `inputs` or `inputs_mask` have an invalid shape.
+
+    Example:
+
+    >>> class Readings(Modality):
+    ...     input_name = "readings"
+    ...     input_shape = (24, 3)  # hours, sensors
+    ...     element_dim = 3
+    ...
+    ...     def elements(self, inputs):
+    ...         return inputs
+    >>> readings = keras.random.normal((2, 24, 3))
+    >>> tuple(Readings(num_bands=4)(readings).shape)
+    (2, 24, 12)
     """
 
+    input_name = None
     input_dtype = "float32"
+    input_range = None
+    shape_fix = "Change the inputs, or make the modality for this shape."
+    default_max_resolution = None
 
     def __init__(
-        self, num_bands, max_resolution, position_encoding, use_mask, **kwargs
+        self,
+        num_bands=None,
+        max_resolution=None,
+        position_encoding=None,
+        use_mask=False,
+        projection_dim=None,
+        use_added_positions=False,
+        **kwargs,
     ):
         # Positions and sound need all their digits: only elements are cast.
         super().__init__(**{"autocast": False, **kwargs})
@@ -40,7 +118,7 @@ class Modality(keras.layers.Layer):
         if position_encoding is None:
             position_encoding = FourierPositionEncoding(
                 _NUM_BANDS if num_bands is None else num_bands,
-                self._default_max_resolution
+                self.default_max_resolution
                 if max_resolution is None
                 else max_resolution,
                 dtype=self.dtype_policy,
@@ -53,12 +131,78 @@ class Modality(keras.layers.Layer):
                 f"position_encoding={position_encoding}. "
                 "Leave them out, or set them on the position encoding."
             )
+        if projection_dim is not None:
+            check_positive(projection_dim=projection_dim)
         self.position_encoding = position_encoding
         self.num_bands = num_bands
         self.max_resolution = max_resolution
         self.use_mask = use_mask
+        self.projection_dim = projection_dim
+        self.use_added_positions = use_added_positions
 
-    _default_max_resolution = None
+    def elements(self, inputs):
+        """Returns the elements of raw inputs, `(batch, *grid, element_dim)`."""
+        raise NotImplementedError(
+            f"A modality must have a method `elements`. Received: {type(self).__name__} "
+            "without one. Return a tensor of shape `(batch, *grid, element_dim)` in it."
+        )
+
+    def grid_of(self, lengths):
+        """Returns the number of elements along each axis of raw inputs.
+
+        Args:
+            lengths: Tuple, lengths of the axes of a mask; `None` where unknown.
+
+        Returns:
+            Tuple of integers, `None` where it is unknown.
+        """
+        return tuple(lengths)
+
+    def elements_mask(self, inputs_mask):
+        """Returns which elements have a raw position that is no padding, `(B, M)`."""
+        mask = ops.cast(inputs_mask, "bool")
+        if len(mask.shape) == 2:
+            return mask
+        return ops.reshape(mask, (ops.shape(mask)[0], -1))
+
+    def positions(self, elements, inputs):
+        """Returns the position features of the elements, `(B, M, P)`.
+
+        Args:
+            elements: Tensor of shape `(batch, *grid, element_dim)`.
+            inputs: Tensor, the raw inputs that they are of.
+        """
+        return self.position_encoding(elements)
+
+    def positions_shape(self, elements_shape):
+        """Returns the shape of `positions` for elements of a shape."""
+        return self.position_encoding.compute_output_shape(elements_shape)
+
+    def augment(self, elements):
+        """Returns the elements as training sees them. Defaults to no change."""
+        return elements
+
+    def random_inputs(self, rng, batch_size):
+        """Returns valid random raw inputs, a NumPy array.
+
+        Args:
+            rng: `numpy.random.Generator`.
+            batch_size: Integer.
+        """
+        shape = (batch_size, *self.example_shape)
+        low, high = self.input_range or (-1, 1)
+        if np.issubdtype(self.input_dtype, np.integer):
+            return rng.integers(low, high + 1, shape).astype(self.input_dtype)
+        return rng.uniform(low, high, shape).astype(self.input_dtype)
+
+    @property
+    def mask_shape(self):
+        return tuple(self.input_shape)[:-1]
+
+    @property
+    def example_shape(self):
+        # Five: long enough to be a sequence, and no other size of the model.
+        return tuple(5 if n is None else n for n in self.input_shape)
 
     @property
     def grid(self):
@@ -71,19 +215,30 @@ class Modality(keras.layers.Layer):
         return grid_size(self.grid)
 
     @property
-    def free_lengths(self):
-        """Dict from the axes of an example that have no fixed length to their limits.
+    def dynamic_lengths(self):
+        """Dict from the axes of an example with a dynamic length to their limits.
 
         A limit is a pair: lengths must be multiples of the first and at most the
         second, which is `None` for any.
         """
         return {axis: (1, None) for axis, n in enumerate(self.input_shape) if n is None}
 
+    @property
+    def shape_rule(self):
+        shape = ", ".join(str(n or "any") for n in self.input_shape)
+        return f"Inputs `{self.input_name}` must have shape `(batch, {shape})`."
+
+    def is_valid_shape(self, sizes):
+        """Returns whether one example may have these sizes, `None` where unknown."""
+        return _equal(sizes, self.input_shape)
+
     def check_inputs(self, inputs_shape, mask_shape=None):
-        """Raises `ValueError` unless a batch of this shape, and its mask, can be read."""
+        """Raises `ValueError` unless inputs, and their mask, have valid shapes."""
         received = _as_tuple(inputs_shape)
-        if received is None or not received or not self._fits(received[1:]):
-            raise ValueError(f"{self._rule()} Received: shape {received}. {self._fix}")
+        if received is None or not received or not self.is_valid_shape(received[1:]):
+            raise ValueError(
+                f"{self.shape_rule} Received: shape {received}. {self.shape_fix}"
+            )
         if mask_shape is None:
             return
         expected = received[: 1 + len(self.mask_shape)]
@@ -96,29 +251,57 @@ class Modality(keras.layers.Layer):
             )
 
     def check_values(self, inputs, inputs_mask=None):
-        """Raises `ValueError` if an array holds what cannot be read."""
+        """Raises `ValueError` if an array has values outside of `input_range`.
 
-    def elements_mask(self, inputs_mask):
-        """Returns which elements have a raw position that is no padding, `(B, M)`."""
-        return ops.cast(inputs_mask, "bool")
-
-    def random_inputs(self, rng, batch_size):
-        """Returns inputs as they may come, a NumPy array."""
-        return rng.uniform(-1, 1, (batch_size, *self.example_shape)).astype("float32")
-
-    def _fits(self, sizes):
-        """Tells whether these may be the sizes of one example."""
-        return len(sizes) == len(self.input_shape) and all(
-            expected in (None, size)
-            for size, expected in zip(sizes, self.input_shape, strict=True)
-        )
+        Args:
+            inputs: NumPy array.
+            inputs_mask: NumPy array; values where it is `False` are not checked.
+        """
+        if self.input_range is None:
+            return
+        low, high = self.input_range
+        if inputs_mask is not None:
+            inputs = inputs[np.asarray(inputs_mask, "bool")]
+        least, greatest = np.min(inputs, initial=low), np.max(inputs, initial=low)
+        if not (low <= least and greatest <= high):
+            raise ValueError(
+                f"Values of `{self.input_name}` must be in [{low}, {high}]. Received: "
+                f"values from {least} to {greatest}. Correct the inputs, or make the "
+                "modality for these values."
+            )
 
     def build(self, inputs_shape):
         self.check_inputs(inputs_shape)
-        elements_shape = (None, *self.grid, self._element_dim)
-        self._positions_shape(elements_shape)  # raises where the grid needs a setting
+        elements_shape = (None, *self.grid, self.element_dim)
+        # Raises where the grid needs a setting.
+        num_features = self.positions_shape(elements_shape)[-1]
         if not self.position_encoding.built:  # it may be another modality's too
             self.position_encoding.build(elements_shape)
+        if self.projection_dim is not None:
+            if not self.element_dim:
+                raise ValueError(
+                    "`projection_dim` needs elements with features. Received: "
+                    f"projection_dim={self.projection_dim}, element_dim=0. Leave it out: "
+                    "these elements consist of their positions."
+                )
+            self.projection = keras.layers.Dense(
+                self.projection_dim,
+                kernel_initializer="lecun_normal",
+                dtype=self.dtype_policy,
+                name="projection",
+            )
+            self.projection.build((None, None, self.element_dim))
+        if self.use_added_positions and self._projected_dim != num_features:
+            raise ValueError(
+                "Added positions must be as wide as the elements. Received: "
+                f"use_added_positions=True, elements of width {self._projected_dim}, "
+                f"positions of width {num_features}. Set `projection_dim={num_features}`, "
+                f"or take a position encoding of width {self._projected_dim}."
+            )
+
+    @property
+    def _projected_dim(self):
+        return self.projection_dim or self.element_dim
 
     def call(self, inputs, inputs_mask=None, training=False):
         self.check_inputs(inputs.shape, getattr(inputs_mask, "shape", None))
@@ -127,30 +310,26 @@ class Modality(keras.layers.Layer):
             for _ in range(len(inputs.shape) - len(mask.shape)):
                 mask = ops.expand_dims(mask, -1)
             inputs = ops.where(mask, inputs, 0)
-        elements = self._elements(inputs)  # (B, *grid, E)
+        elements = self.elements(inputs)  # (B, *grid, E)
         if training:
-            elements = self._hide(elements)
-        positions = self._positions(elements, inputs)  # (B, M, P)
-        shape = (*ops.shape(positions)[:2], self._element_dim)
+            elements = self.augment(elements)
+        positions = self.positions(elements, inputs)  # (B, M, P)
+        shape = (*ops.shape(positions)[:2], self.element_dim)
         elements = ops.reshape(elements, shape)  # (B, M, E)
-        return ops.concatenate(
-            [ops.cast(x, self.compute_dtype) for x in (elements, positions)], axis=-1
-        )  # (B, M, C)
-
-    def _hide(self, elements):
-        """Returns the elements without what training hides of them at random."""
-        return elements
-
-    def _positions(self, elements, inputs):
-        return self.position_encoding(elements)
+        if self.projection_dim is not None:
+            elements = self.projection(elements)  # (B, M, D)
+        elements = ops.cast(elements, self.compute_dtype)
+        positions = ops.cast(positions, self.compute_dtype)
+        if self.use_added_positions:
+            return elements + positions  # (B, M, C)
+        return ops.concatenate([elements, positions], axis=-1)  # (B, M, C)
 
     def compute_output_shape(self, inputs_shape):
-        positions = self._positions_shape((None, *self.grid, self._element_dim))
         num_inputs = grid_size(self.grid_of(inputs_shape[1 : 1 + len(self.mask_shape)]))
-        return (inputs_shape[0], num_inputs, self._element_dim + positions[-1])
-
-    def _positions_shape(self, elements_shape):
-        return self.position_encoding.compute_output_shape(elements_shape)
+        width = self._projected_dim
+        if not self.use_added_positions:
+            width += self.positions_shape((None, *self.grid, self.element_dim))[-1]
+        return (inputs_shape[0], num_inputs, width)
 
     def get_config(self):
         own = self.position_encoding if self._has_own_encoding else None
@@ -160,6 +339,8 @@ class Modality(keras.layers.Layer):
             "max_resolution": self.max_resolution,
             "position_encoding": own and keras.saving.serialize_keras_object(own),
             "use_mask": self.use_mask,
+            "projection_dim": self.projection_dim,
+            "use_added_positions": self.use_added_positions,
         }
 
     @classmethod
@@ -170,97 +351,15 @@ class Modality(keras.layers.Layer):
         return cls(**{**config, "position_encoding": encoding})
 
 
-class Series(Modality):
-    """A modality along time, up to a greatest length.
-
-    Positions are those of the greatest length, so that they mean the same time in every
-    batch. With a mask, batches may be shorter.
-    """
-
-    def __init__(self, max_length, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._max_length = max_length
-
-    @property
-    def input_shape(self):
-        return (None if self.use_mask else self._max_length,)
-
-    @property
-    def mask_shape(self):
-        return self.input_shape
-
-    @property
-    def example_shape(self):
-        return (self._max_length,)
-
-    @property
-    def free_lengths(self):
-        return dict.fromkeys(super().free_lengths, (1, self._max_length))
-
-    @property
-    def grid(self):
-        return self.grid_of(self.example_shape)
-
-    def _fits(self, sizes):
-        return super()._fits(sizes) and (sizes[0] or 0) <= self._max_length
-
-    def _positions(self, elements, inputs):
-        whole = ops.zeros((1, *self.grid, self._element_dim), self.compute_dtype)
-        positions = self.position_encoding(whole)  # (1, M of the greatest length, P)
-        batch_size, num_frames, *rest = ops.shape(elements)[:-1]
-        num_inputs = num_frames * (grid_size(rest) or 1)
-        shape = (batch_size, num_inputs, positions.shape[-1])
-        return ops.broadcast_to(positions[:, :num_inputs], shape)
-
-
-def group(x, sizes):
-    """Puts the positions of each patch together.
-
-    Args:
-        x: Tensor of shape `(batch, *lengths, channels)`.
-        sizes: Tuple, the positions of a patch along each axis, divisors of the lengths.
-
-    Returns:
-        Tensor of shape `(batch, *(lengths / sizes), channels * prod(sizes))`.
-    """
-    if all(size == 1 for size in sizes):
-        return x
-    batch_size, *lengths, channels = ops.shape(x)
-    grid = [length // size for length, size in zip(lengths, sizes, strict=True)]
-    split = [n for pair in zip(grid, sizes, strict=True) for n in pair]
-    # The batch size and not -1: a length that is no multiple must not pass.
-    x = ops.reshape(x, (batch_size, *split, channels))  # (B, g1, s1, g2, s2, ..., C)
-    last = 2 * len(sizes) + 1
-    order = (0, *range(1, last, 2), *range(2, last, 2), last)
-    x = ops.transpose(x, order)  # (B, *grid, *sizes, C)
-    return ops.reshape(x, (batch_size, *grid, grid_size(sizes) * channels))
-
-
-def pad_to_multiple(x, size, extra=0):
-    """Adds zeros at the end of the second axis, up to a multiple of `size`, plus extra."""
-    missing = -ops.shape(x)[1] % size + extra
-    if isinstance(missing, int) and not missing:
-        return x
-    return ops.pad(x, [[0, 0], [0, missing]] + [[0, 0]] * (len(x.shape) - 2))
-
-
-def per_axis(name, sizes, num_axes):
-    """Returns one number per axis, from one for all or from as many."""
-    sizes = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,) * num_axes
-    if len(sizes) != num_axes:
-        raise ValueError(
-            f"`{name}` must be one number, or one per axis. Received: "
-            f"{name}={sizes} for {num_axes} axes. Give {num_axes} numbers."
-        )
-    return sizes
-
-
 def _as_tuple(shape):
     # `None` is the unknown rank of a TensorFlow shape.
     return tuple(shape) if getattr(shape, "rank", 0) is not None else None
 
 
 def _equal(shape, expected):
+    # What is no integer is unknown: `None`, or a symbol of an export.
     return len(shape) == len(expected) and all(
-        n is None or m is None or n == m for n, m in zip(shape, expected, strict=True)
+        n == m
+        for n, m in zip(shape, expected, strict=True)
+        if isinstance(n, int) and isinstance(m, int)
     )

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.modalities.base import Modality, group, per_axis
+from keras_perceiver.modalities.base import Modality
+from keras_perceiver.modalities.patches import group, per_axis
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -22,25 +23,16 @@ class Array(Modality):
         shape: Tuple `(*grid, channels)`. An axis of the grid may be `None`: batches then
             have any length there. Fourier features need `max_resolution` for that,
             `LearnedPositionEncoding` its `grid`.
-        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer or tuple of one integer per axis, see
-            `FourierPositionEncoding`. Defaults to the number of elements along each axis.
         patch_size: Integer or tuple of one integer per axis, the points of a patch along
             each axis. 1 means no patches. Lengths must be multiples of it.
-        position_encoding: Layer that is called on a tensor of shape
-            `(batch, *elements_grid, channels)` and returns position features of shape
-            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`. Needs
-            `compute_output_shape`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *grid, channels)`, best scaled to about -1 to 1.
         inputs_mask: Boolean tensor of shape `(batch, *grid)`, `False` for padding, which
-            is read as zeros, or `None`.
+            is set to zero, or `None`.
 
     Returns:
         Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
@@ -59,22 +51,12 @@ class Array(Modality):
     """
 
     input_name = "array"
-    _noun, _fix = "Arrays", "Change the arrays, or make the modality for this shape."
+    _noun = "Arrays"
+    shape_fix = "Change the arrays, or make the modality for this shape."
     _axes = None
 
-    def __init__(
-        self,
-        shape,
-        num_bands=None,
-        max_resolution=None,
-        patch_size=1,
-        position_encoding=None,
-        use_mask=False,
-        **kwargs,
-    ):
-        super().__init__(
-            num_bands, max_resolution, position_encoding, use_mask, **kwargs
-        )
+    def __init__(self, shape, patch_size=1, **kwargs):
+        super().__init__(**kwargs)
         shape = tuple(shape)
         axes = self._axes or tuple(f"shape[{i}]" for i in range(len(shape) - 1))
         if len(shape) != len(axes) + 1 or not axes:
@@ -106,24 +88,22 @@ class Array(Modality):
         return self.shape
 
     @property
-    def mask_shape(self):
-        return self.shape[:-1]
-
-    @property
     def example_shape(self):
         lengths = zip(self.shape, self._patch_sizes, strict=False)
         # Two patches where any number will do.
         return (*(2 * p if n is None else n for n, p in lengths), self.shape[-1])
 
     @property
-    def free_lengths(self):
-        return {axis: (self._patch_sizes[axis], None) for axis in super().free_lengths}
+    def dynamic_lengths(self):
+        axes = super().dynamic_lengths
+        return {axis: (self._patch_sizes[axis], None) for axis in axes}
 
     @property
-    def _element_dim(self):
+    def element_dim(self):
         return self.shape[-1] * math.prod(self._patch_sizes)
 
-    def _rule(self):
+    @property
+    def shape_rule(self):
         shape = ", ".join(str(n or "any") for n in self.shape)
         multiples = (
             f", in multiples of the patch size {self.patch_size}"
@@ -132,9 +112,9 @@ class Array(Modality):
         )
         return f"{self._noun} must have shape `(batch, {shape})`{multiples}."
 
-    def _fits(self, sizes):
-        return super()._fits(sizes) and not any(
-            size is not None and size % patch
+    def is_valid_shape(self, sizes):
+        return super().is_valid_shape(sizes) and not any(
+            isinstance(size, int) and size % patch
             for size, patch in zip(sizes, self._patch_sizes, strict=False)
         )
 
@@ -144,7 +124,7 @@ class Array(Modality):
             for length, size in zip(lengths, self._patch_sizes, strict=True)
         )
 
-    def _elements(self, inputs):
+    def elements(self, inputs):
         return group(inputs, self._patch_sizes)
 
     def elements_mask(self, inputs_mask):
@@ -175,26 +155,17 @@ class Image(Array):
         shape: Tuple `(height, width, channels)`, in pixels. Height and width may be
             `None`: batches then have any size. Fourier features need `max_resolution`
             for that, `LearnedPositionEncoding` its `grid`.
-        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer or pair of integers, see `FourierPositionEncoding`.
-            Defaults to the number of elements along each axis.
         patch_size: Integer or pair of integers, height and width of the patches in
             pixels. 1 means pixels. Height and width must be multiples of it.
-        position_encoding: Layer that is called on a tensor of shape
-            `(batch, rows, columns, channels)` and returns position features of shape
-            `(batch, rows * columns, features)`, such as `LearnedPositionEncoding`. Needs
-            `compute_output_shape`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, best scaled to about
             -1 to 1 or 0 to 1.
         inputs_mask: Boolean tensor of shape `(batch, height, width)`, `False` for
-            padding, which is read as zeros, or `None`.
+            padding, which is set to zero, or `None`.
 
     Returns:
         Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
@@ -216,7 +187,7 @@ class Image(Array):
 
     input_name = "image"
     _noun = "Images"
-    _fix = (
+    shape_fix = (
         "Batch, resize or convert the images, or make the model for this shape: "
         "`Image((height, width, channels))`."
     )
@@ -235,26 +206,17 @@ class Video(Array):
         shape: Tuple `(frames, height, width, channels)`, in frames and pixels. All but
             the channels may be `None`: batches then have any size. Fourier features need
             `max_resolution` for that, `LearnedPositionEncoding` its `grid`.
-        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer or triple of integers, see `FourierPositionEncoding`.
-            Defaults to the number of elements along each axis.
         patch_size: Integer or triple of integers, frames, height and width of the
             patches. The lengths must be multiples of it.
-        position_encoding: Layer that is called on a tensor of shape
-            `(batch, times, rows, columns, channels)` and returns position features of
-            shape `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`.
-            Needs `compute_output_shape`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, frames, height, width, channels)`, best scaled
             to about -1 to 1 or 0 to 1.
         inputs_mask: Boolean tensor of shape `(batch, frames, height, width)`, `False`
-            for padding, which is read as zeros, or `None`.
+            for padding, which is set to zero, or `None`.
 
     Returns:
         Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
@@ -274,28 +236,11 @@ class Video(Array):
 
     input_name = "video"
     _noun = "Videos"
-    _fix = (
+    shape_fix = (
         "Batch, cut or resize the videos, or make the model for this shape: "
         "`Video((frames, height, width, channels))`."
     )
     _axes = ("frames", "height", "width")
 
-    def __init__(
-        self,
-        shape,
-        num_bands=None,
-        max_resolution=None,
-        patch_size=(2, 8, 8),
-        position_encoding=None,
-        use_mask=False,
-        **kwargs,
-    ):
-        super().__init__(
-            shape,
-            num_bands,
-            max_resolution,
-            patch_size,
-            position_encoding,
-            use_mask,
-            **kwargs,
-        )
+    def __init__(self, shape, patch_size=(2, 8, 8), **kwargs):
+        super().__init__(shape, patch_size, **kwargs)

@@ -7,7 +7,7 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 from keras_perceiver.modalities.audio import Waveform
-from keras_perceiver.modalities.base import group, pad_to_multiple, per_axis
+from keras_perceiver.modalities.patches import group, pad_to_multiple, per_axis
 
 # Below this power of a mel bin (-80 dB of a full-scale tone) everything is silence.
 _SILENCE = 1e-8
@@ -18,14 +18,15 @@ class MelSpectrogram(Waveform):
     """Turns raw waveforms into elements: points or patches of a mel spectrogram.
 
     Frame i begins at sample `i * frame_step` and takes `frame_length` samples under a
-    Hann window; after the end there are zeros. Powers are summed by triangles on the
-    mel scale (HTK's) and go to decibels: 0 dB, a sine of amplitude 1, becomes 1 and
-    -80 dB or less becomes -1. An example does not depend on the others in its batch, nor
-    on their length. Computed in float32 under every dtype policy.
+    Hann window; after the end there are zeros. Powers are summed by a mel filter bank
+    (HTK's scale) and converted to decibels: 0 dB, a sine of amplitude 1, becomes 1 and
+    -80 dB or less becomes -1. The result for an example does not depend on the other
+    examples of its batch, nor on their length. Computed in float32 under every dtype
+    policy.
 
-    With `time_masks` or `frequency_masks`, training hides stretches of frames or of bins
-    at random, other ones in every example: they are silent. That is SpecAugment but for
-    its warping of time, which its authors found to help least.
+    With `time_masks` or `frequency_masks`, training masks random spans of frames or of
+    bins with silence, independently per example. This is SpecAugment without time
+    warping, which its authors found to help least.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 4,800
@@ -33,40 +34,31 @@ class MelSpectrogram(Waveform):
         [Park et al., 2019](https://arxiv.org/abs/1904.08779): SpecAugment.
 
     Args:
-        num_samples: Integer, length in samples; with `use_mask` the greatest length.
+        num_samples: Integer, length in samples; with `use_mask` the maximum length:
+            batches may then be shorter, and positions stay those of the maximum length.
         sample_rate: Integer, samples per second (hertz).
-        num_mel_bins: Integer, number of triangles on the mel scale.
+        num_mel_bins: Integer, number of filters on the mel scale.
         frame_length: Integer, samples in a frame.
         frame_step: Integer, samples from one frame to the next, at most `frame_length`.
-        min_frequency: Float, lower edge of the first triangle, in hertz.
-        max_frequency: Float, upper edge of the last triangle, in hertz. Defaults to half
+        min_frequency: Float, lower edge of the first filter, in hertz.
+        max_frequency: Float, upper edge of the last filter, in hertz. Defaults to half
             the sample rate.
         patch_size: Integer or pair of integers, the frames and mel bins in an element.
-            `num_mel_bins` must be a multiple of it; frames are filled up with silence.
-        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer or pair of integers, see `FourierPositionEncoding`.
-            Defaults to the number of elements along time and frequency.
-        position_encoding: Layer that is called on a tensor of shape
-            `(batch, times, frequencies, channels)` and returns position features of
-            shape `(batch, times * frequencies, features)`, such as
-            `LearnedPositionEncoding`. Needs `compute_output_shape`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`, and lets batches be shorter
-            than `num_samples`. Positions stay those of the greatest length.
-        time_masks: Pair of integers: how many stretches of frames training hides, and
-            the greatest length of one; lengths are uniform from 0. Defaults to none.
-        frequency_masks: The same of mel bins.
-        seed: Integer, seed of what is hidden. Defaults to a random one.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+            `num_mel_bins` must be a multiple of it; frames are padded with silence.
+        time_masks: Pair of integers, the number of spans of frames that training masks
+            and their maximum length; lengths are uniform from 0. Defaults to none.
+        frequency_masks: Pair of integers, the same for spans of mel bins.
+        seed: Integer, seed of the masked spans. Defaults to a random one.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, samples)`, in -1 to 1.
         inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
-            which is read as zeros, or `None`. A frame counts if one of the `frame_step`
+            which is set to zero, or `None`. A frame counts if one of the `frame_step`
             samples that it begins with does.
-        training: Boolean, whether to hide stretches.
+        training: Boolean, whether to mask spans.
 
     Returns:
         Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
@@ -75,8 +67,8 @@ class MelSpectrogram(Waveform):
 
     Raises:
         ValueError: if a size is not positive, if `num_mel_bins` is not a multiple of the
-            patch size, if the frequencies are not in order or so close that a triangle
-            is empty, if masks are not two positive integers or longer than the
+            patch size, if the frequencies are not in order or so close that a filter is
+            empty, if masks are not two positive integers or longer than the
             spectrogram, if both Fourier settings and `position_encoding` are given, or if
             `inputs` has another length.
 
@@ -99,24 +91,12 @@ class MelSpectrogram(Waveform):
         min_frequency=20.0,
         max_frequency=None,
         patch_size=1,
-        num_bands=None,
-        max_resolution=None,
-        position_encoding=None,
-        use_mask=False,
         time_masks=None,
         frequency_masks=None,
         seed=None,
         **kwargs,
     ):
-        super().__init__(
-            num_samples,
-            sample_rate,
-            num_bands,
-            max_resolution,
-            position_encoding,
-            use_mask,
-            **kwargs,
-        )
+        super().__init__(num_samples, sample_rate, **kwargs)
         check_positive(
             num_mel_bins=num_mel_bins, frame_length=frame_length, frame_step=frame_step
         )
@@ -124,7 +104,7 @@ class MelSpectrogram(Waveform):
             raise ValueError(
                 "`frame_step` must not exceed `frame_length`. Received: "
                 f"frame_step={frame_step}, frame_length={frame_length}. "
-                "Longer frames read every sample."
+                "Longer frames cover every sample."
             )
         self._patch_sizes = per_axis("patch_size", patch_size, 2)
         for size in self._patch_sizes:
@@ -141,7 +121,7 @@ class MelSpectrogram(Waveform):
                 "Frequencies must be 0 <= `min_frequency` < `max_frequency` <= "
                 f"`sample_rate` / 2. Received: min_frequency={min_frequency}, "
                 f"max_frequency={max_frequency}, sample_rate={sample_rate}. "
-                "Sound of this rate has no higher frequencies."
+                "Audio of this rate has no higher frequencies."
             )
         self.num_mel_bins = num_mel_bins
         self.frame_length = frame_length
@@ -151,10 +131,10 @@ class MelSpectrogram(Waveform):
         self.patch_size = (
             self._patch_sizes if isinstance(patch_size, (tuple, list)) else patch_size
         )
-        self._triangles = mel_triangles(
+        self._filters = mel_filters(
             num_mel_bins, frame_length, sample_rate, min_frequency, highest
         )
-        if not self._triangles.any(axis=0).all():
+        if not self._filters.any(axis=0).all():
             raise ValueError(
                 "Every mel bin must hold a frequency of the frames. Received: "
                 f"num_mel_bins={num_mel_bins}, frame_length={frame_length}, "
@@ -171,7 +151,7 @@ class MelSpectrogram(Waveform):
             self.seed_generator = keras.random.SeedGenerator(seed)
 
     @property
-    def _element_dim(self):
+    def element_dim(self):
         return self._patch_sizes[0] * self._patch_sizes[1]
 
     def grid_of(self, lengths):
@@ -181,7 +161,7 @@ class MelSpectrogram(Waveform):
         return (times, self.num_mel_bins // bins_size)
 
     def spectrogram(self, inputs):
-        """Returns the mel spectrogram of sounds `(B, samples)`, `(B, frames, bins)`."""
+        """Returns the mel spectrogram `(B, frames, bins)` of waveforms `(B, samples)`."""
         # Not keras.layers.MelSpectrogram: it clips relative to the loudest point of the
         # whole batch and mirrors the end of the longest example.
         samples = ops.cast(inputs, "float32")
@@ -194,33 +174,33 @@ class MelSpectrogram(Waveform):
         power = (ops.square(real) + ops.square(imaginary)) * (
             4 / self.frame_length
         ) ** 2
-        power = ops.matmul(power, ops.cast(self._triangles, "float32"))
+        power = ops.matmul(power, ops.cast(self._filters, "float32"))
         decibels = 10 * ops.log10(power + _SILENCE)  # (B, frames, bins)
         return decibels / 40 + 1
 
-    def _elements(self, inputs):
+    def elements(self, inputs):
         return group(self.spectrogram(inputs)[..., None], self._patch_sizes)
 
-    def _hide(self, elements):
+    def augment(self, elements):
         if not (self.time_masks or self.frequency_masks):
             return elements
-        shape = ops.shape(elements)[:3]  # of patches
+        shape = ops.shape(elements)[:3]  # (B, times, frequencies) of patches
         num_frames, num_bins = (
             n * size for n, size in zip(shape[1:], self._patch_sizes, strict=True)
         )
-        times = self._stretches(self.time_masks, shape[0], num_frames)
-        bins = self._stretches(self.frequency_masks, shape[0], num_bins)
-        hidden = ops.logical_or(times[:, :, None], bins[:, None])[..., None]
-        return ops.where(group(hidden, self._patch_sizes), -1.0, elements)
+        times = self._spans(self.time_masks, shape[0], num_frames)
+        bins = self._spans(self.frequency_masks, shape[0], num_bins)
+        masked = ops.logical_or(times[:, :, None], bins[:, None])[..., None]
+        return ops.where(group(masked, self._patch_sizes), -1.0, elements)
 
-    def _stretches(self, masks, batch_size, length):
-        """Returns which positions of each example are in a stretch, `(B, length)`."""
+    def _spans(self, masks, batch_size, length):
+        """Returns which positions of each example are masked, `(B, length)`."""
         if masks is None:
             return ops.zeros((batch_size, length), "bool")
         num, longest = masks
         seed = DrawnSeed(draw_seed(self.seed_generator))
         uniform = keras.random.uniform((batch_size, num, 2), seed=seed)
-        # Where each begins and how long it is, (B, num, 1)
+        # The start and the length of each span, (B, num, 1)
         sizes = ops.floor(uniform[..., :1] * (longest + 1))
         starts = ops.floor(uniform[..., 1:] * (ops.cast(length, "float32") - sizes + 1))
         places = ops.arange(length, dtype="float32")
@@ -250,13 +230,13 @@ class MelSpectrogram(Waveform):
 
 
 def _mask_sizes(name, masks, length):
-    """Returns the number and greatest length of masks as a tuple, or `None`."""
+    """Returns number and maximum length of masked spans as a tuple, or `None`."""
     if masks is None:
         return None
     masks = tuple(masks)
     if len(masks) != 2:
         raise ValueError(
-            f"`{name}` must be a pair: how many, and the greatest length. Received: "
+            f"`{name}` must be a pair, number and maximum length. Received: "
             f"{name}={masks}. Give two integers."
         )
     check_positive(**{f"{name}[{i}]": n for i, n in enumerate(masks)})
@@ -268,30 +248,30 @@ def _mask_sizes(name, masks, length):
     return masks
 
 
-def mel_triangles(num_mel_bins, frame_length, sample_rate, lowest, highest):
-    """Returns the weight of every frequency in every mel bin, in float64.
+def mel_filters(num_mel_bins, frame_length, sample_rate, lowest, highest):
+    """Returns the mel filter bank: the weight of each frequency in each bin, float64.
 
-    Triangles of height 1 that overlap by half, evenly spaced on HTK's mel scale and
-    linear in it, as in `keras.layers.MelSpectrogram`.
+    Triangular filters of height 1 that overlap by half, evenly spaced on HTK's mel scale
+    and linear in it, as in `keras.layers.MelSpectrogram`.
 
     Args:
-        num_mel_bins: Integer, number of triangles.
+        num_mel_bins: Integer, number of filters.
         frame_length: Integer, samples in a frame.
         sample_rate: Integer, samples per second (hertz).
-        lowest: Float, where the first triangle begins, in hertz.
-        highest: Float, where the last triangle ends, in hertz.
+        lowest: Float, lower edge of the first filter, in hertz.
+        highest: Float, upper edge of the last filter, in hertz.
 
     Returns:
         Array of shape `(frame_length // 2 + 1, num_mel_bins)`.
     """
     lines = np.arange(frame_length // 2 + 1) * sample_rate / frame_length
     edges = np.linspace(_mel(lowest), _mel(highest), num_mel_bins + 2)
-    # In units of a triangle's half width, from the first triangle's middle.
+    # In units of a filter's half width, from the center of the first filter.
     positions = (_mel(lines) - edges[1]) / (edges[1] - edges[0])
     distances = abs(positions[:, None] - np.arange(num_mel_bins))
-    triangles = np.maximum(1 - distances, 0)
-    triangles[0] = 0  # the mean of the samples is no sound
-    return triangles
+    filters = np.maximum(1 - distances, 0)
+    filters[0] = 0  # drops the DC component
+    return filters
 
 
 def _mel(hertz):

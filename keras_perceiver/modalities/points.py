@@ -22,25 +22,16 @@ class PointCloud(Modality):
     Args:
         num_points: Integer, number of points of every example in a batch. `None` means
             that every batch may have another.
-        num_features: Integer, further numbers of each point, such as its colour.
-        num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer or triple of integers, see `FourierPositionEncoding`.
-            Defaults to 2240, for frequencies up to 1120.
-        position_encoding: Layer that is called on the features `(batch, points,
-            num_features)` with `positions=` the coordinates `(batch, points, 3)` and
-            returns features of shape `(batch, points, features)`. Needs
-            `compute_output_shape(inputs_shape, positions_shape)`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        num_features: Integer, further numbers of each point, such as its color.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, points, 3 + num_features)`: coordinates in -1 to
             1, then features.
         inputs_mask: Boolean tensor of shape `(batch, points)`, `False` for padding,
-            which is read as zeros, or `None`.
+            which is set to zero, or `None`.
 
     Returns:
         Tensor of shape `(batch, points, input_dim)`, with `input_dim` the number of
@@ -58,22 +49,11 @@ class PointCloud(Modality):
     """
 
     input_name = "points"
-    _default_max_resolution = 2240  # twice the paper's maximum frequency
-    _fix = "Give every point its coordinates x, y, z and then its features."
+    default_max_resolution = 2240  # twice the paper's maximum frequency
+    shape_fix = "Give every point its coordinates x, y, z and then its features."
 
-    def __init__(
-        self,
-        num_points=None,
-        num_features=0,
-        num_bands=None,
-        max_resolution=None,
-        position_encoding=None,
-        use_mask=False,
-        **kwargs,
-    ):
-        super().__init__(
-            num_bands, max_resolution, position_encoding, use_mask, **kwargs
-        )
+    def __init__(self, num_points=None, num_features=0, **kwargs):
+        super().__init__(**kwargs)
         if num_points is not None:
             check_positive(num_points=num_points)
         if num_features:
@@ -86,36 +66,26 @@ class PointCloud(Modality):
         return (self.num_points, _NUM_COORDINATES + self.num_features)
 
     @property
-    def mask_shape(self):
-        return (self.num_points,)
-
-    @property
-    def example_shape(self):
-        return (self.num_points or 5, _NUM_COORDINATES + self.num_features)
-
-    @property
-    def _element_dim(self):
+    def element_dim(self):
         return self.num_features
 
-    def _rule(self):
+    @property
+    def shape_rule(self):
         shape = ", ".join(str(n or "points") for n in self.input_shape)
         return f"Point clouds must have shape `(batch, {shape})`."
 
-    def _elements(self, inputs):
+    def elements(self, inputs):
         return inputs[..., _NUM_COORDINATES:]
 
-    def _positions(self, elements, inputs):
+    def positions(self, elements, inputs):
         coordinates = inputs[..., :_NUM_COORDINATES]
         return self.position_encoding(elements, positions=coordinates)
 
-    def _positions_shape(self, elements_shape):
+    def positions_shape(self, elements_shape):
         coordinates_shape = (*elements_shape[:-1], _NUM_COORDINATES)
         return self.position_encoding.compute_output_shape(
             elements_shape, coordinates_shape
         )
-
-    def grid_of(self, lengths):
-        return tuple(lengths)
 
     def get_config(self):
         return {

@@ -1,10 +1,9 @@
 """Sequences of ids: tokens, bytes, events."""
 
 import keras
-import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.modalities.base import Series
+from keras_perceiver.modalities.series import Series
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -16,28 +15,20 @@ class Sequence(Series):
         UTF-8 bytes).
 
     Args:
-        max_length: Integer, number of ids; with `use_mask` the greatest number.
+        max_length: Integer, number of ids; with `use_mask` the maximum: batches may then
+            be shorter, and positions stay those of the maximum length.
         vocabulary_size: Integer, number of different ids.
         embedding_dim: Integer, width of the vector of an id.
-        num_bands: Integer, number of Fourier frequencies. Defaults to 64. Only for
-            Fourier features, so not together with `position_encoding`.
-        max_resolution: Integer, see `FourierPositionEncoding`. Defaults to `max_length`.
-        position_encoding: Layer that is called on a tensor of shape
-            `(batch, length, embedding_dim)` and returns position features of shape
-            `(batch, length, features)`, such as `LearnedPositionEncoding`. Needs
-            `compute_output_shape`. Defaults to
-            `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`, and lets batches be shorter
-            than `max_length`. Positions stay those of the greatest length.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Integer tensor of shape `(batch, length)`, ids in
-            `[0, vocabulary_size)`. A model refuses NumPy arrays with others; in
-            tensors they are an error, NaN or nonsense, as the backend has it.
+            `[0, vocabulary_size)`. A model raises for NumPy arrays with others; in
+            tensors they give an error, NaN or arbitrary values, by backend.
         inputs_mask: Boolean tensor of shape `(batch, length)`, `False` for padding,
-            which is read as id 0, or `None`.
+            which is set to id 0, or `None`.
 
     Returns:
         Tensor of shape `(batch, length, input_dim)`, with `input_dim` the width of the
@@ -56,72 +47,48 @@ class Sequence(Series):
 
     input_name = "sequence"
     input_dtype = "int32"
-    _fix = "Cut or pad the sequences, or make the modality for this length."
+    shape_fix = "Cut or pad the sequences, or make the modality for this length."
 
-    def __init__(
-        self,
-        max_length,
-        vocabulary_size,
-        embedding_dim,
-        num_bands=None,
-        max_resolution=None,
-        position_encoding=None,
-        use_mask=False,
-        **kwargs,
-    ):
+    def __init__(self, max_length, vocabulary_size, embedding_dim, **kwargs):
         check_positive(
             max_length=max_length,
             vocabulary_size=vocabulary_size,
             embedding_dim=embedding_dim,
         )
-        super().__init__(
-            max_length, num_bands, max_resolution, position_encoding, use_mask, **kwargs
-        )
+        super().__init__(max_length, **kwargs)
         self.max_length = max_length
         self.vocabulary_size = vocabulary_size
         self.embedding_dim = embedding_dim
 
     @property
-    def _element_dim(self):
+    def element_dim(self):
         return self.embedding_dim
 
-    def _rule(self):
+    @property
+    def shape_rule(self):
         at_most = "up to " if self.use_mask else ""
         return (
             f"Sequences must have shape `(batch, length)` with {at_most}"
             f"{self.max_length} ids."
         )
 
-    def check_values(self, inputs, inputs_mask=None):
-        ids = inputs if inputs_mask is None else inputs[np.asarray(inputs_mask, "bool")]
-        low, high = np.min(ids, initial=0), np.max(ids, initial=0)
-        if low < 0 or high >= self.vocabulary_size:
-            raise ValueError(
-                f"Ids must be in [0, {self.vocabulary_size}), the vocabulary. Received: "
-                f"ids from {low} to {high}. "
-                "Correct the ids, or make the modality with a larger vocabulary."
-            )
-
-    def random_inputs(self, rng, batch_size):
-        shape = (batch_size, *self.example_shape)
-        return rng.integers(0, self.vocabulary_size, shape).astype("int32")
+    @property
+    def input_range(self):
+        return (0, self.vocabulary_size - 1)
 
     def build(self, inputs_shape):
         super().build(inputs_shape)
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size,
             self.embedding_dim,
-            # As large as sines and cosines: all are normalised together.
+            # As large as sines and cosines: all are normalized together.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
             dtype=self.dtype_policy,
             name="embedding",
         )
         self.embedding.build((None, *self.input_shape))
 
-    def grid_of(self, lengths):
-        return tuple(lengths)
-
-    def _elements(self, inputs):
+    def elements(self, inputs):
         return self.embedding(inputs)
 
     def get_config(self):

@@ -65,7 +65,7 @@ def export_for_serving(
 
     In the version's folder are also `model_card.json` and requests for TF Serving to warm
     up with. Beside the versions the first export writes `models.config` and, unless the
-    inputs have free lengths, `batching.config`.
+    inputs have dynamic lengths, `batching.config`.
 
     Reference:
         [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic), for the
@@ -146,7 +146,7 @@ def export_for_serving(
         text = card.text(model, tables, labels, weights, difference, metrics)
         (path / card.NAME).write_text(text)
         write_if_missing(folder / "models.config", models_config(job["name"]))
-        if not any(m.free_lengths for m in _modalities(model).values()):
+        if not any(m.dynamic_lengths for m in _modalities(model).values()):
             write_if_missing(folder / "batching.config", batching_config())
         return publish(path, folder, version, is_chosen)
 

@@ -78,7 +78,7 @@ def _of_shape(name, x, modality):
         rules.append(tf.reduce_all(tf.gather(sizes, fixed) == wanted))
     texts = [str(size) for size in expected]
     texts[0] = "batch"
-    for axis, (multiple, greatest) in modality.free_lengths.items():
+    for axis, (multiple, greatest) in modality.dynamic_lengths.items():
         size = sizes[axis + 1]
         rules.append(size >= 1)
         texts[axis + 1] = "any"
@@ -150,13 +150,14 @@ def _same_batch_size(arrays, batch_sizes):
 def _readable(name, arrays, modality):
     """Checks numbers, but for padding, which may hold anything."""
     x = arrays[name]
-    if x.dtype.is_integer:
-        is_readable = (x >= 0) & (x < modality.vocabulary_size)
-        rule = f"hold ids in [0, {modality.vocabulary_size})"
-        received = "others"
-    else:
-        is_readable = tf.math.is_finite(x)
+    if modality.input_range is None:
+        is_readable = tf.math.is_finite(x) if x.dtype.is_floating else tf.ones_like(x)
+        is_readable = tf.cast(is_readable, "bool")
         rule, received = "be finite", "NaN or infinity"
+    else:
+        low, high = modality.input_range
+        is_readable = (x >= low) & (x <= high)
+        rule, received = f"be in [{low}, {high}]", "other values"
     if modality.use_mask:
         mask = arrays[f"{name}_mask"]
         for _ in range(x.shape.rank - mask.shape.rank):

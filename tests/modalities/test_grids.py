@@ -41,6 +41,7 @@ def test_contract(cls, shape, sizes, patch_size, resolution):
         "max_resolution": resolution,
         "patch_size": patch_size,
         "use_mask": True,
+        "projection_dim": 7,
     }
     unknown = (0,) if shape[0] is None else ()
     contracts.check_layer(cls, config, _random(2, *sizes), unknown_length=unknown)
@@ -102,7 +103,9 @@ def test_one_layer_reads_every_size():
     for height, width in ((4, 5), (2, 7)):
         images = _images(height, width, 3)
         elements = _numpy(layer(images))
-        fixed = Image((height, width, 3), 3, 9, (2, 1))
+        fixed = Image(
+            (height, width, 3), num_bands=3, max_resolution=9, patch_size=(2, 1)
+        )
         np.testing.assert_allclose(elements, _numpy(fixed(images)), atol=1e-6)
     assert layer.grid == (None, None)
     assert layer.num_inputs is None
@@ -147,7 +150,9 @@ def test_elements_count_if_one_of_their_pixels_does():
             "`grid` must give",
         ),
         (
-            lambda: Image((None, 8, 1), 2, 9, patch_size=2)(_images(5, 8, 1)),
+            lambda: Image((None, 8, 1), num_bands=2, max_resolution=9, patch_size=2)(
+                _images(5, 8, 1)
+            ),
             r"\(batch, any, 8, 1\)`, in multiples of the patch size 2.*\(2, 5, 8, 1\)",
         ),
         (
@@ -161,3 +166,42 @@ def test_elements_count_if_one_of_their_pixels_does():
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def _randomized(layer):
+    rng = np.random.default_rng(1)
+    for weight in layer.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    return layer
+
+
+def test_elements_are_projected_before_their_positions():
+    images = _images(4, 6, 3)
+    plain = _numpy(Image((4, 6, 3), num_bands=2)(images))
+    layer = Image((4, 6, 3), num_bands=2, projection_dim=7)
+    layer.build(images.shape)
+    _randomized(layer)
+    found = _numpy(layer(images))
+    kernel, bias = (_numpy(weight) for weight in layer.projection.weights)
+    expected = images.reshape(2, 24, 3) @ kernel + bias
+    np.testing.assert_allclose(found[..., :7], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(found[..., 7:], plain[..., 3:])
+    assert layer.compute_output_shape(images.shape) == found.shape
+
+
+def test_positions_are_added_or_concatenated():
+    images, width = _images(4, 6, 3), 2 * (2 * 2 + 1)
+    options = {"num_bands": 2, "projection_dim": width}
+    both = Image((4, 6, 3), **options)
+    added = Image((4, 6, 3), **options, use_added_positions=True)
+    for layer in (both, added):
+        layer.build(images.shape)
+        _randomized(layer)
+    elements, positions = np.split(_numpy(both(images)), 2, axis=-1)
+    found = _numpy(added(images))
+    np.testing.assert_allclose(found, elements + positions, rtol=1e-5, atol=1e-5)
+    assert added.compute_output_shape(images.shape) == (2, 24, width)
+    with pytest.raises(
+        ValueError, match=r"as wide as.*width 3.*Set `projection_dim=10`"
+    ):
+        Image((4, 6, 3), num_bands=2, use_added_positions=True)(images)

@@ -56,7 +56,9 @@ def test_ids_outside_the_vocabulary_are_refused_where_they_count():
     for bad in (7, -1):
         ids[1, 4] = bad
         mask[1, 4] = True
-        with pytest.raises(ValueError, match=r"Ids must be in \[0, 7\).*larger"):
+        with pytest.raises(
+            ValueError, match=r"`sequence` must be in \[0, 6\].*Correct"
+        ):
             encoder.predict({"sequence": ids, "sequence_mask": mask}, verbose=0)
         mask[1, 4] = False
         encoder.predict({"sequence": ids, "sequence_mask": mask}, verbose=0)
