@@ -30,11 +30,12 @@ _IN_TENSORFLOW = {
 }
 
 # What every part may import.
-_BASEMENT = {"_checks", "_matplotlib", "config"}
+_BASEMENT = {"_checks", "_files", "_matplotlib", "config"}
 
 # What each part may import of the package, besides itself and the basement.
 _ALLOWED = {
     "_checks": set(),
+    "_files": set(),
     "_matplotlib": set(),
     "config": set(),
     "distribution": set(),

@@ -207,7 +207,7 @@ def _run_folder(recipe, resume):
 
     To resume, finds the one with the highest number that has checkpoints instead.
     """
-    from keras_perceiver.serving import next_version
+    from keras_perceiver._files import next_number
     from keras_perceiver.training import CHECKPOINTS
 
     runs = Path("runs") / recipe.name
@@ -222,7 +222,7 @@ def _run_folder(recipe, resume):
         return max(found, key=lambda folder: (len(folder.name), folder.name))
     runs.mkdir(parents=True, exist_ok=True)
     while True:
-        folder = runs / str(next_version(runs))
+        folder = runs / str(next_number(runs))
         try:
             folder.mkdir()
         except FileExistsError:

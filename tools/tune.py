@@ -245,12 +245,12 @@ def _setting(text):
 
 def _folder(options, is_worker):
     """Returns the search's folder, made where it is new."""
-    from keras_perceiver.serving import next_version
+    from keras_perceiver._files import next_number
 
     folder = options.folder
     if folder is None:
         searches = Path("searches") / options.recipe
-        number = next_version(searches) - bool(options.resume)
+        number = next_number(searches) - bool(options.resume)
         folder = searches / str(number)
     folder = Path(folder)
     if options.resume and not folder.is_dir():

@@ -9,17 +9,9 @@ from keras_perceiver.serving.export import (
     export_for_serving,
     file_signatures,
 )
-from keras_perceiver.serving.versions import (
-    check_version,
-    check_writable,
-    next_version,
-)
 
 __all__ = [
-    "check_version",
-    "check_writable",
     "export_file",
     "export_for_serving",
     "file_signatures",
-    "next_version",
 ]

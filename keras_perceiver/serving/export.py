@@ -9,18 +9,18 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_perceiver.models import Perceiver, PerceiverClassifier
-from keras_perceiver.serving import card
-from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
-from keras_perceiver.serving.versions import (
-    check_version,
+from keras_perceiver._files import (
     check_writable,
-    next_version,
-    publish,
+    next_number,
     publish_file,
+    publish_folder,
     unfinished_folder,
     write_if_missing,
 )
+from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.serving import card
+from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
+from keras_perceiver.serving.versions import check_version
 from keras_perceiver.serving.weights import check_weights, lighter_copy
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
@@ -118,7 +118,7 @@ def export_for_serving(
     folder = Path(folder)
     is_chosen = version is not None
     if not is_chosen:
-        version = next_version(folder)
+        version = next_number(folder)
     check_version(folder, version)
     _check_model(model)
     check_weights(weights)
@@ -148,7 +148,7 @@ def export_for_serving(
         write_if_missing(folder / "models.config", models_config(job["name"]))
         if not any(m.dynamic_lengths for m in _modalities(model).values()):
             write_if_missing(folder / "batching.config", batching_config())
-        return publish(path, folder, version, is_chosen)
+        return publish_folder(path, folder, version, is_chosen)
 
 
 def file_signatures(files):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.training.files import UNFINISHED, replace_file
+from keras_perceiver._files import UNFINISHED, replace_file
 
 _INFO = "info"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2  # hexadecimal digits

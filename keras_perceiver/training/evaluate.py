@@ -8,9 +8,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from keras_perceiver._files import replace_file
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.distribution import predict_on_batch
-from keras_perceiver.training.files import replace_file
 
 _NUM_BINS = 15
 

@@ -9,14 +9,12 @@ from pathlib import Path
 import keras
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._files import check_writable, replace_file
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.distribution import check_equal, distribution_of
 from keras_perceiver.serving import (
-    check_version,
-    check_writable,
     export_for_serving,
     file_signatures,
-    next_version,
 )
 from keras_perceiver.serving.card import installed_versions
 from keras_perceiver.training.callbacks import (
@@ -27,7 +25,6 @@ from keras_perceiver.training.callbacks import (
 )
 from keras_perceiver.training.checkpoints import Checkpoints
 from keras_perceiver.training.evaluate import evaluate, has_clips
-from keras_perceiver.training.files import replace_file
 from keras_perceiver.training.losses import SmoothedCrossentropy
 from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.training.plots import plot_history
@@ -260,7 +257,7 @@ def train(
     checkpoints = Checkpoints(run_folder / CHECKPOINTS, keep, not is_writer)
     _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
-    check_version(export_folder, next_version(export_folder))
+    check_writable("export_folder", export_folder)
     matplotlib("figure")  # fails before the training, not after it
 
     previous_policy = keras.config.dtype_policy()

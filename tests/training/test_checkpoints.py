@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from keras_perceiver import _files
 from keras_perceiver.training import checkpoints as module
-from keras_perceiver.training import files
 from keras_perceiver.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.one_backend
@@ -143,7 +143,7 @@ def test_killed_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", killed)
+    monkeypatch.setattr(_files.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         saved.save(2, _arrays(2), {})
     _check(saved.load(), 1)
