@@ -1,4 +1,4 @@
-"""What tests/test_distribution.py runs in processes with other numbers of devices.
+"""Programs that tests/distribution runs with other numbers of devices and processes.
 
 KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
 """
@@ -212,8 +212,7 @@ def resumes(folder):
 def process(folder, address, index, stop_at):
     """One of two processes that train together; the second may die."""
     distribution.virtual_devices(2)
-    distribution.HEARTBEAT_SECONDS = 10  # not to wait for half a minute
-    distribution.initialize(address, 2, int(index))
+    distribution.initialize(address, 2, int(index), heartbeat_seconds=10)
     if int(stop_at) and int(index) == 1:
         _stop_at(int(stop_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
     _leave_exports_out()

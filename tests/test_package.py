@@ -38,7 +38,7 @@ _ALLOWED = {
     "_files": set(),
     "_matplotlib": set(),
     "config": set(),
-    "distribution": set(),
+    "distribution": {"layers"},
     "layers": set(),
     "modalities": {"layers"},
     "models": {"layers", "modalities"},

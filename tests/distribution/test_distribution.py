@@ -17,12 +17,12 @@ import pytest
 import keras_perceiver as kp
 from keras_perceiver import distribution as module
 from keras_perceiver.data import Splits
-from keras_perceiver.distribution import Distribution
+from keras_perceiver.distribution import Distribution, engines, processes
 from keras_perceiver.training import train
 from tests import distributed
 
 BACKEND = keras.backend.backend()
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 # Two there are, see conftest.py.
 SEVERAL = {"tensorflow": "mirrored", "jax": "data_parallel"}.get(BACKEND)
 
@@ -151,8 +151,8 @@ def _as_if(monkeypatch, num_replicas, num_processes=1, process_index=0):
     settings = {"engine": "data_parallel", "devices": num_replicas, "model_devices": 1}
     for name, value in settings.items():
         object.__setattr__(made, name, value)
-    monkeypatch.setattr(module, "_num_processes", lambda: num_processes)
-    monkeypatch.setattr(module, "_process_index", lambda: process_index)
+    monkeypatch.setattr(processes, "num_processes", lambda: num_processes)
+    monkeypatch.setattr(processes, "process_index", lambda: process_index)
     return made
 
 
@@ -227,7 +227,7 @@ def test_bad_arguments(options, message):
 
 
 def test_engines_of_other_backends_are_refused():
-    for engine, backend in module._BACKENDS.items():
+    for engine, backend in engines.BACKENDS.items():
         if backend != BACKEND:
             with pytest.raises(
                 ValueError, match=f"Set KERAS_BACKEND={backend}"
@@ -302,7 +302,7 @@ if BACKEND == "jax":
         assert parts[own] == ((16, 16), (16, 8))
 
     def test_several_processes_must_train_together(monkeypatch):
-        monkeypatch.setattr(module, "_num_processes", lambda: 2)
+        monkeypatch.setattr(processes, "num_processes", lambda: 2)
         assert Distribution().engine == "data_parallel"
         with pytest.raises(ValueError, match="Several processes must train together"):
             Distribution("none")
@@ -314,7 +314,9 @@ if BACKEND == "jax":
     def test_auto_takes_several_accelerators(monkeypatch):
         assert Distribution() == Distribution("none")  # CPUs are no accelerators
         assert Distribution(devices=2) == Distribution("data_parallel", 2)
-        monkeypatch.setattr(module, "_jax_platform", lambda: "gpu")
+        import jax
+
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
         assert Distribution() == Distribution("data_parallel", 2)
         assert Distribution(devices=1) == Distribution("none")
 
@@ -328,7 +330,7 @@ if BACKEND == "jax":
         )
         module.initialize()
         assert not calls  # alone
-        module.initialize("host:1", 2, 1)
+        module.initialize("host:1", 2, 1, heartbeat_seconds=10)
         module.initialize("auto")
         for name, value in {
             "JOB_ADDRESSES": "first:1,second:1",
@@ -342,7 +344,8 @@ if BACKEND == "jax":
             (None, None, None),
             ("first:1", 2, 0),
         ]
-        assert calls[0][1]["heartbeat_timeout_seconds"] == module.HEARTBEAT_SECONDS
+        assert calls[0][1]["heartbeat_timeout_seconds"] == 10
+        assert calls[1][1]["heartbeat_timeout_seconds"] == 30
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -363,13 +366,23 @@ else:
             module.initialize("host:1", 2, 0)
 
 
+if BACKEND == "torch":
+
+    def test_processes_of_torchrun_are_refused(monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", "1")
+        assert processes.process_index() == 1
+        with pytest.raises(ValueError, match="in 2 processes with KERAS_BACKEND=torch"):
+            Distribution()
+
+
 @pytest.mark.one_backend
 def test_a_process_that_ends_does_not_wait_for_others(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="error: alone"):
         module.leave("error: alone")
     statuses = []
     monkeypatch.setattr(os, "_exit", statuses.append)
-    monkeypatch.setattr(module, "_num_processes", lambda: 2)
+    monkeypatch.setattr(processes, "num_processes", lambda: 2)
     module.leave("error: one of two")
     module.leave(143)
     assert statuses == [1, 143]
@@ -389,7 +402,6 @@ if BACKEND == "tensorflow":
 
         there = {"CPU": ["cpu"], "GPU": [], "TPU": []}
         monkeypatch.setattr(tf.config, "list_physical_devices", there.__getitem__)
-        monkeypatch.setattr(module, "_tensorflow_devices", lambda: ["a", "b"])
         assert Distribution() == Distribution("none")  # CPUs are no accelerators
         there["GPU"] = ["gpu"]
         assert Distribution().engine == "none"
@@ -409,8 +421,8 @@ if BACKEND == "tensorflow":
         )
         monkeypatch.setattr(tf.distribute, "TPUStrategy", lambda resolver: strategy)
         there["TPU"] = ["tpu"]
-        module._tpu_strategy.cache_clear()
-        module._made.cache_clear()
+        engines.tpu_strategy.cache_clear()
+        engines.strategy_of.cache_clear()
         assert Distribution() == Distribution("tpu", 8)
         with pytest.raises(ValueError, match="A TPU.*devices=4 of 8"):
             Distribution("tpu", devices=4)
@@ -419,14 +431,14 @@ if BACKEND == "tensorflow":
         with Distribution().scope():
             pass
         assert connected == ["local"]
-        module._tpu_strategy.cache_clear()
-        module._made.cache_clear()
+        engines.tpu_strategy.cache_clear()
+        engines.strategy_of.cache_clear()
         there["TPU"] = []
         monkeypatch.setenv("TPU_NAME", "far")
         assert Distribution().engine == "tpu"
         assert connected == ["local", "far"]
-        module._tpu_strategy.cache_clear()
-        module._made.cache_clear()
+        engines.tpu_strategy.cache_clear()
+        engines.strategy_of.cache_clear()
 
     def test_several_workers_are_refused(monkeypatch):
         cluster = {"worker": ["first:1", "second:1"]}
