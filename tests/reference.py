@@ -37,23 +37,70 @@ def gelu(x):
     return x * 0.5 * (1 + _erf(x / math.sqrt(2)))
 
 
-def attention(q, k, v, num_heads=1, mask=None):
-    """One head after the other, one example after the other."""
-    batch, num_queries, qk_dim = q.shape
-    v_dim = v.shape[-1]
-    outputs = np.zeros((batch, num_queries, v_dim))
+def attention(
+    q, k, v, num_heads=1, mask=None, inputs_scale=None, scale=None, is_causal=False
+):
+    """Attention for one head after the other, one example after the other."""
+    return _attention(q, k, v, num_heads, mask, inputs_scale, scale, is_causal)[0]
+
+
+def attention_gradients(q, k, v, num_heads=1, mask=None, inputs_scale=None, **options):
+    """Gradients of the sum of the squares of `attention`.
+
+    Returns:
+        Gradients of `q`, `k`, `v`, and of `inputs_scale` if it is not `None`.
+    """
+    outputs, kept = _attention(q, k, v, num_heads, mask, inputs_scale, **options)
+    d_q, d_k, d_v = (np.zeros_like(x, dtype="float64") for x in (q, k, v))
+    factor = np.ones(k.shape[:2]) if inputs_scale is None else inputs_scale
+    d_factor = np.zeros(k.shape[:2])
+    for b, qk, vs, i, j, weights, scale in kept:
+        d_output = 2 * outputs[b, i, vs]
+        # Derivative of the softmax: each weight by each score.
+        softmax = np.diag(weights) - np.outer(weights, weights)
+        key = k[b, j, qk] * factor[b, j, None]
+        value = v[b, j, vs] * factor[b, j, None]
+        d_scores = softmax @ (value @ d_output)
+        d_q[min(b, len(q) - 1), i, qk] += scale * d_scores @ key
+        d_key = scale * np.outer(d_scores, q[min(b, len(q) - 1), i, qk])
+        d_value = np.outer(weights, d_output)
+        d_k[b, j, qk] += d_key * factor[b, j, None]
+        d_v[b, j, vs] += d_value * factor[b, j, None]
+        d_factor[b, j] += (d_key * k[b, j, qk]).sum(-1) + (d_value * v[b, j, vs]).sum(
+            -1
+        )
+    return [d_q, d_k, d_v] + [d_factor] * (inputs_scale is not None)
+
+
+def _attention(q, k, v, num_heads, mask, inputs_scale, scale=None, is_causal=False):
+    batch, num_inputs, qk_dim = k.shape
+    num_queries, v_dim = q.shape[1], v.shape[-1]
+    scale = 1 / math.sqrt(qk_dim // num_heads) if scale is None else scale
+    outputs, kept = np.zeros((batch, num_queries, v_dim)), []
     for b in range(batch):
-        keep = np.ones(k.shape[1], bool) if mask is None else mask[b]
-        if not keep.any():
-            continue
+        query = q[b] if len(q) == batch else q[0]
         for h in range(num_heads):
             qk = slice(h * qk_dim // num_heads, (h + 1) * qk_dim // num_heads)
             vs = slice(h * v_dim // num_heads, (h + 1) * v_dim // num_heads)
-            scores = q[b, :, qk] @ k[b, keep, qk].T / math.sqrt(qk_dim // num_heads)
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            weights /= weights.sum(-1, keepdims=True)
-            outputs[b, :, vs] = weights @ v[b, keep, vs]
-    return outputs
+            for i in range(num_queries):
+                last = i + num_inputs - num_queries if is_causal else num_inputs - 1
+                j = np.array(
+                    [
+                        j
+                        for j in range(num_inputs)
+                        if j <= last and (mask is None or mask[b, j])
+                    ],
+                    int,
+                )
+                if not len(j):
+                    continue
+                factor = 1 if inputs_scale is None else inputs_scale[b, j, None]
+                scores = (k[b, j, qk] * factor) @ query[i, qk] * scale
+                weights = np.exp(scores - scores.max())
+                weights /= weights.sum()
+                outputs[b, i, vs] = weights @ (v[b, j, vs] * factor)
+                kept.append((b, qk, vs, i, j, weights, scale))
+    return outputs, kept
 
 
 def _block(x, q_in, kv_in, w, num_heads, mask):

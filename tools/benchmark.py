@@ -578,10 +578,10 @@ def _keras_model(task):
 
 def _force_the_plain_form():
     """All keys, values and scores in memory, every block written out."""
-    from keras_perceiver.layers import attention, blocks
+    from keras_perceiver.layers import blocks
+    from keras_perceiver.layers.attention import use_kernel
 
-    attention._is_fused = lambda *_: False
-    attention._MAX_PLAIN_SCORES = float("inf")
+    use_kernel("plain").__enter__()  # for the rest of this process
     blocks.CrossAttend.projects_queries = lambda *_: False
     blocks._is_traced_by_jax = lambda _: False
 

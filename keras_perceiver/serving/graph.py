@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
+from keras_perceiver.layers.attention import use_portable_kernels
 from keras_perceiver.serving import encoded
 from keras_perceiver.serving.requests import checked_inputs
 from keras_perceiver.serving.weights import stored
@@ -45,7 +46,8 @@ def save(model, path, readers, labels, use_sigmoid, weights):
         # not, and what is known beforehand is removed from the graph as needless.
         specs = {k: tf.TensorSpec(None, dtype, k) for k, (dtype, _) in table.items()}
         function = tf.function(_of_files(answer, modalities, of_signature))
-        signatures[name] = function.get_concrete_function(**specs)
+        with use_portable_kernels():
+            signatures[name] = function.get_concrete_function(**specs)
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
     # A server computes no gradients, and those of attention are large functions.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)

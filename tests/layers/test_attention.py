@@ -1,11 +1,46 @@
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
 
 from keras_perceiver import attend
-from keras_perceiver.layers import attention
+from keras_perceiver.layers.attention import (
+    KERNELS,
+    Chunked,
+    JaxFused,
+    PerDevice,
+    Plain,
+    Problem,
+    TorchFused,
+    attention_scores,
+    use_kernel,
+    use_portable_kernels,
+)
+from keras_perceiver.layers.attention.table import choose
 from tests import reference
 from tests.gradients import gradients
+
+BACKEND = keras.backend.backend()
+# The backend's own kernels, as far as they run on a CPU.
+OWN = {
+    "jax": {"fused": JaxFused("xla")},
+    "tensorflow": {},
+    "torch": {
+        "fused": TorchFused(),
+        "padded": TorchFused(width_multiple=PerDevice(8, 8, 8)),
+    },
+}[BACKEND]
+# Chunks of three inputs, and all inputs in one chunk.
+SMALL = {"plain": Plain(), "chunked": Chunked(3), "one chunk": Chunked(7), **OWN}
+
+
+@pytest.fixture(params=SMALL)
+def kernel(request):
+    """Runs a test with each kernel."""
+    with use_kernel(SMALL[request.param]):
+        yield
 
 
 def _arrays(rng, batch=2, num_queries=5, num_inputs=7, qk_dim=12, v_dim=8):
@@ -17,36 +52,62 @@ def _numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")))
 
 
-@pytest.fixture(params=["as chosen", "plain", "chunked", "one chunk"])
-def form(request, monkeypatch):
-    """Each form of attention in turn, the chunked one with chunks of three inputs."""
-    if request.param != "as chosen":
-        monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
-    if "chunk" in request.param:
-        monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
-        size = 3 if request.param == "chunked" else 7
-        monkeypatch.setattr(attention, "_chunk_size", lambda *_: size)
-    return request.param
+# Masked, scaled, causal, queries of batch 1.
+OPTIONS = list(itertools.product(*[[False, True]] * 4))
 
 
-@pytest.mark.usefixtures("form")
-@pytest.mark.parametrize("num_heads", [1, 2, 4])
-@pytest.mark.parametrize("masked", [False, True])
-def test_equals_float64_reference(num_heads, masked):
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_equals_float64_reference(options):
+    masked, scaled, is_causal, is_broadcast = options
     rng = np.random.default_rng(0)
     q, k, v = _arrays(rng)
-    mask = rng.random((2, 7)) > 0.4 if masked else None
-    expected = reference.attention(
-        *(x.astype("float64") for x in (q, k, v)), num_heads, mask
+    q = q[:1] if is_broadcast else q
+    num_heads = 1 + sum(options) % 2  # each with each option
+    arguments = {"num_heads": num_heads, "is_causal": is_causal, "scale": 0.3}
+    mask = np.array([[1, 0, 0, 1, 1, 0, 1], [0] * 7], bool) if masked else None
+    factor = [rng.uniform(0.5, 2, k.shape[:2]).astype("float32")] * scaled
+
+    def run(q, k, v, factor=None):
+        return attend(q, k, v, inputs_mask=mask, inputs_scale=factor, **arguments)
+
+    expected = [x.astype("float64") for x in (q, k, v, *factor)]
+    arguments |= {"mask": mask, "inputs_scale": expected[3] if scaled else None}
+    expected_outputs = reference.attention(*expected[:3], **arguments)
+    expected_gradients = reference.attention_gradients(*expected[:3], **arguments)
+    del arguments["mask"], arguments["inputs_scale"]
+    outputs, found = gradients(run, q, k, v, *factor)
+    np.testing.assert_allclose(outputs, expected_outputs, atol=1e-5)
+    for a, b in zip(found, expected_gradients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("num_inputs", [1, 3, 12])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_keys_that_are_values(num_inputs, is_causal):
+    # With fewer inputs than queries, the first queries of a causal problem see nothing.
+    q, k, _ = _arrays(np.random.default_rng(0), num_inputs=num_inputs)
+
+    def run(q, k):
+        return attend(q, k, k, num_heads=2, is_causal=is_causal)
+
+    arguments = [x.astype("float64") for x in (q, k, k)], 2
+    outputs, (d_q, d_k) = gradients(run, q, k)
+    np.testing.assert_allclose(
+        outputs,
+        reference.attention(*arguments[0], 2, is_causal=is_causal),
+        atol=1e-5,
     )
-    outputs = attend(q, k, v, num_heads=num_heads, inputs_mask=mask)
-    np.testing.assert_allclose(_numpy(outputs), expected, atol=1e-5)
+    expected = reference.attention_gradients(*arguments[0], 2, is_causal=is_causal)
+    np.testing.assert_allclose(d_q, expected[0], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(d_k, expected[1] + expected[2], rtol=1e-4, atol=1e-4)
 
 
-# Other backends' chunks are compiled wherever `gradients` is.
-if keras.backend.backend() == "torch":
+# The chunks of other backends are compiled wherever `gradients` is.
+if BACKEND == "torch":
 
-    @pytest.mark.usefixtures("form")
+    @pytest.mark.usefixtures("kernel")
     def test_torch_compiles_what_is_around_attention():
         import torch
 
@@ -63,116 +124,216 @@ if keras.backend.backend() == "torch":
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("kernel")
 def test_large_scores_do_not_overflow():
     q, k, v = _arrays(np.random.default_rng(0))
     expected = reference.attention(*(x.astype("float64") for x in (q * 1e3, k, v)))
     np.testing.assert_allclose(_numpy(attend(q * 1e3, k, v)), expected, atol=1e-4)
 
 
-@pytest.mark.usefixtures("form")
-def test_query_with_nothing_to_attend_to_is_zero():
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_masked_inputs_have_no_influence_even_as_nan(is_causal):
     q, k, v = _arrays(np.random.default_rng(0))
-    mask = np.array([[False] * 7, [True] * 7])
-    outputs = _numpy(attend(q, k, v, num_heads=2, inputs_mask=mask))
-    np.testing.assert_array_equal(outputs[0], 0)
-    assert (outputs[1] != 0).all()
+    mask = np.array([[True] * 3 + [False] * 4, [False] * 7])
 
+    def run(q, k, v):
+        return attend(q, k, v, inputs_mask=mask, is_causal=is_causal)
 
-@pytest.mark.usefixtures("form")
-def test_masked_inputs_have_no_influence_even_as_nan():
-    q, k, v = _arrays(np.random.default_rng(0))
-    mask = np.arange(7) < np.array([[3], [6]])
-    expected = _numpy(attend(q, k, v, inputs_mask=mask))
+    expected, expected_gradients = gradients(run, q, k, v)
+    np.testing.assert_array_equal(expected[1], 0)
+    assert (expected[0] != 0).all()
     k[~mask], v[~mask] = np.nan, np.nan
-    np.testing.assert_array_equal(_numpy(attend(q, k, v, inputs_mask=mask)), expected)
+    outputs, found = gradients(run, q, k, v)
+    np.testing.assert_array_equal(outputs, expected)
+    for a, b in zip(found, expected_gradients, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize(("dtype", "limit"), [("float16", 2e-3), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_half_precision(dtype, limit, is_causal):
+    q, k, v = _arrays(np.random.default_rng(0))
+    mask = np.arange(7) < np.array([[7], [4]])
+    q, k, v = (keras.ops.cast(x, dtype) for x in (q, k, v))
+    outputs = attend(q, k, v, num_heads=2, inputs_mask=mask, is_causal=is_causal)
+    assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+    expected = reference.attention(
+        *(_numpy(x).astype("float64") for x in (q, k, v)),
+        num_heads=2,
+        mask=mask,
+        is_causal=is_causal,
+    )
+    np.testing.assert_allclose(_numpy(outputs), expected, atol=3 * limit)
+
+
+@pytest.mark.parametrize("kernel", [None, "plain", "chunked", *OWN])
 @pytest.mark.parametrize(("dtype", "limit"), [("float16", 1e-3), ("bfloat16", 1e-2)])
-def test_half_precision_accumulates_in_float32(dtype, limit):
+def test_half_precision_accumulates_in_float32(kernel, dtype, limit):
     # 20,000 equal weights: their sum in half precision would stop at 2048 or 256.
     num_inputs = 20_000
     q = keras.ops.zeros((1, 2, 4), dtype)
     k = keras.ops.zeros((1, num_inputs, 4), dtype)
     v = np.random.default_rng(0).uniform(0, 2, (1, num_inputs, 3)).astype("float32")
-    outputs = attend(q, k, keras.ops.cast(v, dtype))
-    assert keras.backend.standardize_dtype(outputs.dtype) == dtype
+    outputs = attend(q, k, keras.ops.cast(v, dtype), kernel=OWN.get(kernel, kernel))
     expected = np.broadcast_to(v.mean(1, keepdims=True), (1, 2, 3))
     np.testing.assert_allclose(_numpy(outputs), expected, rtol=limit)
 
 
-@pytest.mark.parametrize("num_inputs", [1, 3, 7, 12])
-@pytest.mark.parametrize("num_heads", [1, 2])
+@pytest.mark.usefixtures("kernel")
+def test_empty_batch():
+    q, k, v = _arrays(np.random.default_rng(0), batch=0)
+    mask = np.zeros((0, 7), bool)
+    assert tuple(attend(q, k, v, num_heads=2).shape) == (0, 5, 8)
+    assert tuple(attend(q[:0], k, v, inputs_mask=mask).shape) == (0, 5, 8)
+
+
+def test_scores_are_those_of_the_softmax():
+    q, k, _ = _arrays(np.random.default_rng(0))
+    scores = _numpy(attention_scores(q, k, num_heads=2))
+    expected = np.stack(
+        [q[..., :6] @ k[..., :6].mT, q[..., 6:] @ k[..., 6:].mT], 1
+    ) / np.sqrt(6)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def _problem(**changes):
+    values = {
+        "backend": BACKEND,
+        "device": "cpu",
+        "dtype": "float32",
+        "num_heads": 1,
+        "num_queries": 512,
+        "num_inputs": 50_176,
+        "qk_head_dim": 261,
+        "v_head_dim": 261,
+    }
+    return Problem(**(values | changes))
+
+
+IMAGE = {"has_scale": True}
+SELF = {"num_heads": 8, "num_inputs": 512, "qk_head_dim": 128, "v_head_dim": 128}
+CLOUD = {"has_mask": True}
+HALF_ON_GPU = {"device": "gpu", "dtype": "bfloat16"}
+
+
 @pytest.mark.parametrize(
-    "kind", ["keys and values", "keys are values", "masked", "scaled", "everything"]
+    ("backend", "changes", "name"),
+    [
+        ("jax", IMAGE, "chunked"),
+        ("jax", {"num_inputs": 2048}, "plain"),
+        ("jax", {"num_inputs": 2049}, "chunked"),
+        ("jax", {"num_inputs": 4096, "device": "gpu"}, "plain"),
+        ("jax", {"num_inputs": None}, "plain"),
+        ("jax", SELF | HALF_ON_GPU, "jax_fused"),
+        ("jax", SELF | HALF_ON_GPU | {"is_causal": True}, "jax_fused"),
+        ("jax", SELF | HALF_ON_GPU | {"is_portable": True}, "plain"),
+        ("jax", SELF | HALF_ON_GPU | {"num_inputs": 511, "has_mask": True}, "plain"),
+        ("jax", IMAGE | HALF_ON_GPU, "chunked"),  # heads too wide for cuDNN
+        ("tensorflow", IMAGE, "chunked"),
+        ("tensorflow", {"num_inputs": None}, "chunked"),
+        ("tensorflow", IMAGE | {"is_portable": True}, "chunked"),
+        ("tensorflow", {"num_inputs": 2048, "num_heads": 2}, "chunked"),
+        ("torch", IMAGE, "chunked"),
+        ("torch", IMAGE | {"device": "gpu"}, "torch_fused"),
+        ("torch", CLOUD, "torch_fused"),
+        ("torch", IMAGE | {"num_inputs": 100}, "plain"),
+        ("torch", SELF, "torch_fused"),
+        ("torch", SELF | {"is_causal": True}, "torch_fused"),
+        ("torch", {"is_causal": True}, "chunked"),
+        ("torch", IMAGE | {"is_portable": True}, "plain"),
+    ],
 )
-def test_forms_have_the_same_values_and_gradients(
-    kind, num_heads, num_inputs, monkeypatch
-):
-    rng = np.random.default_rng(0)
-    q, k, v = _arrays(rng, num_inputs=num_inputs, qk_dim=8, v_dim=6)
-    scale = rng.uniform(0.5, 2, k.shape[:2]).astype("float32")
-    keep = rng.random(k.shape[:2]) > 0.3
-    keep[1] = False
-    is_scaled, is_masked = (
-        kind in ("scaled", "everything"),
-        kind
-        in (
-            "masked",
-            "everything",
-        ),
-    )
-    arrays = [q, k, *([v] if kind == "keys and values" else []), *[scale] * is_scaled]
-
-    def run(query, key, *rest):
-        return attend(
-            query,
-            key,
-            rest[0] if kind == "keys and values" else key,
-            num_heads=num_heads,
-            inputs_mask=keep if is_masked else None,
-            inputs_scale=rest[-1] if is_scaled else None,
-        )
-
-    expected, expected_gradients = gradients(run, *arrays)
-    monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
-    monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
-    monkeypatch.setattr(attention, "_chunk_size", lambda *_: 3)
-    outputs, found = gradients(run, *arrays)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
-    for a, b in zip(found, expected_gradients, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+def test_the_table_chooses(backend, changes, name):
+    if backend == BACKEND:
+        assert choose(_problem(**changes)).name == name
 
 
-def test_form_follows_from_the_shapes(monkeypatch):
-    calls = []
-    chunked = attention.chunked_attention
-    monkeypatch.setattr(
-        attention,
-        "chunked_attention",
-        lambda *args, **kwargs: calls.append(kwargs) or chunked(*args, **kwargs),
-    )
-    q, k, v = _arrays(np.random.default_rng(0), 1, 512, 2048, 2, 2)
-    attend(q, k, v, inputs_mask=k[..., 0] > 0)
-    assert not calls
-    long = np.concatenate([k, k[:, :1]], 1)
-    attend(q, long, long, inputs_mask=long[..., 0] > 0)
-    assert [call["chunk_size"] for call in calls] == [4096]
-    # Without a mask torch's own kernel does it.
-    attend(q, long, long)
-    assert len(calls) == (1 if keras.backend.backend() == "torch" else 2)
+def test_flash_attention_switch_of_keras():
+    fused = {kernel.name for kernel in KERNELS if kernel.is_fused}
+    problem = _problem(**(SELF | HALF_ON_GPU))
+    assert (choose(problem).name in fused) == (BACKEND != "tensorflow")
+    keras.config.disable_flash_attention()
+    try:
+        assert choose(problem).name not in fused
+    finally:
+        keras.config.enable_flash_attention()
+
+
+class _Spy:
+    """A kernel from outside: no more than `supports` and a call."""
+
+    name, needs, is_fused = "spy", "a float32 problem", False
+
+    def __init__(self):
+        self.calls = []
+
+    def supports(self, problem):
+        self.problem = problem
+        return problem.dtype == "float32"
+
+    def __call__(self, query, key, value, **options):
+        self.calls.append(options)
+        return Plain()(query, key, value, **options)
+
+
+def test_override_by_context_and_by_argument():
+    spy = _Spy()
+    q, k, v = _arrays(np.random.default_rng(0))
+    expected = _numpy(attend(q, k, v))
+    with use_kernel(spy):
+        outputs = attend(q, k, v)
+        assert len(spy.calls) == 1
+        attend(q, k, v, kernel="plain")
+        with use_kernel("chunked"):
+            attend(q, k, v)
+        with use_kernel(None):
+            attend(q, k, v)
+        assert len(spy.calls) == 1
+        attend(q, k, v, num_heads=2, is_causal=True)
+        assert spy.calls[1]["is_causal"]
+        assert spy.problem.num_heads == 2
+        assert not spy.problem.is_portable
+        with use_portable_kernels():
+            attend(q, k, v)
+        assert spy.problem.is_portable
+        # As replicas of a `tf.distribute` strategy.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(attend, q, k, v).result()
+    attend(q, k, v)
+    assert len(spy.calls) == 4
+    np.testing.assert_allclose(_numpy(outputs), expected, atol=1e-6)
+
+
+def test_override_refuses_what_a_kernel_does_not_support():
+    spy = _Spy()
+    q, k, v = (keras.ops.cast(x, "bfloat16") for x in _arrays(np.random.default_rng(0)))
+    message = r"must support.*needs a float32 problem.*dtype='bfloat16'.*kernel=None"
+    with pytest.raises(ValueError, match=message), use_kernel(spy):
+        attend(q, k, v)
+    with pytest.raises(ValueError, match=r"at most `max_scores`"):
+        attend(q, k, v, kernel=Plain(PerDevice(34, 34, 34)))
+    attend(q, k, v, kernel=Plain(PerDevice(35, 35, 35)))
+    with pytest.raises(ValueError, match=r"name must be one of.*plain.*'flash'"):
+        attend(q, k, v, kernel="flash")
+    other = "torch_fused" if BACKEND != "torch" else "jax_fused"
+    with pytest.raises(
+        ValueError, match=rf"{'PyTorch' if BACKEND != 'torch' else 'JAX'}"
+    ):
+        attend(q, k, v, kernel=other)
 
 
 def test_unknown_number_of_inputs():
     class AttendToItself(keras.layers.Layer):
         def call(self, x):
-            return attend(x, x, x)
+            return attend(x, x, x, is_causal=True)
 
     inputs = keras.Input((None, 2))
     model = keras.Model(inputs, AttendToItself()(inputs))
-    for num_inputs in (1, 5, 3000):
+    for num_inputs in (1, 5, 1500):
         x = np.random.default_rng(0).normal(size=(1, num_inputs, 2)).astype("float32")
-        expected = reference.attention(*[x.astype("float64")] * 3)
+        expected = reference.attention(*[x.astype("float64")] * 3, is_causal=True)
         np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
 
 
@@ -184,6 +345,10 @@ def test_refuses_what_does_not_fit():
         attend(q, k, v, num_heads=3)
     with pytest.raises(ValueError, match="must have the same width.*Project"):
         attend(q, k[..., :-1], v)
+    with pytest.raises(ValueError, match="same batch size and length.*one value"):
+        attend(q, k, v[:, 1:])
+    with pytest.raises(ValueError, match="that of `key`, or 1.*one set"):
+        attend(q, *(np.concatenate([x, x]) for x in (k, v)))
     with pytest.raises(ValueError, match="`query` must have shape.*Reshape"):
         attend(q[0], k, v)
     with pytest.raises(ValueError, match="`num_heads` must be a positive integer"):

@@ -8,7 +8,8 @@ from keras_perceiver import (
     LatentTransformer,
     SelfAttend,
 )
-from keras_perceiver.layers import attention, blocks
+from keras_perceiver.layers import blocks
+from keras_perceiver.layers.attention import Chunked, use_kernel
 from keras_perceiver.layers.recompute import recompute
 from tests import contracts, reference
 from tests.gradients import gradients
@@ -91,15 +92,13 @@ def side(request, monkeypatch):
 
 
 @pytest.fixture(params=["plain", "chunked"])
-def form(request, monkeypatch):
-    """Each form of attention, the chunked one with chunks of four inputs."""
-    if request.param == "chunked":
-        monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
-        monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
-        monkeypatch.setattr(attention, "_chunk_size", lambda *_: 4)
+def kernel(request):
+    """Runs a test with all scores at once, and with chunks of four inputs."""
+    with use_kernel({"plain": "plain", "chunked": Chunked(4)}[request.param]):
+        yield
 
 
-@pytest.mark.usefixtures("side", "form")
+@pytest.mark.usefixtures("side", "kernel")
 @pytest.mark.parametrize("masked", [False, True])
 def test_cross_attend_equals_float64_reference(masked):
     latents, inputs = _latents_and_inputs()
@@ -118,7 +117,7 @@ def test_cross_attend_equals_float64_reference(masked):
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("form")
+@pytest.mark.usefixtures("kernel")
 def test_both_sides_have_the_same_gradients(monkeypatch):
     latents, inputs = _latents_and_inputs()
     mask = np.arange(M) < np.array([[4], [M], [0]])

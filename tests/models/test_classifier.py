@@ -12,7 +12,7 @@ from keras_perceiver import (
     PerceiverClassifier,
     export_for_serving,
 )
-from keras_perceiver.layers import attention
+from keras_perceiver.layers.attention import Chunked, use_kernel
 from tests import contracts, reference
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -186,11 +186,10 @@ def test_what_is_frozen_after_compile_stays():
 
 
 @pytest.fixture
-def chunks(monkeypatch):
+def chunks():
     """Makes every attention run in chunks of four inputs."""
-    monkeypatch.setattr(attention, "_is_fused", lambda *_: False)
-    monkeypatch.setattr(attention, "_MAX_PLAIN_SCORES", 0)
-    monkeypatch.setattr(attention, "_chunk_size", lambda *_: 4)
+    with use_kernel(Chunked(4)):
+        yield
 
 
 def _weights_after_training(num_blocks=3, jit_compile="auto"):

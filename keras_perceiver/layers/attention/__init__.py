@@ -1,0 +1,27 @@
+"""Attention: one function, and the kernels that compute it."""
+
+from keras_perceiver.layers.attention.attend import attend, attention_scores
+from keras_perceiver.layers.attention.chunked import Chunked
+from keras_perceiver.layers.attention.jax_fused import JaxFused
+from keras_perceiver.layers.attention.plain import Plain
+from keras_perceiver.layers.attention.problem import PerDevice, Problem
+from keras_perceiver.layers.attention.table import (
+    KERNELS,
+    use_kernel,
+    use_portable_kernels,
+)
+from keras_perceiver.layers.attention.torch_fused import TorchFused
+
+__all__ = [
+    "KERNELS",
+    "Chunked",
+    "JaxFused",
+    "PerDevice",
+    "Plain",
+    "Problem",
+    "TorchFused",
+    "attend",
+    "attention_scores",
+    "use_kernel",
+    "use_portable_kernels",
+]

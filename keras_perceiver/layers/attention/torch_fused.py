@@ -1,0 +1,102 @@
+"""PyTorch's own attention kernel."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from keras import ops
+
+from keras_perceiver.layers.attention.heads import merge_heads, split_heads
+from keras_perceiver.layers.attention.masks import positions, visible, zero_padding
+from keras_perceiver.layers.attention.problem import PerDevice, device_of
+
+
+@dataclass(frozen=True)
+class TorchFused:
+    """Calls `torch.nn.functional.scaled_dot_product_attention`: no scores in memory.
+
+    It scales keys and values before the call, and has a causal mask of N x M booleans in
+    memory where the numbers of queries and inputs differ or padding is masked as well.
+
+    Args:
+        devices_with_scale: Tuple of strings, devices on which it accepts an
+            `inputs_scale`.
+        max_causal_mask: Integer, largest N x M of a causal mask in memory, or `None` for
+            no limit.
+        width_multiple: `PerDevice`, the widths of heads are padded with zeros to a
+            multiple of this.
+    """
+
+    devices_with_scale: tuple = ("cpu", "gpu", "tpu")
+    max_causal_mask: int | None = None
+    # Kernels for GPUs read 16 bytes at a time; other widths get the slow one, which
+    # stores all scores. Zeros change no score and no value.
+    width_multiple: PerDevice = field(default=PerDevice(cpu=1, gpu=8, tpu=1))
+
+    name: ClassVar[str] = "torch_fused"
+    is_fused: ClassVar[bool] = True
+    needs: ClassVar[str] = "PyTorch, and what its own arguments allow"
+
+    def supports(self, problem):
+        if problem.backend != "torch":
+            return False
+        if problem.has_scale and problem.device not in self.devices_with_scale:
+            return False
+        if not problem.is_causal or self.max_causal_mask is None:
+            return True
+        lengths = (problem.num_queries, problem.num_inputs)
+        if None in lengths:
+            return False
+        is_in_memory = problem.has_mask or lengths[0] != lengths[1]
+        return not is_in_memory or lengths[0] * lengths[1] <= self.max_causal_mask
+
+    def __call__(
+        self,
+        query,
+        key,
+        value,
+        *,
+        num_heads,
+        inputs_mask=None,
+        inputs_scale=None,
+        is_causal=False,
+    ):
+        import torch
+
+        multiple = getattr(self.width_multiple, device_of(query))
+
+        def split(tensor):  # (B, L, H * d) to (B, H, L, d')
+            tensor = split_heads(tensor, num_heads)
+            missing = -tensor.shape[-1] % multiple
+            return torch.nn.functional.pad(tensor, (0, missing)) if missing else tensor
+
+        def load(tensor):
+            if inputs_scale is not None:
+                tensor = tensor.float() * inputs_scale[:, :, None]
+            return split(zero_padding(tensor.to(query.dtype), inputs_mask))
+
+        num_queries, num_inputs = query.shape[1], key.shape[1]
+        # PyTorch aligns its causal mask at the left.
+        is_square = is_causal and inputs_mask is None and num_queries == num_inputs
+        keys = queries = None
+        if is_causal and not is_square:
+            keys, queries = positions(num_queries, num_inputs)
+        is_visible = visible(inputs_mask, keys, queries)
+        loaded_key = load(key)
+        loaded_value = loaded_key if value is key else load(value)
+        loaded_query = split(query.expand(key.shape[0], -1, -1))
+        has_inputs = None
+        if is_visible is not None:
+            # The softmax over nothing is NaN: these rows attend to all and are dropped.
+            has_inputs = is_visible.any(-1, keepdim=True)
+            is_visible = is_visible | ~has_inputs
+        outputs = torch.nn.functional.scaled_dot_product_attention(
+            loaded_query,
+            loaded_key,
+            loaded_value,
+            attn_mask=is_visible,
+            is_causal=is_square,
+            scale=1.0,
+        )
+        if has_inputs is not None:
+            outputs = ops.where(has_inputs, outputs, 0)
+        return merge_heads(outputs[..., : value.shape[-1] // num_heads])
