@@ -23,11 +23,16 @@ from keras_perceiver.modalities import (
     Sequence,
     Video,
 )
-from keras_perceiver.models import Perceiver, PerceiverClassifier, flops
+from keras_perceiver.models import (
+    Perceiver,
+    PerceiverClassifier,
+    PerceiverMultiLabelClassifier,
+    SmoothedCrossentropy,
+    flops,
+)
 from keras_perceiver.serving import export_for_serving
 from keras_perceiver.training import (
     Lamb,
-    SmoothedCrossentropy,
 )
 from keras_perceiver.tuning import PerceiverHyperModel
 from keras_perceiver.visualization import attention_maps
@@ -53,6 +58,7 @@ __all__ = [
     "Perceiver",
     "PerceiverClassifier",
     "PerceiverHyperModel",
+    "PerceiverMultiLabelClassifier",
     "PointCloud",
     "SelfAttend",
     "Sequence",

@@ -1,28 +1,30 @@
-"""Evaluates a trained model: scores, confusion, calibration, class by class.
+"""Evaluates a trained model: metrics, confusion, calibration, class by class.
 
     KERAS_BACKEND=tensorflow python tools/evaluate.py runs/digits/1/model.keras \\
         --recipe digits
 
-Prints a table of the classes and writes it, the scores and plots to a folder. The data
+Prints a table of the classes and writes it, the metrics and plots to a folder. The data
 are a split of the recipe's, or any folder of labelled files of its kind.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 
 def main(arguments=None):
     options = _parser().parse_args(arguments)
+    # Only now, so that --help does not wait for it.
+    from keras_perceiver.training.evaluate import table, write_report
+
     try:
-        evaluation = _evaluate(options)
+        report = _evaluate(options)
         output = options.output or options.model.parent / "evaluation"
-        evaluation.write(output)
+        write_report(report, output)
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
-    print(evaluation.table())
-    for name, value in evaluation.metrics().items():
+    print(table(report))
+    for name, value in report.metrics().items():
         print(f"{name}: {value:.4f}")
     print(f"written: {output}")
 
@@ -56,7 +58,7 @@ def _evaluate(options):
     import keras
 
     from keras_perceiver import recipes
-    from keras_perceiver.training import evaluate
+    from keras_perceiver.training.evaluate import check_class_names, evaluate
 
     recipe = recipes.get(options.recipe)
     if not options.model.is_file():
@@ -66,21 +68,14 @@ def _evaluate(options):
         )
     model = keras.saving.load_model(options.model, compile=False)
     batch_size = options.batch_size or recipe.batch_size // recipe.accumulation_steps
-    dataset, class_names = (
-        _labelled_folder(recipe, options, batch_size)
-        if options.folder
-        else _split(recipe, options, batch_size)
-    )
-    return evaluate(model, dataset, class_names, recipe.is_multi_label)
-
-
-def _split(recipe, options, batch_size):
-    """Returns a split of the recipe's data and its class names."""
+    if options.folder:
+        return evaluate(model, _labelled_folder(recipe, options, model, batch_size))
     splits = recipe.data(batch_size, 0, *recipe.folders(options.data))
-    return getattr(splits, options.split), splits.class_names
+    check_class_names(model, splits.class_names)
+    return evaluate(model, getattr(splits, options.split))
 
 
-def _labelled_folder(recipe, options, batch_size):
+def _labelled_folder(recipe, options, model, batch_size):
     """Returns the files of a folder, labelled as the model was trained."""
     from keras_perceiver.data import read_folder
 
@@ -89,21 +84,19 @@ def _labelled_folder(recipe, options, batch_size):
             f"The recipe {recipe.name!r} reads no labelled folders. Received: "
             f"--folder {options.folder}. Choose a split."
         )
-    path = options.model.parent / "metrics.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            "The names of the classes are in the metrics.json beside the model. "
-            f"Received: no {str(path)!r}. Leave the model in the folder of its run."
+    if model.class_names is None:
+        raise ValueError(
+            "The names of the classes must be in the model. Received: a model without "
+            "`class_names`. Create it with `class_names=`, as tools/train.py does."
         )
-    class_names = json.loads(path.read_text())["class_names"]
     files = read_folder(
         options.folder,
         recipe.files(),
         batch_size,
-        class_names=class_names,
+        class_names=list(model.class_names),
         shuffle=False,
     )
-    return files.dataset, class_names
+    return files.dataset
 
 
 if __name__ == "__main__":

@@ -1,7 +1,22 @@
-"""Models: the encoder, the classifier, their presets and their FLOPs."""
+"""Models: the encoder, the tasks, their presets and their FLOPs."""
 
-from keras_perceiver.models.classifier import PerceiverClassifier
 from keras_perceiver.models.flops import flops
+from keras_perceiver.models.losses import SmoothedCrossentropy
+from keras_perceiver.models.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.models.perceiver import Perceiver
+from keras_perceiver.models.tasks import (
+    PerceiverClassifier,
+    PerceiverMultiLabelClassifier,
+    Task,
+)
 
-__all__ = ["Perceiver", "PerceiverClassifier", "flops"]
+__all__ = [
+    "Accuracy",
+    "MeanAveragePrecision",
+    "Perceiver",
+    "PerceiverClassifier",
+    "PerceiverMultiLabelClassifier",
+    "SmoothedCrossentropy",
+    "Task",
+    "flops",
+]

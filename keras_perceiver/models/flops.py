@@ -4,8 +4,8 @@ import math
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
-from keras_perceiver.models.classifier import PerceiverClassifier
 from keras_perceiver.models.perceiver import Perceiver
+from keras_perceiver.models.tasks import Task
 
 
 def flops(model, num_inputs=None):
@@ -20,7 +20,7 @@ def flops(model, num_inputs=None):
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 and 6.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver`, or a task such as `PerceiverClassifier`.
         num_inputs: Integer, number of input elements of the example. Defaults to that
             of the longest example; must be given where the model knows none.
 
@@ -37,11 +37,11 @@ def flops(model, num_inputs=None):
     >>> flops(model) > flops(model.encoder)
     True
     """
-    if isinstance(model, PerceiverClassifier):
+    if isinstance(model, Task):
         return flops(model.encoder, num_inputs) + 2 * math.prod(model.head.kernel.shape)
     if not isinstance(model, Perceiver):
         raise TypeError(
-            "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
+            "`model` must be a `Perceiver` or a task. Received: "
             f"model={model!r} of type {type(model).__name__}. Pass one of these."
         )
     num_latents = model.latent_array.num_latents

@@ -1,87 +1,11 @@
 """The Perceiver: raw inputs to latents."""
 
-import abc
-import sys
-
 import keras
 import numpy as np
 
 from keras_perceiver.layers import ByteArray, IterativeAttention, LatentArray
 from keras_perceiver.modalities.base import Modality
-
-
-def is_tf_dataset(x):
-    """Tells whether `x` is a `tf.data.Dataset`, without loading TensorFlow for it."""
-    # A dataset can only come from a program that has loaded TensorFlow.
-    tensorflow = sys.modules.get("tensorflow")
-    return tensorflow is not None and isinstance(x, tensorflow.data.Dataset)
-
-
-class CheckedModel(keras.Model):
-    """A functional model that checks raw inputs before Keras works with them.
-
-    Keras' own check names no fix, and it comes so late that on JAX a wrong array given
-    to `predict` costs the weights: the JAX trainer has moved them out of the model by
-    then.
-    """
-
-    def __init__(self, inputs, outputs, **kwargs):
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
-        self.input_spec = None  # `check_inputs` does more
-
-    @abc.abstractmethod
-    def check_inputs(self, inputs):
-        """Raises `ValueError` unless `inputs` (tensor, or dict with mask) can be read.
-
-        Args:
-            inputs: Array, tensor or `tf.TensorSpec`, or a dict or list of these.
-        """
-
-    def check_data(self, x, y=None):
-        """Checks what `fit`, `evaluate` and `predict` get, as far as it is known.
-
-        Args:
-            x: Inputs or `tf.data.Dataset`; anything else is left to Keras.
-            y: Targets of the inputs, or `None`.
-
-        Returns:
-            `x`, or a dataset of the same elements that goes on checking.
-        """
-        if is_tf_dataset(x):
-            spec = x.element_spec
-            self.check_inputs(spec[0] if isinstance(spec, tuple) else spec)
-        elif hasattr(x, "shape") or isinstance(x, dict):
-            self.check_inputs(x)
-        return x
-
-    def call(self, inputs, training=None, mask=None):
-        self.check_inputs(inputs)
-        return super().call(inputs, training=training, mask=mask)
-
-    def fit(self, x=None, y=None, *args, **kwargs):
-        if is_tf_dataset(x):
-            # Keras' default is True, and a warning that it has no effect on datasets.
-            kwargs.setdefault("shuffle", False)
-        x = self.check_data(x, y)
-        self._build_optimizer()
-        return super().fit(x, y, *args, **kwargs)
-
-    def _build_optimizer(self):
-        """Makes the optimizer's variables before the first step on TensorFlow.
-
-        Keras makes them inside it, which costs a third of the time to trace it.
-        """
-        if keras.backend.backend() != "tensorflow" or not self.compiled:
-            return
-        if not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.trainable_variables)
-
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        return super().evaluate(self.check_data(x, y), y, *args, **kwargs)
-
-    def predict(self, x, *args, **kwargs):
-        return super().predict(self.check_data(x), *args, **kwargs)
+from keras_perceiver.models.checked_model import CheckedModel
 
 
 def checked_modalities(modality):
@@ -262,7 +186,9 @@ class Perceiver(CheckedModel):
         )
         if byte_array.is_single and len(inputs) == 1:
             (inputs,) = inputs.values()
-        super().__init__(inputs=inputs, outputs=latents, **kwargs)
+        super().__init__(
+            inputs=inputs, outputs=latents, dtype=latent_array.dtype_policy, **kwargs
+        )
 
         self.byte_array = byte_array
         self.latent_array = latent_array
@@ -278,7 +204,7 @@ class Perceiver(CheckedModel):
         if not isinstance(inputs, dict):
             inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
             inputs = dict(zip(names, inputs, strict=False))
-        missing = [name for name in names if name not in inputs]
+        missing = [name for name in names if inputs.get(name) is None]
         if missing:
             raise ValueError(
                 f"The inputs must be {names}. Received: {sorted(inputs)}. "
@@ -289,6 +215,11 @@ class Perceiver(CheckedModel):
             modality.check_inputs(inputs[name].shape, getattr(mask, "shape", None))
             if isinstance(inputs[name], np.ndarray):
                 modality.check_values(inputs[name], mask)
+
+    def has_values_to_check(self, name):
+        modality = self.byte_array.modalities[name.removesuffix("_mask")]
+        has_own_check = type(modality).check_values is not Modality.check_values
+        return has_own_check or modality.input_range is not None
 
     def get_config(self):
         # The model has a name and a trainable switch of its own, and the dtype is that

@@ -17,7 +17,7 @@ is that of ImageNet.
 from functools import partial
 
 from keras_perceiver.data import audioset
-from keras_perceiver.models import PerceiverClassifier
+from keras_perceiver.models import PerceiverMultiLabelClassifier
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
 from keras_perceiver.training import Recipe
 
@@ -26,7 +26,7 @@ _data = partial(audioset, num_test_clips=16)
 RECIPE = Recipe(
     name="audioset",
     data=_data,
-    model=lambda num_classes: PerceiverClassifier.from_preset(
+    model=lambda num_classes: PerceiverMultiLabelClassifier.from_preset(
         "audioset_raw_video", num_classes
     ),
     optimizer=lamb(4e-3, falls_at=(0.7, 0.85, 0.95)),

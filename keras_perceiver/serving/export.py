@@ -17,7 +17,7 @@ from keras_perceiver._files import (
     unfinished_folder,
     write_if_missing,
 )
-from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models import Perceiver, Task
 from keras_perceiver.serving import card
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
 from keras_perceiver.serving.versions import check_version
@@ -72,7 +72,7 @@ def export_for_serving(
         layout of the folder.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task, such as `PerceiverClassifier`.
         folder: Path of the folder that holds the numbered versions.
         version: Integer, number of this version. Defaults to the next free number.
         signatures: Dict from the names of further signatures to what decodes their
@@ -176,7 +176,7 @@ def export_file(model, path, format, use_check=True):
     The file has the model's inputs and its logits; its batch size is free.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task, such as `PerceiverClassifier`.
         path: Path of the file, which must not be there.
         format: String, `"onnx"` (needs `pip install "keras_perceiver[onnx]"`) or
             `"litert"` (`pip install "keras_perceiver[litert]"` for the comparison).
@@ -223,9 +223,9 @@ def export_file(model, path, format, use_check=True):
 
 
 def _check_model(model):
-    if not isinstance(model, (Perceiver, PerceiverClassifier)):
+    if not isinstance(model, (Perceiver, Task)):
         raise TypeError(
-            "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
+            "`model` must be a `Perceiver` or a task. Received: "
             f"model={model!r} of type {type(model).__name__}. Pass one of these."
         )
 

@@ -1,9 +1,7 @@
 """Training: what a recipe is, how one is run, and what Keras lacks for it."""
 
-from keras_perceiver.training.evaluate import Evaluation, evaluate
+from keras_perceiver.training.evaluate import evaluate, write_report
 from keras_perceiver.training.lamb import Lamb
-from keras_perceiver.training.losses import SmoothedCrossentropy
-from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.training.resume import NonFiniteLossError, TrainingInterruptedError
 from keras_perceiver.training.schedules import flat_cosine, step_decay, warm_cosine
 from keras_perceiver.training.tracking import TrackingOptimizer
@@ -20,13 +18,9 @@ __all__ = [
     "CHECKPOINTS",
     "LOGS",
     "PRECISIONS",
-    "Accuracy",
-    "Evaluation",
     "Lamb",
-    "MeanAveragePrecision",
     "NonFiniteLossError",
     "Recipe",
-    "SmoothedCrossentropy",
     "TrackingOptimizer",
     "TrainingInterruptedError",
     "compile_classifier",
@@ -35,4 +29,5 @@ __all__ = [
     "step_decay",
     "train",
     "warm_cosine",
+    "write_report",
 ]

@@ -1,6 +1,9 @@
 """Plots to files."""
 
+import functools
+
 from keras_perceiver._matplotlib import matplotlib
+from keras_perceiver.models.reports import Calibration, Confusion, ratio
 
 
 def plot_history(history, metrics, score, path):
@@ -33,3 +36,55 @@ def plot_history(history, metrics, score, path):
         f"{metrics['recipe']} on {metrics['backend']}, seed {metrics['seed']}"
     )
     figure.savefig(path, dpi=120)
+
+
+@functools.singledispatch
+def _draw(data):
+    raise TypeError(
+        f"There is no plot of {type(data).__name__}. Register one in "
+        "`keras_perceiver.training.plots`."
+    )
+
+
+def plot_figure(data, path):
+    """Plots the data of a figure of a report.
+
+    Args:
+        data: `Calibration` or `Confusion` of `keras_perceiver.models.reports`.
+        path: Path of the image.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+    """
+    _draw(data).savefig(path, dpi=120)
+
+
+@_draw.register
+def _(data: Calibration):
+    figure = matplotlib("figure").Figure(figsize=(5, 6), layout="constrained")
+    axes = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    axes[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
+    axes[0].plot(
+        data.confidence, data.frequency, marker="o", label=f"error {data.error:.4f}"
+    )
+    axes[0].set(ylabel="frequency", xlim=(0, 1), ylim=(0, 1))
+    axes[0].legend()
+    axes[1].bar(data.confidence, data.share, width=0.8 / 15)
+    axes[1].set(xlabel="probability", ylabel="share")
+    return figure
+
+
+@_draw.register
+def _(data: Confusion):
+    size = len(data.class_names)
+    shares = ratio(data.counts, data.counts.sum(axis=1, keepdims=True))
+    side = min(4 + 0.3 * size, 14)
+    figure = matplotlib("figure").Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, label="share of the true class", shrink=0.7)
+    if size <= 40:  # more names than this cannot be read
+        axis.set_xticks(range(size), data.class_names, rotation=90)
+        axis.set_yticks(range(size), data.class_names)
+    axis.set(xlabel="predicted", ylabel="true")
+    return figure

@@ -12,6 +12,8 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver._files import check_writable, replace_file
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.distribution import check_equal, distribution_of
+from keras_perceiver.models.losses import SmoothedCrossentropy
+from keras_perceiver.models.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.serving import (
     export_for_serving,
     file_signatures,
@@ -25,8 +27,6 @@ from keras_perceiver.training.callbacks import (
 )
 from keras_perceiver.training.checkpoints import Checkpoints
 from keras_perceiver.training.evaluate import evaluate, has_clips
-from keras_perceiver.training.losses import SmoothedCrossentropy
-from keras_perceiver.training.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.training.plots import plot_history
 from keras_perceiver.training.resume import SaveState, settings
 from keras_perceiver.training.schedules import accumulate_gradients, scale_learning_rate
@@ -267,6 +267,7 @@ def train(
         splits = data(step_size, seed, *folders)
         with distribution.scope():
             model = recipe.model(len(splits.class_names))
+            model.class_names = splits.class_names
     finally:
         keras.config.set_dtype_policy(previous_policy)
     splits = distribution.splits(splits)
@@ -327,7 +328,7 @@ def train(
         optimizer.assign_weights(
             early_stop.weights if early_stop else optimizer.averages()
         )
-        test = _test(model, splits.test, splits.class_names, recipe, distribution)
+        test = _test(model, splits.test, recipe, distribution)
         without = _score_without_each(model, splits, recipe, distribution)
 
     num_examples = state.step * step_size
@@ -455,6 +456,7 @@ def _fit(model, splits, state, callbacks, epochs, steps_per_epoch, verbose="auto
             initial_epoch=first_epoch,
             epochs=epochs,
             callbacks=callbacks,
+            shuffle=False,  # the dataset is
             verbose=verbose,
         )
 
@@ -467,7 +469,7 @@ def _fit(model, splits, state, callbacks, epochs, steps_per_epoch, verbose="auto
             fit(epoch, epochs, 0)
 
 
-def _test(model, dataset, class_names, recipe, distribution):
+def _test(model, dataset, recipe, distribution):
     """Returns the loss and the score of a model, exactly.
 
     Keras' own evaluation knows no clips, and mean average precision by thresholds only.
@@ -475,8 +477,8 @@ def _test(model, dataset, class_names, recipe, distribution):
     if not recipe.is_multi_label and not has_clips(model, dataset.element_spec[0]):
         dataset = distribution.evaluation(dataset)
         return model.evaluate(dataset, return_dict=True, verbose=0)
-    found = evaluate(model, dataset, class_names, recipe.is_multi_label)
-    loss = model.loss(found.labels, found.logits)
+    found = evaluate(model, dataset)
+    loss = model.loss(found.targets, found.logits)
     return {
         "loss": float(keras.ops.convert_to_numpy(loss)),
         recipe.score: found.metrics()[recipe.score],
@@ -501,9 +503,7 @@ def _score_without_each(model, splits, recipe, distribution):
         )
 
     return {
-        name: _test(
-            model, without(f"{name}_mask"), splits.class_names, recipe, distribution
-        )[recipe.score]
+        name: _test(model, without(f"{name}_mask"), recipe, distribution)[recipe.score]
         for name, modality in modalities.items()
         if modality.use_mask
     }

@@ -420,6 +420,7 @@ class PerceiverHyperModel(kt.HyperModel):
         num_steps = max(num_epochs * num_batches, 1)
         with _fails_without_memory(), self._scope():
             self._compile(model, values, num_steps)
+            options = {"shuffle": False, **options}  # the dataset is
             return model.fit(train, validation_data=validation, **options)
 
     def optimizer(self, values, num_steps):

@@ -2,7 +2,7 @@
 
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.layers import CrossAttend
-from keras_perceiver.models import PerceiverClassifier
+from keras_perceiver.models import Task
 
 
 def plot_architecture(model):
@@ -11,7 +11,7 @@ def plot_architecture(model):
     Layers that share their weights have one color and one number.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task, such as `PerceiverClassifier`.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -20,7 +20,7 @@ def plot_architecture(model):
         ImportError: if matplotlib is not installed.
     """
     plt = matplotlib("pyplot")
-    encoder = model.encoder if isinstance(model, PerceiverClassifier) else model
+    encoder = model.encoder if isinstance(model, Task) else model
     trunk = encoder.iterative_attention
     layers = trunk.sequence()
     num_latents = encoder.latent_array.num_latents
@@ -28,7 +28,7 @@ def plot_architecture(model):
     own = [*trunk.cross_attends, *trunk.latent_transformers]
     numbers = {id(layer): i for i, layer in enumerate(own)}
 
-    width = len(layers) + 2 + isinstance(model, PerceiverClassifier)
+    width = len(layers) + 2 + isinstance(model, Task)
     figure, axis = plt.subplots(figsize=(1.4 * width, 3.4), layout="constrained")
 
     def box(x, y, text, color, height=0.8):
@@ -56,7 +56,7 @@ def plot_architecture(model):
             number = _count(len(layer.self_attends), "self-attend")
             heads = _count(first.num_heads, "head")
             box(x, 0, f"{number}\n{heads}\n{weights}", color)
-    if isinstance(model, PerceiverClassifier):
+    if isinstance(model, Task):
         x = len(layers) + 1
         arrow((x - 0.58, 0), (x - 0.42, 0))
         box(x, 0, f"mean, linear\n{model.num_classes:,} classes", "#dddddd")

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
-from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models import Perceiver, Task
 
 
 def attention_maps(model, inputs, chunk_size=4096):
@@ -21,7 +21,7 @@ def attention_maps(model, inputs, chunk_size=4096):
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), figure 3 and appendix E.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task, such as `PerceiverClassifier`.
         inputs: A batch of what the model reads: an array, or a dict of arrays.
         chunk_size: Integer, number of inputs whose keys and scores are computed at once.
             `entropy` holds `chunk_size ** 2` scores at once.
@@ -41,11 +41,11 @@ def attention_maps(model, inputs, chunk_size=4096):
     >>> weights["image"].shape  # batch, heads, latents, rows, columns
     (2, 8, 2, 8, 8)
     """
-    if isinstance(model, PerceiverClassifier):
+    if isinstance(model, Task):
         model = model.encoder
     if not isinstance(model, Perceiver):
         raise TypeError(
-            "`model` must be a `Perceiver` or a `PerceiverClassifier`. Received: "
+            "`model` must be a `Perceiver` or a task. Received: "
             f"model={model!r} of type {type(model).__name__}. Pass one of these."
         )
     check_positive(chunk_size=chunk_size)

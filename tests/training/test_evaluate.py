@@ -7,103 +7,29 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from sklearn import metrics as sklearn_metrics
 
-from keras_perceiver import Image, Perceiver, PerceiverClassifier
+from keras_perceiver import (
+    Array,
+    Image,
+    Perceiver,
+    PerceiverClassifier,
+    PerceiverMultiLabelClassifier,
+)
 from keras_perceiver.data import digits
-from keras_perceiver.training import Evaluation, evaluate
-from keras_perceiver.training.evaluate import top_accuracy
+from keras_perceiver.training import evaluate, write_report
+from keras_perceiver.training.evaluate import check_class_names, table
 from tests.data.files import write_image
+from tests.models.test_reports import NAMES, multi, single
 
 TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
-NAMES = tuple("abcdefg")
-
-
-def _single(num_examples=200):
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 6, num_examples)  # none of the last class
-    logits = rng.normal(size=(num_examples, 7)) + 2 * np.eye(7)[labels]
-    return Evaluation(labels, logits.astype("float32"), NAMES)
-
-
-def _multi(num_examples=200):
-    rng = np.random.default_rng(0)
-    labels = (rng.random((num_examples, 7)) < 0.2).astype("float32")
-    labels[:, 6] = 0
-    logits = np.round(rng.normal(size=labels.shape) + labels, 1)  # many are equal
-    return Evaluation(labels, logits.astype("float32"), NAMES)
 
 
 @pytest.mark.one_backend
-def test_scores_of_one_label_equal_sklearn():
-    found = _single()
-    labels, scores = found.labels, found.probabilities
-    np.testing.assert_allclose(scores.sum(axis=1), 1)
-    metrics = found.metrics()
-    for name, k in (("accuracy", 1), ("top_5_accuracy", 5)):
-        expected = sklearn_metrics.top_k_accuracy_score(
-            labels, scores, k=k, labels=range(7)
-        )
-        assert metrics[name] == pytest.approx(expected)
-    assert top_accuracy(labels, scores, 1) < top_accuracy(labels, scores, 5) < 1
-    predicted = scores.argmax(axis=1)
-    np.testing.assert_array_equal(
-        found.confusion(),
-        sklearn_metrics.confusion_matrix(labels, predicted, labels=range(7)),
-    )
-    expected = sklearn_metrics.precision_recall_fscore_support(
-        labels, predicted, labels=range(6)
-    )
-    rows = found.classes()
-    for name, values in zip(
-        ("precision", "recall", "f1", "examples"), expected, strict=True
-    ):
-        np.testing.assert_allclose([row[name] for row in rows[:6]], values)
-    assert rows[6]["recall"] is None
-    assert rows[6]["examples"] == 0
-
-
-@pytest.mark.one_backend
-def test_scores_of_many_labels_equal_sklearn():
-    found = _multi()
-    expected = sklearn_metrics.average_precision_score(
-        found.labels[:, :6], found.logits[:, :6], average=None
-    )
-    rows = found.classes()
-    np.testing.assert_allclose([row["average_precision"] for row in rows[:6]], expected)
-    assert rows[6]["average_precision"] is None
-    mean = found.metrics()["mean_average_precision"]
-    assert mean == pytest.approx(expected.mean())
-    np.testing.assert_allclose(
-        found.probabilities, 1 / (1 + np.exp(-found.logits.astype("float64")))
-    )
-
-
-@pytest.mark.one_backend
-def test_calibration():
-    # Half of what has a probability of 0.9 is right, and all that has one of 0.6.
-    probabilities = np.array([0.9] * 4 + [0.6] * 4)
-    logits = np.log(np.stack([probabilities, 1 - probabilities], axis=1))
-    labels = np.array([0, 0, 1, 1, 0, 0, 0, 0])
-    found = Evaluation(labels, logits, ("yes", "no"))
-    for values, expected in zip(
-        found.calibration(), ([0.5, 0.5], [0.6, 0.9], [1.0, 0.5]), strict=True
-    ):
-        np.testing.assert_allclose(values, expected)
-    error = found.metrics()["expected_calibration_error"]
-    assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
-    # The same, of every class by itself.
-    many = Evaluation(np.eye(2)[labels], np.log(1 / (1 / probabilities - 1)), ())
-    many = many._replace(logits=np.stack([many.logits, -many.logits], axis=1))
-    assert many.metrics()["expected_calibration_error"] == pytest.approx(0.4)
-
-
-@pytest.mark.one_backend
-@pytest.mark.parametrize("make", [_single, _multi])
+@pytest.mark.parametrize("make", [single, multi])
 def test_writes_table_and_plots(make, tmp_path):
     found = make()
-    found.write(tmp_path / "new")
-    plots = {"calibration.png", *([] if found.is_multi_label else ["confusion.png"])}
+    write_report(found, tmp_path / "new")
+    plots = {f"{name}.png" for name in found.figures()}
     written = {path.name for path in (tmp_path / "new").iterdir()}
     assert written == plots | {"classes.csv", "evaluation.json"}
     for name in plots:
@@ -113,46 +39,54 @@ def test_writes_table_and_plots(make, tmp_path):
     with (tmp_path / "new" / "classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == list(NAMES)
-    score = "average_precision" if found.is_multi_label else "recall"
-    assert float(rows[0][score]) == found.classes()[0][score]
+    score = "average_precision" if make is multi else "recall"
+    assert float(rows[0][score]) == found.rows()[0][score]
     assert rows[6][score] == ""
-    assert len(found.table().splitlines()) == 2 + len(NAMES)
+    assert len(table(found).splitlines()) == 2 + len(NAMES)
 
 
-def _dense(num_classes=3):
-    inputs = keras.Input((4,))
-    return keras.Model(inputs, keras.layers.Dense(num_classes)(inputs))
+def _model(cls):
+    encoder = Perceiver(
+        Array((4, 1), num_bands=1, max_resolution=4),
+        num_latents=2,
+        latent_dim=8,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+        num_self_attend_heads=1,
+    )
+    return cls(encoder, 3)
 
 
-@pytest.mark.parametrize("is_multi_label", [False, True])
-def test_clips_of_an_example_are_averaged(is_multi_label):
+@pytest.mark.parametrize("cls", [PerceiverClassifier, PerceiverMultiLabelClassifier])
+def test_clips_of_an_example_are_averaged(cls):
     rng = np.random.default_rng(0)
-    model = _dense()
-    clips = rng.normal(size=(5, 3, 4)).astype("float32")  # three clips an example
+    model = _model(cls)
+    clips = rng.normal(size=(5, 3, 4, 1)).astype("float32")  # three clips per example
     labels = rng.integers(0, 3, 5)
-    y = np.eye(3)[labels] if is_multi_label else labels
+    y = np.eye(3)[labels] if cls is PerceiverMultiLabelClassifier else labels
     dataset = tf.data.Dataset.from_tensor_slices((clips, y)).batch(2)
-    found = evaluate(model, dataset, "abc", is_multi_label)
+    found = evaluate(model, dataset)
     logits = np.stack([model.predict_on_batch(clips[:, i]) for i in range(3)])
-    scores = [Evaluation(found.labels, x, ()).probabilities for x in logits]
-    np.testing.assert_allclose(found.probabilities, np.mean(scores, 0), atol=1e-6)
-    np.testing.assert_array_equal(found.labels, y)
+    probabilities = [model.report(y, x).probabilities for x in logits]
+    np.testing.assert_allclose(
+        found.probabilities, np.mean(probabilities, 0), atol=1e-6
+    )
+    np.testing.assert_array_equal(found.targets, y)
     # An example of one clip is that clip.
     alone = tf.data.Dataset.from_tensor_slices((clips[:, 1], y)).batch(2)
-    single = evaluate(model, alone, "abc", is_multi_label)
+    single = evaluate(model, alone)
     np.testing.assert_allclose(single.logits, logits[1], atol=1e-6)
 
 
 @pytest.mark.one_backend
-def test_labels_that_are_parts_of_classes():
-    model, labels = _dense(), np.array([2, 0, 1])
-    soft = 0.8 * np.eye(3)[labels] + 0.2 / 3
-    x = np.zeros((3, 4), "float32")
-    for y in (labels, labels[:, None], soft):
-        dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(2)
-        np.testing.assert_array_equal(evaluate(model, dataset, "abc").labels, labels)
-    with pytest.raises(ValueError, match="2 class names and a model of 3 classes"):
-        evaluate(model, dataset, "ab")
+def test_data_must_have_the_classes_of_the_model():
+    model = _model(PerceiverClassifier)
+    with pytest.raises(ValueError, match="must be 3 different names.*2 names"):
+        check_class_names(model, "ab")
+    check_class_names(model, "abc")
+    assert model.class_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match="The data must have the classes.*trained"):
+        check_class_names(model, "acb")
 
 
 @pytest.fixture
@@ -166,9 +100,8 @@ def run(tmp_path):
         num_self_attends_per_block=1,
         num_self_attend_heads=1,
     )
-    PerceiverClassifier(encoder, 10).save(tmp_path / "model.keras")
-    names = [str(i) for i in range(10)]
-    (tmp_path / "metrics.json").write_text(json.dumps({"class_names": names}))
+    model = PerceiverClassifier(encoder, 10, class_names="0123456789")
+    model.save(tmp_path / "model.keras")
     return tmp_path
 
 
@@ -215,6 +148,8 @@ def test_tool_evaluates_a_folder_with_the_classes_of_the_model(run, monkeypatch)
     with (run / "evaluation" / "classes.csv").open() as file:
         examples = [int(row["examples"]) for row in csv.DictReader(file)]
     assert examples == [0] * 7 + [3] + [0] * 2
-    (run / "metrics.json").unlink()
-    with pytest.raises(SystemExit, match=r"Received: no .*metrics.json"):
+    model = keras.saving.load_model(run / "model.keras")
+    model.class_names = None
+    model.save(run / "model.keras")
+    with pytest.raises(SystemExit, match="Received: a model without `class_names`"):
         main(arguments)

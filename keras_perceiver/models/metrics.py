@@ -3,15 +3,16 @@
 import keras
 from keras import ops
 
-from keras_perceiver.training.losses import is_soft
+from keras_perceiver.models.losses import is_soft
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Accuracy(keras.metrics.MeanMetricWrapper):
-    """How often the class with the largest logit is the label.
+    """Computes how often the class with the largest logit is the label.
 
-    Labels are class indices or, as in `SmoothedCrossentropy`, parts of classes, of which
-    the largest counts. Keras' `"accuracy"` settles on one kind at the first batch.
+    Labels are class indices or, as in `SmoothedCrossentropy`, soft labels, of which the
+    largest counts. Keras' `"accuracy"` settles on one kind at the first batch. A single
+    logit stands for class 1 where it is positive.
 
     Args:
         name: String.
@@ -26,22 +27,26 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
 
 
 def _is_correct(y_true, y_pred):
-    if is_soft(y_true, y_pred):
+    is_binary = y_pred.shape[-1] == 1
+    if is_soft(y_true, y_pred) and not is_binary:
         labels = ops.argmax(y_true, axis=-1)
     else:
         labels = ops.reshape(y_true, ops.shape(y_pred)[:-1])
+    if is_binary:
+        found = y_pred[..., 0] > 0
+        return ops.cast((labels > 0.5) == found, "float32")
     found = ops.argmax(y_pred, axis=-1)
     return ops.cast(ops.cast(labels, found.dtype) == found, "float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class MeanAveragePrecision(keras.metrics.AUC):
-    """Mean over classes of the area under precision against recall, while training.
+    """Computes the mean over classes of the area under precision against recall.
 
-    In steps of a threshold, and so the memory does not grow with the examples;
-    `keras_perceiver.training.evaluate` has the exact one. The thresholds are spread over
-    a fourth of the logits: a class that is rare has small probabilities only, which
-    `keras.metrics.AUC` would all put between the first two thresholds.
+    It is computed from counts at fixed thresholds, so that its memory does not grow with
+    the number of examples; the report of the task has the exact value. The thresholds
+    are spread over a fourth of the logits: a rare class has small probabilities only,
+    which `keras.metrics.AUC` would all put between the first two thresholds.
 
     Args:
         num_labels: Integer, number of classes.

@@ -8,13 +8,13 @@ from keras_perceiver._checks import check_fraction
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Softmax cross-entropy of logits with class indices or soft labels, smoothed.
+    """Computes the cross-entropy of logits with class indices or soft labels, smoothed.
 
     `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)` that
     takes integer labels as well: the target is `1 - label_smoothing` on the label's
     class, and `label_smoothing` spread evenly over all classes. So a model can train on
-    mixed images (CutMix, MixUp), whose labels are parts of classes, and be validated on
-    whole ones.
+    mixed images (CutMix, MixUp), which have soft labels, and be validated on images that
+    have class indices, with one loss.
 
     Reference:
         [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7.
@@ -25,7 +25,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
     Call arguments:
         y_true: Tensor of shape `(batch,)` or `(batch, 1)`, class indices, or
-            `(batch, num_classes)`, the part of each class.
+            `(batch, num_classes)`, the probability of each class.
         y_pred: Tensor of shape `(batch, num_classes)`, logits.
 
     Returns:
@@ -62,7 +62,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
 
 def is_soft(y_true, y_pred):
-    """Tells whether labels are parts of classes, and not indices of classes."""
+    """Returns whether labels are probabilities of classes, and not class indices."""
     return len(y_true.shape) == len(y_pred.shape) and (
         y_true.shape[-1] == y_pred.shape[-1]
     )

@@ -253,68 +253,6 @@ if keras.backend.backend() != "torch":
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def _compiled():
-    model = _model()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    return model
-
-
-@pytest.mark.parametrize("bad", [-1, 4])
-def test_labels_outside_the_classes_are_refused_before_training(bad):
-    import tensorflow as tf
-
-    images, labels = _data()
-    labels[2] = bad
-    model = _compiled()
-    before = [weight.numpy().copy() for weight in model.weights]
-    message = r"Labels must be in \[0, 4\).*more classes"
-    with pytest.raises(ValueError, match=message):
-        model.fit(images, labels, verbose=0)
-    with pytest.raises(ValueError, match=message):
-        model.evaluate(images, labels, verbose=0)
-    dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(6)
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=r"Labels must be in \[0, 4\)"
-    ):
-        model.fit(dataset, verbose=0)
-    for weight, old in zip(model.weights, before, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), old)
-
-
-def test_class_probabilities_are_no_labels_to_check():
-    images, labels = _data()
-    model = _model()
-    model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=True))
-    model.fit(images, np.eye(4, dtype="float32")[labels], verbose=0)
-
-
-@pytest.mark.parametrize(
-    "shape", [(6, 4, 6), (6, 4, 6, 1), (6, 4, 7, 3), (4, 6, 3), (6, 4, 6, 3, 1)]
-)
-def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
-    import tensorflow as tf
-
-    model = _compiled()
-    images, _ = _data()
-    expected = model.predict(images, verbose=0)
-    bad = np.zeros(shape, "float32")
-    targets = np.zeros(len(bad), "int32")
-    dataset = tf.data.Dataset.from_tensors((bad, targets))
-    for run in (
-        lambda: model.fit(bad, targets, verbose=0),
-        lambda: model.fit(dataset, verbose=0),
-        lambda: model.evaluate(dataset, verbose=0),
-        lambda: model.predict(bad, verbose=0),
-        lambda: model.predict(dataset, verbose=0),
-        lambda: model(bad),
-    ):
-        with pytest.raises(
-            ValueError, match="Images must have shape.*Received.*Resize|resize"
-        ):
-            run()
-    np.testing.assert_array_equal(model.predict(images, verbose=0), expected)
-
-
 def test_presets_are_open_to_everybody():
     assert set(PerceiverClassifier.presets) >= {
         "imagenet",

@@ -1,0 +1,170 @@
+"""A model that checks its inputs and targets on the host, before each step."""
+
+import sys
+
+import keras
+import numpy as np
+
+from keras_perceiver.models.trainer_guard import GuardedModel
+
+
+class CheckedModel(GuardedModel):
+    """A functional model that checks shapes and values before Keras uses them.
+
+    Every batch is checked, wherever it comes from: arrays, `tf.data`, generators,
+    `train_on_batch`. `call` checks the inputs, so that their error comes before that of
+    Keras, which names no fix. Values cannot be checked inside a compiled step: JAX and
+    XLA take any index without an error. So the functions of a step, in which all paths
+    meet, check them on the host.
+
+    Args:
+        inputs: `keras.KerasTensor`, or dict of these.
+        outputs: `keras.KerasTensor`.
+        dtype: Dtype policy of the model. Defaults to the global one.
+        **kwargs: `name` and `trainable`.
+    """
+
+    def __init__(self, inputs, outputs, dtype=None, **kwargs):
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        if dtype is not None:
+            # Keras asks the outer model whether the loss is scaled.
+            self.dtype_policy = dtype
+        self.input_spec = None  # `check_inputs` checks more
+
+    def check_inputs(self, inputs):
+        """Raises `ValueError` unless the model accepts `inputs`.
+
+        Args:
+            inputs: Tensor or array, or a dict or list of these. Values are checked in
+                NumPy arrays only.
+        """
+        raise NotImplementedError
+
+    def has_values_to_check(self, name):
+        """Returns whether `check_inputs` checks the values of the input of this name."""
+        return False
+
+    def check_targets(self, targets):
+        """Raises `ValueError` unless the loss accepts `targets`.
+
+        Args:
+            targets: NumPy array, or a structure of these.
+        """
+
+    def call(self, inputs, training=None, mask=None):
+        inputs = _with_arrays(inputs, len(self.inputs))
+        self.check_inputs(inputs)
+        return super().call(inputs, training=training, mask=mask)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            self._build_optimizer()
+            super().make_train_function(force)
+            self.train_function = _checked_steps(self, self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            super().make_test_function(force)
+            self.test_function = _checked_steps(self, self.test_function)
+        return self.test_function
+
+    def make_predict_function(self, force=False):
+        if self.predict_function is None or force:
+            super().make_predict_function(force)
+            is_list = keras.backend.backend() != "jax"
+            make = _checked_lists if is_list else _checked_steps
+            self.predict_function = make(self, self.predict_function)
+        return self.predict_function
+
+    def _build_optimizer(self):
+        """Creates the optimizer's variables before the first step on TensorFlow.
+
+        Keras creates them inside it, which costs a third of the time to trace it.
+        """
+        if keras.backend.backend() == "tensorflow" and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
+    def _check_batch(self, batch):
+        for part in _replica_batches(batch):
+            x, y, _ = keras.utils.unpack_x_y_sample_weight(part)
+            if isinstance(x, dict):
+                x = {k: self._host_array(k, v) for k, v in x.items()}
+            elif hasattr(x, "shape"):
+                x = self._host_array(self.inputs[0].name, x)
+            self.check_inputs(x)
+            if any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(y)):
+                self.check_targets(keras.tree.map_structure(_to_numpy, y))
+
+    def _host_array(self, name, x):
+        return _to_numpy(x) if self.has_values_to_check(name) else x
+
+
+def _checked_steps(model, function):
+    """Returns a train or test function that checks its batches."""
+    if keras.backend.backend() == "torch":
+        return _checked_lists(model, function)
+
+    def batches(iterator):
+        taken = []
+        for batch in iterator:
+            model._check_batch(batch)
+            taken.append(batch)
+            if len(taken) == model.steps_per_execution:
+                break
+        if not taken:
+            raise StopIteration
+        return taken
+
+    if keras.backend.backend() == "tensorflow":
+        return lambda iterator: function(batches(iterator))
+    return lambda state, iterator: function(state, iter(batches(iterator)))
+
+
+def _checked_lists(model, function):
+    """Returns a function of a list of batches that checks them."""
+
+    def checked(batches):
+        for batch in batches:
+            model._check_batch(batch)
+        return function(batches)
+
+    return checked
+
+
+def _replica_batches(batch):
+    """Yields the batches of the replicas of `tf.distribute` on this host."""
+    tensorflow = sys.modules.get("tensorflow")
+    leaves = keras.tree.flatten(batch)
+    if tensorflow is None or not any(
+        isinstance(x, tensorflow.distribute.DistributedValues) for x in leaves
+    ):
+        yield batch
+        return
+    replicas = [
+        x.values if isinstance(x, tensorflow.distribute.DistributedValues) else (x,)
+        for x in leaves
+    ]
+    for i in range(max(map(len, replicas))):
+        one = [values[min(i, len(values) - 1)] for values in replicas]
+        yield keras.tree.pack_sequence_as(batch, one)
+
+
+def _to_numpy(x):
+    shards = () if getattr(x, "is_fully_addressable", True) else x.addressable_shards
+    if shards:  # the part of a distributed array that is on this host
+        return np.concatenate([np.asarray(shard.data) for shard in shards])
+    return keras.ops.convert_to_numpy(x) if hasattr(x, "shape") else x
+
+
+def _with_arrays(inputs, num_inputs):
+    """Returns inputs with arrays in place of nested lists of numbers."""
+    if isinstance(inputs, dict):
+        return {name: _with_arrays(x, 1) for name, x in inputs.items()}
+    if not isinstance(inputs, (list, tuple)):
+        return inputs
+    if num_inputs > 1:
+        return [_with_arrays(x, 1) for x in inputs]
+    is_numbers = not any(hasattr(x, "shape") for x in keras.tree.flatten(inputs))
+    return np.asarray(inputs) if inputs and is_numbers else inputs

@@ -1,0 +1,248 @@
+"""Evaluation of predictions: metrics, tables and the data of figures."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+_NUM_BINS = 15
+
+
+class Calibration(NamedTuple):
+    """Probabilities and how often they are right, by bins of equal width.
+
+    Attributes:
+        share: Array `(num_bins,)`, the share of the predictions that is in a bin.
+        confidence: Array `(num_bins,)`, their mean probability.
+        frequency: Array `(num_bins,)`, how often they are right.
+    """
+
+    share: np.ndarray
+    confidence: np.ndarray
+    frequency: np.ndarray
+
+    @property
+    def error(self):
+        """The expected calibration error."""
+        return float(np.sum(self.share * np.abs(self.confidence - self.frequency)))
+
+
+class Confusion(NamedTuple):
+    """Counts of examples by true and predicted class.
+
+    Attributes:
+        counts: Integer array `(num_classes, num_classes)`.
+        class_names: Tuple of strings.
+    """
+
+    counts: np.ndarray
+    class_names: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The predictions of a classifier for a data set, and its targets.
+
+    Attributes:
+        targets: Array of the targets of all examples.
+        logits: Float array `(num_examples, num_classes)`.
+        class_names: Tuple of strings.
+    """
+
+    targets: np.ndarray
+    logits: np.ndarray
+    class_names: tuple
+
+    def metrics(self):
+        """Returns a dict of metrics of all examples."""
+        raise NotImplementedError
+
+    def rows(self):
+        """Returns a list of dicts, one per class: its examples and metrics.
+
+        A metric that is not defined, such as the precision of a class that was never
+        predicted, is `None`.
+        """
+        return [
+            {
+                "class": name,
+                **{
+                    column: None if np.isnan(values[i]) else values[i].item()
+                    for column, values in self._columns().items()
+                },
+            }
+            for i, name in enumerate(self.class_names)
+        ]
+
+    def figures(self):
+        """Returns a dict from names of figures to their data."""
+        return {"calibration": self.calibration()}
+
+    def calibration(self):
+        """Returns the `Calibration` of the predicted probabilities."""
+        confidence, is_right = self._confidence()
+        bins = np.minimum((confidence * _NUM_BINS).astype(int), _NUM_BINS - 1)
+        counts = np.bincount(bins, minlength=_NUM_BINS)
+        is_used = counts > 0
+        means = [
+            np.bincount(bins, weights, _NUM_BINS)[is_used] / counts[is_used]
+            for weights in (confidence, is_right)
+        ]
+        return Calibration(counts[is_used] / len(bins), *means)
+
+
+class ClassificationReport(Report):
+    """The evaluation of a classifier with one label per example."""
+
+    @classmethod
+    def of(cls, y_true, y_pred, class_names):
+        """Creates the report of class indices or soft labels, and logits."""
+        if y_pred.shape[-1] == 1:  # the log-odds of class 1 against class 0
+            y_pred = np.concatenate([np.zeros_like(y_pred), y_pred], axis=-1)
+        is_index = y_true.ndim == 1 or y_true.shape[1] == 1
+        labels = y_true.reshape(-1) if is_index else y_true.argmax(axis=1)
+        return cls(labels.astype("int64"), y_pred, tuple(class_names))
+
+    @property
+    def probabilities(self):
+        """Array `(num_examples, num_classes)`."""
+        return softmax(self.logits)
+
+    def metrics(self):
+        """Returns a dict of `accuracy`, `top_5_accuracy`, `expected_calibration_error`.
+
+        The last one measures how far probabilities are from frequencies
+        ([Guo et al., 2017](https://arxiv.org/abs/1706.04599)).
+        """
+        return {
+            "accuracy": top_accuracy(self.targets, self.logits, 1),
+            "top_5_accuracy": top_accuracy(self.targets, self.logits, 5),
+            "expected_calibration_error": self.calibration().error,
+        }
+
+    def figures(self):
+        confusion = Confusion(self.confusion(), self.class_names)
+        return {**super().figures(), "confusion": confusion}
+
+    def confusion(self):
+        """Returns the integer array of examples by true and predicted class."""
+        size = len(self.class_names)
+        pairs = self.targets * size + np.argmax(self.logits, axis=1)
+        return np.bincount(pairs, minlength=size**2).reshape(size, size)
+
+    def _confidence(self):
+        is_right = np.argmax(self.logits, axis=1) == self.targets
+        return self.probabilities.max(axis=1), is_right
+
+    def _columns(self):
+        confusion = self.confusion()
+        right = np.diag(confusion)
+        examples, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+        return {
+            "examples": examples,
+            "recall": ratio(right, examples),
+            "precision": ratio(right, predicted),
+            "f1": ratio(2 * right, examples + predicted),
+        }
+
+
+class MultiLabelReport(Report):
+    """The evaluation of a classifier with any number of labels per example."""
+
+    @classmethod
+    def of(cls, y_true, y_pred, class_names):
+        """Creates the report of targets of 0 and 1, and logits."""
+        return cls(y_true, y_pred, tuple(class_names))
+
+    @property
+    def probabilities(self):
+        """Array `(num_examples, num_classes)`."""
+        return sigmoid(self.logits)
+
+    def metrics(self):
+        """Returns a dict of `mean_average_precision`, `expected_calibration_error`.
+
+        The mean is over the classes that have examples.
+        """
+        precisions = average_precisions(self.targets, self.logits)
+        return {
+            "mean_average_precision": float(np.nanmean(precisions)),
+            "expected_calibration_error": self.calibration().error,
+        }
+
+    def _confidence(self):
+        return self.probabilities.ravel(), self.targets.ravel()
+
+    def _columns(self):
+        return {
+            "examples": self.targets.sum(axis=0).astype(int),
+            "average_precision": average_precisions(self.targets, self.logits),
+        }
+
+
+def top_accuracy(labels, scores, num):
+    """Returns the share of the examples whose label is among the best `num` classes.
+
+    Args:
+        labels: Integer array `(num_examples,)`.
+        scores: Array `(num_examples, num_classes)`.
+        num: Integer. Of equal scores, the class that comes first is the better.
+    """
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :num]
+    return float(np.mean(np.any(best == labels[:, None], axis=1)))
+
+
+def average_precisions(targets, scores):
+    """Returns the average precision of every class, NaN without a positive example.
+
+    The sum over thresholds of precision times gain in recall, without interpolation: the
+    same as scikit-learn's `average_precision_score`.
+
+    Args:
+        targets: Array `(num_examples, num_classes)` of 0 and 1.
+        scores: Array `(num_examples, num_classes)`.
+    """
+    found = np.full(targets.shape[1], np.nan)
+    for i in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, i], kind="stable")
+        ordered = scores[order, i]
+        # Equal scores are one threshold: only the last of them counts.
+        is_last = np.append(ordered[1:] != ordered[:-1], True)
+        positives = np.cumsum(targets[order, i] > 0)[is_last]
+        precision = positives / (np.flatnonzero(is_last) + 1)
+        gain = np.diff(positives, prepend=0) / positives[-1]
+        found[i] = np.sum(precision * gain)
+    return found
+
+
+def softmax(logits):
+    """Returns the softmax over the last axis, in float64."""
+    logits = np.asarray(logits, "float64")
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits):
+    """Returns the sigmoid in float64, without overflow."""
+    return 0.5 * (1 + np.tanh(np.asarray(logits, "float64") / 2))
+
+
+def mean_of_softmax(logits):
+    """Returns logits whose softmax is the mean of the softmax of several arrays."""
+    return np.log(_mean([softmax(x) for x in logits]))
+
+
+def mean_of_sigmoid(logits):
+    """Returns logits whose sigmoid is the mean of the sigmoid of several arrays."""
+    mean = _mean([sigmoid(x) for x in logits])
+    return np.log(mean) - np.log1p(-mean)
+
+
+def _mean(probabilities):
+    return np.clip(sum(probabilities) / len(probabilities), 1e-30, 1 - 1e-12)
+
+
+def ratio(part, whole):
+    """Returns `part / whole`, NaN where both are 0."""
+    part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

@@ -1,0 +1,14 @@
+"""Tasks: an encoder with a head, its targets, loss, metrics, answers and report."""
+
+from keras_perceiver.models.tasks.base import TargetSpec, Task
+from keras_perceiver.models.tasks.classifier import PerceiverClassifier
+from keras_perceiver.models.tasks.multi_label_classifier import (
+    PerceiverMultiLabelClassifier,
+)
+
+__all__ = [
+    "PerceiverClassifier",
+    "PerceiverMultiLabelClassifier",
+    "TargetSpec",
+    "Task",
+]

@@ -1,0 +1,187 @@
+"""The base class of tasks."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_perceiver.models.checked_model import CheckedModel
+from keras_perceiver.models.perceiver import Perceiver
+
+
+@dataclasses.dataclass(frozen=True)
+class TargetSpec:
+    """Describes the targets that the loss of a task accepts.
+
+    Attributes:
+        shape: Tuple, shape of the target of one example.
+        dtype: String.
+        low: Number, the smallest value.
+        high: Number, the largest value.
+        ignore: Number, a value that the loss ignores, or `None`.
+    """
+
+    shape: tuple
+    dtype: str
+    low: float
+    high: float
+    ignore: float | None = None
+
+    def accepts(self, targets):
+        """Returns a boolean NumPy array, whether each value is in the range."""
+        is_integer = keras.backend.is_int_dtype(self.dtype)
+        margin = 0 if is_integer else 1e-3  # sums of soft labels are rounded
+        is_valid = (targets >= self.low - margin) & (targets <= self.high + margin)
+        if is_integer:
+            is_valid &= targets == np.floor(targets)
+        return is_valid if self.ignore is None else is_valid | (targets == self.ignore)
+
+
+class Task(CheckedModel):
+    """A model made of an encoder and a head, which knows what its outputs mean.
+
+    A functional Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`, `export`.
+    Training, evaluation, tuning and export ask the task for what differs between tasks,
+    so that a new one is one subclass.
+
+    A new task is not compiled. `compile()` without arguments takes the defaults of the
+    task, `fit` needs a call of it: a model that is only used to predict is saved without
+    an optimizer, whose class may exist on one backend only.
+
+    Args:
+        encoder: `Perceiver`, the model that turns raw inputs into latents.
+        outputs: `keras.KerasTensor` that depends on `encoder.input`.
+        preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
+            the modality's name. It is saved with the model.
+        **kwargs: `name` and `trainable`, as for every Keras model.
+
+    Attributes:
+        score: String, the name of the metric by which models are compared, best when
+            large: in the default metrics and in the report.
+    """
+
+    score = None
+
+    def __init__(self, encoder, outputs, preprocessor=None, **kwargs):
+        super().__init__(
+            inputs=encoder.input,
+            outputs=outputs,
+            # That of the encoder, for its loss to be scaled in float16.
+            dtype=encoder.dtype_policy,
+            **kwargs,
+        )
+        self.encoder = encoder
+        self.preprocessor = preprocessor
+
+    @property
+    def target_spec(self):
+        """The targets that the compiled loss accepts: `TargetSpec`, or dict of these."""
+        raise NotImplementedError
+
+    def default_loss(self):
+        """Returns the loss of `compile(loss="auto")`."""
+        raise NotImplementedError
+
+    def default_metrics(self):
+        """Returns the list of metrics of `compile(metrics="auto")`."""
+        raise NotImplementedError
+
+    def serving_outputs(self, y_pred):
+        """Returns the dict of outputs of an exported model.
+
+        Args:
+            y_pred: Tensor or array, predictions of the model.
+        """
+        raise NotImplementedError
+
+    def mean_prediction(self, y_preds):
+        """Returns the predictions for examples that were given as several clips.
+
+        Args:
+            y_preds: Sequence of arrays of predictions, one of each clip.
+        """
+        return sum(y_preds) / len(y_preds)
+
+    def report(self, y_true, y_pred):
+        """Returns the evaluation of predictions, see `keras_perceiver.models.reports`.
+
+        Args:
+            y_true: NumPy array of targets.
+            y_pred: NumPy array of predictions.
+        """
+        raise NotImplementedError
+
+    def check_inputs(self, inputs):
+        self.encoder.check_inputs(inputs)
+
+    def has_values_to_check(self, name):
+        return self.encoder.has_values_to_check(name)
+
+    def compile(
+        self,
+        optimizer="auto",
+        loss="auto",
+        *,
+        metrics="auto",
+        weighted_metrics=None,
+        **kwargs,
+    ):
+        """Configures the model for training, see `keras.Model.compile`.
+
+        Args:
+            optimizer: Optimizer, its name or `"auto"`: Adam with a learning rate of 1e-3.
+            loss: Loss, its name or `"auto"`: that of the task.
+            metrics: List of metrics or `"auto"`: those of the task, or none where
+                `weighted_metrics` are given.
+            weighted_metrics: List of metrics that sample weights weigh.
+            **kwargs: Other arguments of `keras.Model.compile`.
+        """
+        if optimizer == "auto":
+            optimizer = keras.optimizers.Adam(1e-3)
+        if isinstance(loss, str) and loss == "auto":
+            loss = self.default_loss()
+        if isinstance(metrics, str) and metrics == "auto":
+            is_default = loss is not None and weighted_metrics is None
+            metrics = self.default_metrics() if is_default else None
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            **kwargs,
+        )
+
+    def compile_from_config(self, config):
+        # Keras does this only where `compile` is its own.
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "trainable": self.trainable,
+            "encoder": keras.saving.serialize_keras_object(self.encoder),
+            "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        objects = {
+            name: keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+            for name in ("encoder", "preprocessor")
+        }
+        return cls(**{**config, **objects})
+
+
+def check_encoder(encoder, cls):
+    """Raises `TypeError` unless `encoder` is a `Perceiver`."""
+    if not isinstance(encoder, Perceiver):
+        raise TypeError(
+            f"`encoder` must be a `Perceiver`. Received: encoder={encoder!r} of type "
+            f"{type(encoder).__name__}. Create one with "
+            "`keras_perceiver.Perceiver(modality, ...)`, or use "
+            f"`{cls.__name__}.from_preset(name, num_classes)`."
+        )

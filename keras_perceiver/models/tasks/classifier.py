@@ -1,0 +1,160 @@
+"""The Perceiver with a classification head, as in the paper."""
+
+import keras
+from keras import ops
+
+from keras_perceiver.models import reports
+from keras_perceiver.models.losses import SmoothedCrossentropy
+from keras_perceiver.models.metrics import Accuracy
+from keras_perceiver.models.tasks.base import TargetSpec
+from keras_perceiver.models.tasks.classification import ClassificationTask
+
+_LOSSES_OF_PROBABILITIES = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class PerceiverClassifier(ClassificationTask):
+    """The paper's classifier: mean over the latents, then one linear layer.
+
+    A plain Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`, `export`. The
+    logits are float32 under every dtype policy, so compile it without arguments, which
+    takes the optimizer, the loss and the metrics of the task, or with a loss that takes
+    logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
+
+    With `num_classes=1` the only logit is the log-odds of class 1 against class 0, for
+    `keras.losses.BinaryCrossentropy(from_logits=True)`.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1.
+
+    Args:
+        encoder: `Perceiver`, the model that turns raw inputs into latents.
+        num_classes: Integer, number of logits.
+        preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
+            the modality's name. It is saved with the model.
+        class_names: Sequence of strings, the name of each class (of both classes if
+            there is one logit). Defaults to their numbers.
+        **kwargs: `name` and `trainable`, as for every Keras model.
+
+    Call arguments:
+        inputs: The inputs of the encoder.
+        training: Boolean, whether dropout is active.
+
+    Returns:
+        Logits, float32 tensor of shape `(batch, num_classes)`.
+
+    Raises:
+        TypeError: if `encoder` is not a `Perceiver`.
+        ValueError: if `num_classes` is not positive, if the number of class names is not
+            that of the classes, if the inputs of a call do not fit the encoder, or if a
+            batch of `fit`, `evaluate`, `train_on_batch` or `test_on_batch` has a label
+            outside the classes that the loss does not ignore.
+
+    Example:
+
+    >>> encoder = Perceiver(
+    ...     Image((32, 32, 3), num_bands=6), num_latents=16, latent_dim=64, num_blocks=2
+    ... )
+    >>> model = PerceiverClassifier(encoder, num_classes=10)
+    >>> tuple(model(keras.random.normal((2, 32, 32, 3))).shape)
+    (2, 10)
+    """
+
+    score = "accuracy"
+
+    def default_loss(self, label_smoothing=0.0):
+        """Returns the cross-entropy of logits with class indices or soft labels.
+
+        Args:
+            label_smoothing: Float in `[0, 1)`.
+        """
+        if self.num_classes == 1:
+            return keras.losses.BinaryCrossentropy(
+                from_logits=True, label_smoothing=label_smoothing
+            )
+        return SmoothedCrossentropy(label_smoothing)
+
+    def default_metrics(self):
+        return [Accuracy()]
+
+    @property
+    def target_spec(self):
+        """`TargetSpec` of the compiled loss, or `None` for a loss of the user's own."""
+        n = self.num_classes
+        loss = keras.losses.get(_first(self.loss)) if self.compiled else None
+        if loss is None:
+            loss = self.default_loss()
+        if isinstance(loss, SmoothedCrossentropy):
+            return TargetSpec((), "int32", 0, n - 1)
+        if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or (
+            loss is keras.losses.sparse_categorical_crossentropy
+        ):
+            ignore = getattr(loss, "ignore_class", None)
+            return TargetSpec((), "int32", 0, n - 1, ignore)
+        if isinstance(loss, _LOSSES_OF_PROBABILITIES) or loss in (
+            keras.losses.binary_crossentropy,
+            keras.losses.categorical_crossentropy,
+        ):
+            return TargetSpec((n,), "float32", 0, 1)
+        return None
+
+    def check_targets(self, targets):
+        spec = self.target_spec
+        is_soft = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
+        if spec is not None and not spec.shape and is_soft:
+            return  # a probability of each class
+        super().check_targets(targets)
+
+    def _rule(self, spec):
+        if spec.shape:
+            return super()._rule(spec)
+        ignored = "" if spec.ignore is None else f", or {spec.ignore}, which is ignored"
+        return f"Labels must be in [0, {self.num_classes}), the classes{ignored}."
+
+    @property
+    def _num_names(self):
+        return max(self.num_classes, 2)
+
+    def serving_outputs(self, y_pred):
+        """Returns logits, probabilities and the name of the most probable class.
+
+        Args:
+            y_pred: Tensor of shape `(batch, num_classes)`, logits.
+        """
+        logits = self._logits_of_all(y_pred)
+        return {
+            "logits": y_pred,
+            "probabilities": ops.softmax(logits),
+            "classes": self._named(ops.argmax(logits, axis=-1)),
+        }
+
+    def _logits_of_all(self, y_pred):
+        if self.num_classes > 1:
+            return y_pred
+        return ops.concatenate([ops.zeros_like(y_pred), y_pred], axis=-1)
+
+    def mean_prediction(self, y_preds):
+        """Returns the logarithm of the mean of the probabilities, as logits."""
+        return reports.mean_of_softmax(y_preds)
+
+    def report(self, y_true, y_pred):
+        """Returns a `ClassificationReport`.
+
+        Args:
+            y_true: Array of class indices, of shape `(num_examples,)` or
+                `(num_examples, 1)`, or of soft labels, of which the largest counts.
+            y_pred: Array of logits, of shape `(num_examples, num_classes)`.
+        """
+        return reports.ClassificationReport.of(y_true, y_pred, self.names())
+
+
+def _first(loss):
+    """Returns the loss of the only output, which Keras takes in a list or dict too."""
+    if isinstance(loss, dict) and "class_name" not in loss:
+        loss = list(loss.values())
+    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss

@@ -1,0 +1,296 @@
+"""Shapes and values are checked on every path, before anything is lost."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver import PerceiverMultiLabelClassifier
+from tests.models.small import (
+    NUM_CLASSES,
+    classifier,
+    encoder,
+    images,
+    labels,
+    text_classifier,
+    values,
+)
+
+BACKEND = keras.backend.backend()
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, i):
+        return self.batches[i]
+
+
+def _dataset(*batches):
+    import tensorflow as tf
+
+    arrays = (np.stack(column) for column in zip(*batches, strict=True))
+    return tf.data.Dataset.from_tensor_slices(tuple(arrays))
+
+
+def _batches(*batches):
+    yield from batches
+
+
+def _sources(good, bad):
+    """Returns the runs of a model that see a good batch and then a bad one."""
+    x, y = (np.concatenate(pair) for pair in zip(good, bad, strict=True))
+    options = {"verbose": 0}
+    return {
+        "fit": lambda m: m.fit(x, y, batch_size=6, shuffle=False, **options),
+        "fit dataset": lambda m: m.fit(_dataset(good, bad), **options),
+        "fit sequence": lambda m: m.fit(Batches(good, bad), shuffle=False, **options),
+        "fit generator": lambda m: m.fit(_batches(good, bad), **options),
+        "train_on_batch": lambda m: m.train_on_batch(*bad),
+        "evaluate": lambda m: m.evaluate(x, y, batch_size=6, **options),
+        "evaluate dataset": lambda m: m.evaluate(_dataset(good, bad), **options),
+        "evaluate sequence": lambda m: m.evaluate(Batches(good, bad), **options),
+        "evaluate generator": lambda m: m.evaluate(_batches(good, bad), **options),
+        "test_on_batch": lambda m: m.test_on_batch(*bad),
+        "validation": lambda m: m.fit(*good, validation_data=bad, **options),
+        "validation dataset": lambda m: m.fit(
+            *good, validation_data=_dataset(good, bad), **options
+        ),
+    }
+
+
+_GOOD = images(), labels()
+_BAD = images(), np.where(np.arange(6) == 2, 77, labels())
+_SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+_RULE = r"Labels must be in \[0, 4\).*Received.*77.*Correct the labels"
+
+
+@pytest.mark.parametrize("source", _sources(_GOOD, _BAD))
+def test_labels_outside_the_classes_are_refused(source):
+    model = classifier()
+    # Without a learning rate, so that the good batch changes nothing.
+    model.compile(keras.optimizers.SGD(0.0), _SPARSE)
+    before = values(model)
+    with pytest.raises(ValueError, match=_RULE):
+        _sources(_GOOD, _BAD)[source](model)
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_labels_are_refused_before_the_step():
+    model = classifier()
+    model.compile(keras.optimizers.SGD(1.0), _SPARSE)
+    before = values(model)
+    for run in (model.train_on_batch, model.fit):
+        with pytest.raises(ValueError, match=_RULE):
+            run(*_BAD)
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("source", ["fit dataset", "train_on_batch", "evaluate"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"jit_compile": True},
+        {"run_eagerly": True},
+        *([] if BACKEND == "torch" else [{"steps_per_execution": 3}]),
+    ],
+    ids=str,
+)
+def test_labels_are_refused_however_steps_run(source, options):
+    model = classifier()
+    model.compile(keras.optimizers.SGD(0.0), _SPARSE, **options)
+    before = values(model)
+    with pytest.raises(ValueError, match=_RULE):
+        _sources(_GOOD, _BAD)[source](model)
+    for old, new in zip(before, values(model), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def _two_devices():
+    """Returns a context in which Keras trains on two devices."""
+    if BACKEND == "jax":
+        return keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]).scope()
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+
+
+if BACKEND != "torch":  # Keras has no distribution there
+
+    @pytest.mark.parametrize("source", ["fit", "fit dataset", "evaluate", "validation"])
+    @pytest.mark.parametrize("steps", [1, 2])
+    def test_labels_are_refused_on_two_devices(source, steps):
+        with _two_devices():
+            model = classifier()
+            model.compile(keras.optimizers.SGD(0.0), _SPARSE, steps_per_execution=steps)
+            before = values(model)
+            with pytest.raises(ValueError, match=_RULE):
+                _sources(_GOOD, _BAD)[source](model)
+            model.fit(*_GOOD, verbose=0)
+            model.predict(_GOOD[0], verbose=0)
+        for old, new in zip(before, values(model), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    def test_steps_per_execution_changes_nothing():
+        def losses(steps, data):
+            keras.utils.set_random_seed(0)
+            model = classifier()
+            model.compile(keras.optimizers.SGD(0.1), _SPARSE, steps_per_execution=steps)
+            model.fit(data(), epochs=2, shuffle=False, verbose=0)
+            return [*values(model), model.evaluate(data(), verbose=0)[0]]
+
+        batches = [(images()[i : i + 2], labels()[i : i + 2]) for i in (0, 2, 4)]
+        for data in (lambda: _dataset(*batches), lambda: Batches(*batches)):
+            for one, two in zip(losses(1, data), losses(2, data), strict=True):
+                np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+_ONE_HOT = np.eye(NUM_CLASSES)[labels()]
+_CASES = {
+    "column": (_SPARSE, labels()[:, None], None),
+    "float": (_SPARSE, labels().astype("float32"), None),
+    "float outside": (_SPARSE, np.full(6, 77.0), _RULE),
+    "fraction": (_SPARSE, np.full(6, 1.5), r"in \[0, 4\).*such as 1.5"),
+    "negative": (_SPARSE, np.full(6, -1), r"in \[0, 4\).*-1"),
+    "function": ("sparse_categorical_crossentropy", np.full(6, 4), r"in \[0, 4\)"),
+    "list": ([_SPARSE], np.full(6, 4), r"in \[0, 4\)"),
+    "ignored": (
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+        np.where(labels() == 1, -1, labels()),
+        None,
+    ),
+    "not ignored": (
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
+        np.full(6, -2),
+        r"in \[0, 4\), the classes, or -1, which is ignored.*-2",
+    ),
+    "auto": ("auto", labels(), None),
+    "auto soft": ("auto", 0.9 * _ONE_HOT + 0.1 / NUM_CLASSES, None),
+    "auto one-hot": ("auto", _ONE_HOT.astype("int32"), None),
+    "auto outside": ("auto", np.full(6, 4), r"in \[0, 4\)"),
+    "one-hot": (
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        _ONE_HOT.astype("int32"),
+        None,
+    ),
+    "one-hot outside": (
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        2 * _ONE_HOT.astype("int32"),
+        r"Labels must be in \[0, 1\]",
+    ),
+    "other loss": ("mse", 77 * _ONE_HOT, None),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_the_range_of_labels_is_that_of_the_loss(case):
+    loss, y, error = _CASES[case]
+    model = classifier()
+    model.compile("sgd", loss)
+    _check_run(model, y, error)
+
+
+def _check_run(model, y, error):
+    if error is None:
+        assert np.isfinite(model.train_on_batch(images(), y)).all()
+        assert np.isfinite(model.fit(images(), y, verbose=0).history["loss"]).all()
+        return
+    with pytest.raises(ValueError, match=error):
+        model.train_on_batch(images(), y)
+    with pytest.raises(ValueError, match=error):
+        model.evaluate(images(), y, verbose=0)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "float32"])
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+@pytest.mark.parametrize("loss", ["auto", "keras"])
+def test_one_logit(dtype, shape, loss):
+    model = classifier(num_classes=1)
+    if loss == "keras":
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    _check_run(model, (labels() % 2).astype(dtype).reshape(shape), None)
+    if dtype != "bool":
+        wrong = (labels() % 3).astype(dtype).reshape(shape)
+        _check_run(model, wrong, r"Labels must be in \[0, 1\].*to 2")
+
+
+def test_many_labels():
+    model = classifier(cls=PerceiverMultiLabelClassifier)
+    model.compile()
+    _check_run(model, np.minimum(_ONE_HOT + _ONE_HOT[::-1], 1).astype("int32"), None)
+    _check_run(model, _ONE_HOT + _ONE_HOT[:1], r"Labels must be in \[0, 1\].*to 2")
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 3, 2), (6, 3, 2, 2), (6, 3, 4, 1), (3, 2, 1), (6, 3, 2, 1, 1)]
+)
+def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
+    import tensorflow as tf
+
+    model = classifier()
+    model.compile("sgd", _SPARSE)
+    expected = model.predict(images(), verbose=0)
+    bad = np.zeros(shape, "float32")
+    targets = np.zeros(len(bad), "int32")
+    dataset = tf.data.Dataset.from_tensors((bad, targets))
+    for run in (
+        lambda: model.fit(bad, targets, verbose=0),
+        lambda: model.fit(dataset, verbose=0),
+        lambda: model.fit(_batches((bad, targets)), verbose=0),
+        lambda: model.train_on_batch(bad, targets),
+        lambda: model.evaluate(dataset, verbose=0),
+        lambda: model.predict(bad, verbose=0),
+        lambda: model.predict(dataset, verbose=0),
+        lambda: model.predict(_batches((bad,)), verbose=0),
+        lambda: model.predict_on_batch(bad),
+        lambda: model(bad),
+        lambda: model.encoder(bad),
+        lambda: model.encoder.predict(bad, verbose=0),
+        lambda: model(keras.ops.convert_to_tensor(bad)),
+    ):
+        with pytest.raises(
+            ValueError, match="Images must have shape.*Received.*Resize|resize"
+        ):
+            run()
+    np.testing.assert_array_equal(model.predict(images(), verbose=0), expected)
+
+
+def test_ids_outside_the_vocabulary_are_refused():
+    model = text_classifier()
+    model.compile("sgd", _SPARSE)
+    ids = np.zeros((6, 5), "int32")
+    bad = ids + 7
+    dataset = _dataset((ids, labels()), (bad, labels()))
+    for run in (
+        lambda: model.fit(bad, labels(), verbose=0),
+        lambda: model.fit(dataset, verbose=0),
+        lambda: model.evaluate(_batches((bad, labels())), verbose=0),
+        lambda: model.train_on_batch(bad, labels()),
+        lambda: model.predict(dataset, verbose=0),
+        lambda: model.predict_on_batch(bad),
+        lambda: model(bad),
+    ):
+        with pytest.raises(ValueError, match=r"Ids must be in \[0, 7\)"):
+            run()
+    model.predict(ids, verbose=0)
+
+
+def test_nested_lists_are_arrays():
+    for model in (classifier(), encoder()):
+        expected = keras.ops.convert_to_numpy(model(images(2)))
+        found = keras.ops.convert_to_numpy(model(images(2).tolist()))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        with pytest.raises(ValueError, match="Images must have shape"):
+            model(images(2)[..., 0].tolist())
+
+
+def test_missing_inputs_are_named():
+    with pytest.raises(ValueError, match=r"must be \['image'\].*Add"):
+        encoder()({"picture": images()})
