@@ -92,16 +92,20 @@ def test_labels_are_refused_before_the_step():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("source", ["fit dataset", "train_on_batch", "evaluate"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"jit_compile": True},
-        {"run_eagerly": True},
-        *([] if BACKEND == "torch" else [{"steps_per_execution": 3}]),
-    ],
-    ids=str,
-)
+_STEPS = [
+    ("train_on_batch", {"jit_compile": True}),
+    ("fit dataset", {"run_eagerly": True}),
+]
+if BACKEND != "torch":  # whose compiler takes minutes, and has one step per execution
+    _STEPS += [
+        ("fit dataset", {"jit_compile": True}),
+        ("evaluate", {"jit_compile": True}),
+        ("fit dataset", {"steps_per_execution": 3}),
+        ("evaluate", {"steps_per_execution": 3}),
+    ]
+
+
+@pytest.mark.parametrize(("source", "options"), _STEPS, ids=str)
 def test_labels_are_refused_however_steps_run(source, options):
     model = classifier()
     model.compile(keras.optimizers.SGD(0.0), _SPARSE, **options)
@@ -277,7 +281,7 @@ def test_ids_outside_the_vocabulary_are_refused():
         lambda: model.predict_on_batch(bad),
         lambda: model(bad),
     ):
-        with pytest.raises(ValueError, match=r"Ids must be in \[0, 7\)"):
+        with pytest.raises(ValueError, match=r"must be in \[0, 6\]"):
             run()
     model.predict(ids, verbose=0)
 
