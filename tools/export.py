@@ -3,7 +3,7 @@
     python tools/export.py runs/digits/1/model.keras --to exports/digits
     python tools/export.py runs/digits/1/model.keras --to digits.onnx --format onnx
 
-Labels, what the card says of the model, and how its recipe reads files come from the
+The metrics of the model's card and the files that its recipe reads come from the
 `metrics.json` beside the file. The export runs under TensorFlow.
 """
 
@@ -37,21 +37,19 @@ def parser():
     )
     parser.add_argument("--format", default="savedmodel", help=", ".join(FORMATS))
     parser.add_argument("--version", type=int, help="default: the next free number")
-    parser.add_argument("--labels", help="file with a label in each line")
+    parser.add_argument(
+        "--labels",
+        help="file with the name of a class in each line (default: the model's)",
+    )
     parser.add_argument(
         "--weights",
         default="float32",
         help="float32 (default), float16, bfloat16, int8",
     )
     parser.add_argument(
-        "--sigmoid",
-        action="store_true",
-        help="each class has a probability of its own: any number of labels an example",
-    )
-    parser.add_argument(
         "--test",
         action="store_true",
-        help="measure the accuracy of lighter weights on the recipe's test data",
+        help="measure the score of lighter weights on the recipe's test data",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="folder with train/ and test/, for some recipes"
@@ -91,16 +89,13 @@ def _export(options):
     if options.format != "savedmodel":
         return export_file(model, options.to, options.format, use_check=use_check)
     recipe = _recipe(metrics)
-    labels = metrics.get("class_names")
     if options.labels:
-        labels = Path(options.labels).read_text().splitlines()
+        model.class_names = Path(options.labels).read_text().splitlines()
     return export_for_serving(
         model,
         options.to,
         version=options.version,
         signatures=file_signatures(recipe and recipe.files and recipe.files()),
-        labels=labels,
-        use_sigmoid=options.sigmoid or bool(recipe and recipe.is_multi_label),
         weights=options.weights,
         metrics=metrics,
         test_data=_test_data(recipe, options) if options.test else None,

@@ -22,7 +22,13 @@ class CheckedModel(GuardedModel):
         outputs: `keras.KerasTensor`.
         dtype: Dtype policy of the model. Defaults to the global one.
         **kwargs: `name` and `trainable`.
+
+    Attributes:
+        score: String, the name of the metric by which models are compared, best when
+            large, or `None`.
     """
+
+    score = None
 
     def __init__(self, inputs, outputs, dtype=None, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)

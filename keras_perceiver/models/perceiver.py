@@ -216,6 +216,19 @@ class Perceiver(CheckedModel):
             if isinstance(inputs[name], np.ndarray):
                 modality.check_values(inputs[name], mask)
 
+    @property
+    def modalities(self):
+        """Dict of the modality layers by name."""
+        return self.byte_array.modalities
+
+    def serving_outputs(self, y_pred):
+        """Returns the dict of outputs of an exported encoder."""
+        return {"latents": y_pred}
+
+    def card_entries(self):
+        """Returns the dict of what the card of an exported encoder says besides."""
+        return {}
+
     def has_values_to_check(self, name):
         modality = self.byte_array.modalities[name.removesuffix("_mask")]
         has_own_check = type(modality).check_values is not Modality.check_values

@@ -1,4 +1,4 @@
-"""`model_card.json`: what a model is, reads and was measured to do."""
+"""`model_card.json`: the signatures, sizes and metrics of an exported model."""
 
 import hashlib
 import importlib.metadata
@@ -13,13 +13,12 @@ NAME = "model_card.json"
 _PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
-def text(model, signatures, labels, weights, difference, metrics):
+def text(model, signatures, weights, difference, metrics):
     """Returns the card as JSON.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task.
         signatures: Dict from names of signatures to their tables of inputs and outputs.
-        labels: Sequence of strings, the classes.
         weights: String, how weights are stored.
         difference: Dict, what that changed; empty for float32.
         metrics: Dict of what is known of the model, or `None`.
@@ -32,14 +31,14 @@ def text(model, signatures, labels, weights, difference, metrics):
                 "class": type(model).__name__,
                 "recipe": metrics.get("recipe"),
                 "parameters": model.count_params(),
-                "flops_of_an_example": _flops(model),
+                "flops_per_example": _flops(model),
                 "weights": {
                     "sha256": hash_of_weights(model),
                     "stored_as": weights,
                     **difference,
                 },
                 "signatures": signatures,
-                "labels": labels,
+                **model.card_entries(),
                 "metrics": metrics,
                 "backend": keras.backend.backend(),
                 "versions": installed_versions(),
@@ -73,7 +72,6 @@ def installed_versions():
 
 
 def _flops(model):
-    modalities = getattr(model, "encoder", model).byte_array.modalities
-    if any(modality.num_inputs is None for modality in modalities.values()):
+    if any(modality.num_inputs is None for modality in model.modalities.values()):
         return None  # it depends on the lengths
     return flops(model)

@@ -33,6 +33,9 @@ job.run_file(sys.argv[1])
 # -P: the programs must not find their neighbours as modules.
 _CHECK_PROGRAM = "-P", Path(__file__).with_name("check_saved_model.py")
 _FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
+# How often outputs that are no numbers, such as names of classes, are computed from
+# predictions changed within the tolerance, to find those that rounding may change.
+_NUM_ROUNDINGS = 8
 # Of the difference between the export's outputs and `model.predict`.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -42,8 +45,6 @@ def export_for_serving(
     folder,
     version=None,
     signatures=None,
-    labels=None,
-    use_sigmoid=False,
     weights="float32",
     metrics=None,
     test_data=None,
@@ -57,11 +58,11 @@ def export_for_serving(
     then renamed: a server that watches the folder never sees half a model.
 
     The signature `serving_default` takes the model's inputs by name, with a free batch
-    size, and answers, for a classifier, with `logits`, `probabilities` and `classes`,
-    the name of the most probable one; for a `Perceiver` with `latents`. Others take
-    files as they are, JPEG or PNG images or WAV sounds, and do in the graph what their
-    reader does with the evaluation data. Both refuse what the model was not made for,
-    with an error that names the input and the example.
+    size, and returns the `serving_outputs` of the task: for a classifier `logits`,
+    `probabilities` and `classes`, the name of the most probable one; for a `Perceiver`
+    `latents`. Others take files as they are, JPEG or PNG images or WAV sounds, and do in
+    the graph what their reader does with the evaluation data. Both refuse what the model
+    was not made for, with an error that names the input and the example.
 
     In the version's folder are also `model_card.json` and requests for TF Serving to warm
     up with. Beside the versions the first export writes `models.config` and, unless the
@@ -80,18 +81,15 @@ def export_for_serving(
             by the modality's name. Modalities without one are sent as arrays. Defaults
             to one signature `encoded` for images of a fixed size and for sounds, with
             the readers' own defaults, if the model reads any. `{}` for none.
-        labels: Sequence of strings, the name of each class. Defaults to its number.
-        use_sigmoid: Boolean. `True`: each class has a probability of its own, for any
-            number of labels an example. `False`: they add up to 1.
         weights: String, how weights are stored: `"float32"`, `"float16"`, `"bfloat16"`
             or `"int8"` (matrices only, a scale for each unit). The graph restores them
             with each request and computes as before. What that changes is measured,
             printed, and in the card.
         metrics: Dict, what is known of the model, for its card, such as the
             `metrics.json` of its run.
-        test_data: Batches of `(inputs, labels)`, labels as integers, such as a
-            `tf.data.Dataset`. With other `weights` than float32, accuracy is measured on
-            them before and after.
+        test_data: Batches of `(inputs, targets)`, such as a `tf.data.Dataset`. With other
+            `weights` than float32, the score of the task is measured on them before and
+            after.
         use_check: Boolean, whether to compare before publishing. It takes as long as 40
             examples or so.
 
@@ -100,9 +98,8 @@ def export_for_serving(
 
     Raises:
         TypeError: if `model` or a reader is of another class.
-        ValueError: if `version` is not a positive integer, if the number of labels is
-            not that of the classes, if `weights` is unknown, or if a reader does not
-            make what the model reads.
+        ValueError: if `version` is not a positive integer, if `weights` is unknown, or
+            if a reader does not make what the model reads.
         FileExistsError: if `version` is there already.
         PermissionError: if the folder cannot be written.
         RuntimeError: if the SavedModel cannot be made, or its outputs differ from those
@@ -122,11 +119,13 @@ def export_for_serving(
     check_version(folder, version)
     _check_model(model)
     check_weights(weights)
-    labels = _checked_labels(model, labels)
+    if test_data is not None and model.score is None:
+        raise ValueError(
+            "`test_data` needs a task that has a score. Received: test_data and a "
+            f"{type(model).__name__}. Leave `test_data` out, or export the task."
+        )
     job = {
         "readers": _reader_configs(model, signatures),
-        "labels": labels,
-        "use_sigmoid": use_sigmoid,
         "weights": weights,
         "name": folder.resolve().name,
         "batch_sizes": BATCH_SIZES,
@@ -136,17 +135,17 @@ def export_for_serving(
         served = model if weights == "float32" else lighter_copy(model, weights)
         difference = {}
         if served is not model:
-            difference = _difference(model, served, work, use_sigmoid, test_data)
+            difference = _difference(model, served, work, test_data)
             print(_difference_text(weights, difference))
         if use_check:
-            _write_expected(served, work, labels=labels, sigmoid=use_sigmoid)
+            _write_expected(served, work, served.serving_outputs)
             _run(*_CHECK_PROGRAM, work)
         path = work / "saved_model"
         tables = json.loads((work / "signatures.json").read_text())
-        text = card.text(model, tables, labels, weights, difference, metrics)
+        text = card.text(model, tables, weights, difference, metrics)
         (path / card.NAME).write_text(text)
         write_if_missing(folder / "models.config", models_config(job["name"]))
-        if not any(m.dynamic_lengths for m in _modalities(model).values()):
+        if not any(m.dynamic_lengths for m in model.modalities.values()):
             write_if_missing(folder / "batching.config", batching_config())
         return publish_folder(path, folder, version, is_chosen)
 
@@ -216,7 +215,7 @@ def export_file(model, path, format, use_check=True):
         unfinished = work / f"model{FORMATS[format]}"
         _run_job(model, work, {"format": format, "file": str(unfinished)})
         if use_check:
-            _write_expected(model, work)
+            _write_expected(model, work, lambda y_pred: {"output": y_pred})
             _run(*_FILE_CHECK_PROGRAM, unfinished, work)
         publish_file(unfinished, path)
     return path
@@ -230,24 +229,6 @@ def _check_model(model):
         )
 
 
-def _modalities(model):
-    return getattr(model, "encoder", model).byte_array.modalities
-
-
-def _checked_labels(model, labels):
-    num_classes = getattr(model, "num_classes", 0)
-    if labels is None:
-        return [str(i) for i in range(num_classes)]
-    labels = [str(label) for label in labels]
-    if len(labels) != num_classes or len(set(labels)) < num_classes:
-        raise ValueError(
-            f"`labels` must be {num_classes} different names, one for each class of the "
-            f"model. Received: {len(labels)} labels, {labels[:20]}. Give each class one "
-            "name, in the order of the classes."
-        )
-    return labels
-
-
 def _reader_configs(model, signatures):
     """Returns the readers of the signatures as what JSON can hold; `None` for default."""
     if not signatures:
@@ -255,7 +236,7 @@ def _reader_configs(model, signatures):
     # A reader comes from `keras_perceiver.data`, so TensorFlow is loaded already.
     from keras_perceiver.serving import encoded
 
-    modalities = _modalities(model)
+    modalities = model.modalities
     configs = {}
     for signature, readers in signatures.items():
         if not isinstance(readers, dict):
@@ -294,17 +275,49 @@ def _predict(model, arrays):
     return model.predict(inputs, batch_size=2, verbose=0)
 
 
-def _write_expected(model, work, **more):
-    """Writes what `model.predict` makes of the examples."""
-    encoder = getattr(model, "encoder", model)
-    tolerance = _TOLERANCE[encoder.iterative_attention.compute_dtype]
-    outputs = {key: _predict(model, arrays) for key, arrays in _examples(work)}
-    np.savez(work / "outputs.npz", **outputs)
-    np.savez(work / "settings.npz", tolerance=tolerance, **more)
+def _write_expected(model, work, outputs_of):
+    """Writes the outputs that `model.predict` gives for the examples.
+
+    Args:
+        model: `Perceiver` or a task.
+        work: Path of the folder with the examples.
+        outputs_of: Callable from predictions to the dict of outputs.
+    """
+    tolerance = _TOLERANCE[model.compute_dtype]
+    expected = {}
+    for signature, arrays in _examples(work):
+        y_pred = _predict(model, arrays)
+        for name, output in _host_outputs(outputs_of, y_pred).items():
+            expected[f"{signature}/{name}"] = output
+        # Which outputs that are no numbers are the same within the tolerance.
+        rng = np.random.default_rng(0)
+        scale = tolerance * max(1.0, float(np.abs(y_pred).max()))
+        for _ in range(_NUM_ROUNDINGS):
+            rounded = y_pred + scale * rng.uniform(-1, 1, y_pred.shape)
+            rounded = _host_outputs(outputs_of, rounded.astype(y_pred.dtype))
+            for name, output in rounded.items():
+                key = f"{signature}/{name}"
+                if output.dtype.kind == "f":
+                    continue
+                is_same = expected.get(f"{key}/is_sure", True)
+                expected[f"{key}/is_sure"] = is_same & (output == expected[key])
+    np.savez(work / "outputs.npz", **expected)
+    np.savez(work / "settings.npz", tolerance=tolerance)
 
 
-def _difference(model, served, work, use_sigmoid, test_data):
-    """Measures what lighter weights change."""
+def _host_outputs(outputs_of, y_pred):
+    """Returns outputs as NumPy arrays, with text as Unicode."""
+    outputs = {}
+    for name, output in outputs_of(y_pred).items():
+        array = keras.ops.convert_to_numpy(output)
+        if array.dtype == object:  # the bytes of TensorFlow's strings
+            array = np.array([text.decode() for text in array.flat])
+        outputs[name] = array
+    return outputs
+
+
+def _difference(model, served, work, test_data):
+    """Measures the effect of lighter weights on the outputs."""
     arrays = dict(_examples(work))["serving_default"]
     before, after = _predict(model, arrays), _predict(served, arrays)
     difference = {
@@ -312,27 +325,22 @@ def _difference(model, served, work, use_sigmoid, test_data):
         "largest_difference": float(np.abs(before - after).max()),
         "largest_value": float(np.abs(before).max()),
     }
-    if before.ndim == 2:  # of a classifier
-        same = before.argmax(-1) == after.argmax(-1)
-        difference["same_class"] = int(same.sum())
+    before, after = (_host_outputs(model.serving_outputs, x) for x in (before, after))
+    for name, output in before.items():
+        if output.dtype.kind != "f":
+            difference[f"same_{name}"] = int(np.sum(output == after[name]))
     if test_data is not None:
-        difference["test_accuracy_float32"] = _accuracy(model, test_data, use_sigmoid)
-        difference["test_accuracy"] = _accuracy(served, test_data, use_sigmoid)
+        test_data = list(test_data)
+        for suffix, measured in (("_float32", model), ("", served)):
+            difference[f"test_{model.score}{suffix}"] = _score(measured, test_data)
     return difference
 
 
-def _accuracy(model, batches, use_sigmoid):
-    """Returns the share of labels that are right, of examples or of their classes."""
-    right = total = 0
-    for inputs, labels in batches:
-        logits, labels = model.predict_on_batch(inputs), np.asarray(labels)
-        is_right = (
-            (logits > 0) == (labels > 0.5)
-            if use_sigmoid
-            else logits.argmax(-1) == labels.reshape(len(logits))
-        )
-        right, total = right + is_right.sum(), total + is_right.size
-    return float(right / total)
+def _score(model, batches):
+    predictions = [model.predict_on_batch(inputs) for inputs, _ in batches]
+    targets = [np.asarray(y) for _, y in batches]
+    report = model.report(np.concatenate(targets), np.concatenate(predictions))
+    return report.metrics()[model.score]
 
 
 def _difference_text(weights, difference):
@@ -340,16 +348,17 @@ def _difference_text(weights, difference):
         f"weights in {weights}: outputs of up to {difference['largest_value']:.4g} "
         f"differ by at most {difference['largest_difference']:.2g}"
     )
-    if "same_class" in difference:
-        text += (
-            f", {difference['same_class']} of {difference['random_examples']} random "
-            "examples keep their class"
-        )
-    if "test_accuracy" in difference:
-        text += (
-            f", test accuracy {difference['test_accuracy']:.4f} "
-            f"(in float32 {difference['test_accuracy_float32']:.4f})"
-        )
+    for key, value in difference.items():
+        if key.startswith("same_"):
+            text += (
+                f", {value} of {difference['random_examples']} random examples keep "
+                f"their {key.removeprefix('same_')}"
+            )
+        if f"{key}_float32" in difference:
+            text += (
+                f", {key.replace('_', ' ')} {value:.4f} "
+                f"(in float32 {difference[f'{key}_float32']:.4f})"
+            )
     return text
 
 

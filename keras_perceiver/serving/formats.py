@@ -7,10 +7,9 @@ import numpy as np
 
 def _to_onnx(model, path):
     _teach_erfc()
-    modalities = getattr(model, "encoder", model).byte_array.modalities
     rng = np.random.default_rng(0)
     inputs = {}
-    for name, modality in modalities.items():
+    for name, modality in model.modalities.items():
         inputs[name] = modality.random_inputs(rng, 1)
         if modality.use_mask:
             shape = inputs[name].shape[: 1 + len(modality.mask_shape)]

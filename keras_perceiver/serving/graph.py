@@ -14,20 +14,17 @@ from keras_perceiver.serving.weights import stored
 DEFAULT = "serving_default"
 
 
-def save(model, path, readers, labels, use_sigmoid, weights):
+def save(model, path, readers, weights):
     """Writes a SavedModel.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`, on the TensorFlow backend.
+        model: `Perceiver` or a task, on the TensorFlow backend.
         path: Path of the SavedModel's folder.
         readers: Dict from the names of signatures besides `serving_default` to dicts
             from modality name to reader.
-        labels: Sequence of strings, the classes.
-        use_sigmoid: Boolean, whether each class has a probability of its own.
         weights: String, how weights are stored.
     """
-    encoder = getattr(model, "encoder", model)
-    modalities = encoder.byte_array.modalities
+    modalities = model.modalities
     module = tf.Module()
     call, module.weights = _call_with(model, weights)
     call = tf.function(call)  # traced once, for all signatures
@@ -37,7 +34,7 @@ def save(model, path, readers, labels, use_sigmoid, weights):
         inputs = (
             arrays if isinstance(model.input, dict) else next(iter(arrays.values()))
         )
-        return _outputs(call(inputs), model, labels, use_sigmoid)
+        return model.serving_outputs(call(inputs))
 
     signatures, shapes = {}, {}
     for name, of_signature in {DEFAULT: {}, **readers}.items():
@@ -100,16 +97,6 @@ def _call_with(model, weights):
             return model(x, training=False)
 
     return call, [x for pair in pairs for x in pair]
-
-
-def _outputs(outputs, model, labels, use_sigmoid):
-    if model is getattr(model, "encoder", model):
-        return {"latents": outputs}
-    return {
-        "logits": outputs,
-        "probabilities": (tf.sigmoid if use_sigmoid else tf.nn.softmax)(outputs),
-        "classes": tf.gather(tf.constant(labels), tf.argmax(outputs, axis=-1)),
-    }
 
 
 def _name_shapes(path, shapes):

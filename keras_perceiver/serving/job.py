@@ -25,12 +25,12 @@ def run(model, work):
     """Does the job in a folder: writes an export, and examples to check it with.
 
     Args:
-        model: `Perceiver` or `PerceiverClassifier`.
+        model: `Perceiver` or a task.
         work: Path of a folder with `job.json`; gets `saved_model`, `signatures.json` and
             `inputs.npz`, or the file that the job asks for and `inputs.npz`.
     """
     job = json.loads((work / "job.json").read_text())
-    modalities = getattr(model, "encoder", model).byte_array.modalities
+    modalities = model.modalities
     if "format" in job:
         formats.EXPORT[job["format"]](model, job["file"])
         _write_examples(modalities, {graph.DEFAULT: {}}, work / "inputs.npz")
@@ -47,7 +47,7 @@ def run(model, work):
             for signature, configs in job["readers"].items()
         }
     path = work / "saved_model"
-    graph.save(model, path, readers, job["labels"], job["use_sigmoid"], job["weights"])
+    graph.save(model, path, readers, job["weights"])
     readers = {graph.DEFAULT: {}, **readers}
     warmup.write(path, modalities, readers, job["name"], job["batch_sizes"])
     tables = {name: _table(modalities, of) for name, of in readers.items()}

@@ -367,8 +367,6 @@ def train(
         model,
         export_folder,
         signatures=file_signatures(recipe.files and recipe.files()),
-        labels=splits.class_names,
-        use_sigmoid=recipe.is_multi_label,
         metrics=metrics,
     )
     # Only now: until here a resumed run could still do what is left.

@@ -23,10 +23,10 @@ def both_model():
     return _model({"image": Image(IMAGE_SHAPE, num_bands=2), "audio": audio})
 
 
-def _model(modality, **settings):
+def _model(modality, cls=PerceiverClassifier, **settings):
     settings = {"num_latents": 5, "latent_dim": 16, "num_blocks": 1, **settings}
     encoder = Perceiver(modality, num_self_attends_per_block=1, **settings)
-    return PerceiverClassifier(encoder, num_classes=len(LABELS))
+    return cls(encoder, num_classes=len(LABELS), class_names=LABELS)
 
 
 def write(model, folder, **settings):
@@ -37,8 +37,6 @@ def write(model, folder, **settings):
     """
     settings = {
         "readers": None,
-        "labels": LABELS,
-        "use_sigmoid": False,
         "weights": "float32",
         "name": "animals",
         "batch_sizes": [1, 3],

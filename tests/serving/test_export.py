@@ -26,7 +26,6 @@ def test_whole_export(tmp_path, capsys):
     path = export_for_serving(
         model,
         folder,
-        labels=models.LABELS,
         weights="int8",
         metrics={"recipe": "zoo", "test_accuracy": 0.5},
         test_data=[(inputs, labels)],
@@ -53,13 +52,13 @@ def test_whole_export(tmp_path, capsys):
     assert card["weights"]["test_accuracy_float32"] == pytest.approx(right)
     assert 0 < card["weights"]["largest_difference"] < 0.2
     assert card["parameters"] == model.count_params()
-    assert card["flops_of_an_example"] == flops(model)
+    assert card["flops_per_example"] == flops(model)
     assert card["backend"] == keras.backend.backend()
     assert (card["recipe"], card["labels"]) == ("zoo", models.LABELS)
     assert card["signatures"]["serving_default"]["audio"]["shape"] == [None, None]
     assert card["signatures"]["encoded"]["audio"]["bytes"]["sample_rate"] == 8000
     assert re.search(
-        r"weights in int8: outputs of up to .* of 10 random examples keep their class, "
+        r"weights in int8: outputs of up to .* of 10 random examples keep their classes, "
         r"test accuracy \d\.\d{4} \(in float32 \d\.\d{4}\)",
         capsys.readouterr().out,
     )
@@ -116,8 +115,6 @@ def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"labels": ["a", "b", "c"]}, ValueError, "4 different names.*3 labels"),
-        ({"labels": ["a", "b", "c", "a"]}, ValueError, "4 different names"),
         ({"weights": "int4"}, ValueError, "`weights` must be one of"),
         ({"version": 0}, ValueError, "`version` must be a positive integer"),
         ({"signatures": {"a": PointFiles()}}, TypeError, "can decode"),
@@ -137,6 +134,13 @@ def test_bad_arguments_are_found_before_anything_is_written(
 def test_other_models_are_refused(tmp_path):
     with pytest.raises(TypeError, match=r"`model` must be a `Perceiver`"):
         export_for_serving(keras.Sequential([keras.Input((2,))]), tmp_path)
+
+
+@pytest.mark.one_backend
+def test_an_encoder_has_no_score(tmp_path):
+    encoder = models.image_model().encoder
+    with pytest.raises(ValueError, match="needs a task.*Perceiver.*Leave"):
+        export_for_serving(encoder, tmp_path, weights="int8", test_data=[])
 
 
 @pytest.mark.one_backend

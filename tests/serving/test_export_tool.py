@@ -26,8 +26,9 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     )
     run = tmp_path / "run"
     run.mkdir()
-    model.save(run / "model.keras")
     names = [f"number {i}" for i in range(10)]
+    model.class_names = names
+    model.save(run / "model.keras")
     metrics = {"recipe": "digits", "class_names": names, "test_accuracy": 0.1}
     (run / "metrics.json").write_text(json.dumps(metrics))
     arguments = [run / "model.keras", "--to", tmp_path / "digits", "--no-check"]

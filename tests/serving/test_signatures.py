@@ -11,7 +11,13 @@ from tensorflow.python.saved_model.pywrap_saved_model import fingerprinting
 from tensorflow.python.tools import saved_model_cli
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_perceiver import Image, Perceiver, PointCloud, Sequence
+from keras_perceiver import (
+    Image,
+    Perceiver,
+    PerceiverMultiLabelClassifier,
+    PointCloud,
+    Sequence,
+)
 from keras_perceiver.data import AudioFiles, ImageFiles, read_folder
 from keras_perceiver.serving import encoded, graph
 from tests.serving import models
@@ -262,7 +268,7 @@ def test_ids_points_and_free_sizes(tmp_path):
         num_blocks=1,
         num_self_attends_per_block=1,
     )
-    path = models.write(model, tmp_path / "export", labels=[])
+    path = models.write(model, tmp_path / "export")
     signature = tf.saved_model.load(path).signatures["serving_default"]
     rng = np.random.default_rng(0)
     good = {
@@ -300,9 +306,9 @@ def test_lighter_weights_are_stored_and_restored(weights, tmp_path):
     assert part < {"float16": 0.55, "bfloat16": 0.55, "int8": 0.31}[weights]
 
 
-def test_sigmoid(tmp_path):
-    model = models.image_model()
-    path = models.write(model, tmp_path / "export", use_sigmoid=True, readers={})
+def test_many_labels(tmp_path):
+    model = models.image_model(cls=PerceiverMultiLabelClassifier)
+    path = models.write(model, tmp_path / "export", readers={})
     inputs = {"image": models.random_arrays(3)["image"]}
     answers = _ask(tf.saved_model.load(path).signatures["serving_default"], inputs)
     expected = 1 / (1 + np.exp(-answers["logits"]))

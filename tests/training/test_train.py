@@ -85,7 +85,7 @@ def test_writes_everything_that_it_says(tmp_path, capsys, exported):
     assert result["export"] == exports / "1"
     ((call, options),) = exported
     assert call == (seen[0], exports)
-    assert options["labels"] == tuple(digits().class_names)
+    assert model.class_names == tuple(digits().class_names)
     assert json.loads(json.dumps(options["metrics"])) == metrics
     assert (run / "history.png").read_bytes().startswith(b"\x89PNG")
     _check_logs(run)

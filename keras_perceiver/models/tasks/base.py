@@ -60,8 +60,6 @@ class Task(CheckedModel):
             large: in the default metrics and in the report.
     """
 
-    score = None
-
     def __init__(self, encoder, outputs, preprocessor=None, **kwargs):
         super().__init__(
             inputs=encoder.input,
@@ -72,6 +70,11 @@ class Task(CheckedModel):
         )
         self.encoder = encoder
         self.preprocessor = preprocessor
+
+    @property
+    def modalities(self):
+        """Dict of the modality layers by name."""
+        return self.encoder.modalities
 
     @property
     def target_spec(self):
@@ -93,6 +96,10 @@ class Task(CheckedModel):
             y_pred: Tensor or array, predictions of the model.
         """
         raise NotImplementedError
+
+    def card_entries(self):
+        """Returns the dict of what the card of an exported model says of its task."""
+        return {}
 
     def mean_prediction(self, y_preds):
         """Returns the predictions for examples that were given as several clips.

@@ -102,6 +102,9 @@ class ClassificationTask(Task):
         """Returns the tuple of the names of the classes, by default their numbers."""
         return self.class_names or tuple(map(str, range(self._num_names)))
 
+    def card_entries(self):
+        return {"labels": list(self.names())}
+
     def check_targets(self, targets):
         spec = self.target_spec
         if spec is not None:
