@@ -25,8 +25,9 @@ def over_chunks(step, state, tensors, size, like=()):
         return step(state, {k: _slice(x, start, size) for k, x in tensors.items()})
 
     backend = keras.backend.backend()
-    # JAX knows all lengths when it runs; its symbolic ones cannot be cut.
-    if length <= size if isinstance(length, int) else backend == "jax":
+    # JAX and torch know all lengths when they run. While they trace an export, lengths
+    # can be symbolic, which cannot be cut.
+    if length <= size if isinstance(length, int) else backend != "tensorflow":
         return step(state, tensors)
     if backend == "tensorflow":
         return _over_chunks_tensorflow(step_at, state, length, size, like)

@@ -19,10 +19,27 @@ class LayerNorm(keras.layers.LayerNormalization):
 
     def call(self, inputs):
         if keras.backend.backend() == "torch":
-            return super().call(inputs)
+            return self._call_torch(inputs)
         # TensorFlow's custom gradients take tensors for arguments, and not variables.
         weights = map(ops.copy, (self.gamma, self.beta))
         outputs = _differentiable(self.epsilon)(inputs, *weights)
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _call_torch(self, inputs):
+        """Calls the kernel that Keras' layer calls.
+
+        The width comes from the weights: Keras takes it from the inputs, where it is no
+        constant once an ONNX export has traced reshapes.
+        """
+        import torch
+
+        outputs = torch.nn.functional.layer_norm(
+            inputs.float(),
+            tuple(self.gamma.shape),
+            ops.cast(self.gamma, "float32"),
+            ops.cast(self.beta, "float32"),
+            self.epsilon,
+        )
         return ops.cast(outputs, self.compute_dtype)
 
 

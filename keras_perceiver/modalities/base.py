@@ -314,8 +314,9 @@ class Modality(keras.layers.Layer):
         if training:
             elements = self.augment(elements)
         positions = self.positions(elements, inputs)  # (B, M, P)
-        shape = (*ops.shape(positions)[:2], self.element_dim)
-        elements = ops.reshape(elements, shape)  # (B, M, E)
+        if len(elements.shape) > 3:  # ONNX cannot reshape elements of width zero
+            shape = (*ops.shape(positions)[:2], self.element_dim)
+            elements = ops.reshape(elements, shape)  # (B, M, E)
         if self.projection_dim is not None:
             elements = self.projection(elements)  # (B, M, D)
         elements = ops.cast(elements, self.compute_dtype)

@@ -40,7 +40,7 @@ SMALL = {"plain": Plain(), "chunked": Chunked(3), "one chunk": Chunked(7), **OWN
 def kernel(request):
     """Runs a test with each kernel."""
     with use_kernel(SMALL[request.param]):
-        yield
+        yield request.param
 
 
 def _arrays(rng, batch=2, num_queries=5, num_inputs=7, qk_dim=12, v_dim=8):
@@ -107,8 +107,7 @@ def test_keys_that_are_values(num_inputs, is_causal):
 # The chunks of other backends are compiled wherever `gradients` is.
 if BACKEND == "torch":
 
-    @pytest.mark.usefixtures("kernel")
-    def test_torch_compiles_what_is_around_attention():
+    def test_torch_compiles_what_is_around_attention(kernel):
         import torch
 
         arrays = _arrays(np.random.default_rng(0))
@@ -117,7 +116,9 @@ if BACKEND == "torch":
             return 2 * attend(*tensors, num_heads=2)
 
         expected, gradients_expected = gradients(run, *arrays)
-        outputs, found = gradients(torch.compile(run), *arrays)
+        # One graph, but for the loop over chunks, which is left out.
+        compiled = torch.compile(run, fullgraph="chunk" not in kernel)
+        outputs, found = gradients(compiled, *arrays)
         for a, b in zip(
             (outputs, *found), (expected, *gradients_expected), strict=True
         ):
@@ -322,6 +323,95 @@ def test_override_refuses_what_a_kernel_does_not_support():
         ValueError, match=rf"{'PyTorch' if BACKEND != 'torch' else 'JAX'}"
     ):
         attend(q, k, v, kernel=other)
+
+
+if BACKEND != "tensorflow":
+
+    @pytest.mark.filterwarnings("ignore")  # of the exporters, about themselves
+    @pytest.mark.parametrize("options", OPTIONS[::2], ids=str)
+    def test_exports_with_dynamic_sizes(options, tmp_path):
+        masked, scaled, is_causal, _ = options
+
+        def run(q, k, v, mask, factor):
+            outputs = attend(
+                q,
+                k,
+                v,
+                num_heads=2,
+                inputs_mask=mask if masked else None,
+                inputs_scale=factor if scaled else None,
+                is_causal=is_causal,
+            )
+            # Exporters remove inputs without a use.
+            return outputs + 0.0 * (factor.sum() + mask.sum())
+
+        rng = np.random.default_rng(0)
+
+        def arguments(batch, num_queries, num_inputs):
+            q, k, v = _arrays(rng, batch, num_queries, num_inputs)
+            mask = rng.random(k.shape[:2]) > 0.3
+            return q, k, v, mask, rng.random(k.shape[:2]).astype("float32")
+
+        exported = _exported(run, arguments(2, 5, 7), tmp_path / "attend.onnx")
+        for sizes in ((2, 5, 7), (1, 1, 1), (3, 7, 4), (1, 4, 4)):
+            q, k, v, mask, factor = arguments(*sizes)
+            expected = reference.attention(
+                *(x.astype("float64") for x in (q, k, v)),
+                num_heads=2,
+                mask=mask if masked else None,
+                inputs_scale=factor if scaled else None,
+                is_causal=is_causal,
+            )
+            for function in exported:
+                outputs = np.asarray(function(q, k, v, mask, factor))
+                np.testing.assert_allclose(outputs, expected, atol=1e-5)
+
+    def _exported(function, arguments, path):
+        """Returns `function`, exported with unknown sizes in each way of the backend."""
+        axes = {"q": "bn", "k": "bm", "v": "bm", "mask": "bm", "factor": "bm"}
+        if BACKEND == "jax":
+            import jax
+
+            scope = jax.export.SymbolicScope()
+            specs = [
+                jax.ShapeDtypeStruct(
+                    jax.export.symbolic_shape(
+                        ",".join([*names, *map(str, x.shape[2:])]), scope=scope
+                    ),
+                    x.dtype,
+                )
+                for x, names in zip(arguments, axes.values(), strict=True)
+            ]
+            return [jax.export.export(jax.jit(function))(*specs).call]
+        import onnxruntime
+        import torch
+
+        class Module(torch.nn.Module):
+            def forward(self, q, k, v, mask, factor):
+                return function(q, k, v, mask, factor)
+
+        tensors = tuple(map(torch.tensor, arguments))
+        dims = {n: torch.export.Dim(n) for n in "bnm"}
+        program = torch.export.export(
+            Module(),
+            tensors,
+            dynamic_shapes={
+                k: {i: dims[n] for i, n in enumerate(v)} for k, v in axes.items()
+            },
+        )
+        torch.onnx.export(
+            Module(),
+            tensors,
+            path,
+            dynamo=False,
+            input_names=list(axes),
+            dynamic_axes={k: dict(enumerate(v)) for k, v in axes.items()},
+        )
+        session = onnxruntime.InferenceSession(path)
+        return [
+            lambda *x: program.module()(*map(torch.tensor, x)),
+            lambda *x: session.run(None, dict(zip(axes, x, strict=True)))[0],
+        ]
 
 
 def test_unknown_number_of_inputs():

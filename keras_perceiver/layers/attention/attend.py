@@ -78,7 +78,7 @@ def attend(
     (2, 5, 6)
     """
     check_positive(num_heads=num_heads)
-    is_value_key = value is key
+    is_causal, is_value_key = bool(is_causal), value is key
     query, key = map(ops.convert_to_tensor, (query, key))
     value = key if is_value_key else ops.convert_to_tensor(value)
     _check_shapes(query, key, value, num_heads)

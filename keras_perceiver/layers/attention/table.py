@@ -29,6 +29,9 @@ KERNELS = (
     Plain(),
 )
 
+# Kernels without the limits that the table gives them.
+_BY_NAME = {kernel.name: type(kernel)() for kernel in KERNELS}
+
 # What the active `use_kernel` and `use_portable_kernels` ask for, the innermost last. It
 # holds for all threads: replicas of a `tf.distribute` strategy are traced in threads of
 # their own, which inherit no context variables.
@@ -72,14 +75,13 @@ def as_kernel(kernel):
     """Returns a kernel from a kernel or its name."""
     if not isinstance(kernel, str):
         return kernel
-    kernels = {k.name: type(k) for k in KERNELS}
-    if kernel not in kernels:
+    if kernel not in _BY_NAME:
         raise ValueError(
-            f"A kernel's name must be one of {sorted(kernels)}. Received: "
+            f"A kernel's name must be one of {sorted(_BY_NAME)}. Received: "
             f"kernel={kernel!r}. Use one of them, or a kernel such as "
             "Chunked(chunk_size=1024)."
         )
-    return kernels[kernel]()
+    return _BY_NAME[kernel]
 
 
 @contextlib.contextmanager

@@ -75,8 +75,10 @@ class TorchFused:
             return split(zero_padding(tensor.to(query.dtype), inputs_mask))
 
         num_queries, num_inputs = query.shape[1], key.shape[1]
-        # PyTorch aligns its causal mask at the left.
-        is_square = is_causal and inputs_mask is None and num_queries == num_inputs
+        # PyTorch aligns its causal mask at the left. Lengths that are traced for an
+        # export are no integers.
+        is_square = is_causal and inputs_mask is None and isinstance(num_inputs, int)
+        is_square = is_square and num_queries == num_inputs
         keys = queries = None
         if is_causal and not is_square:
             keys, queries = positions(num_queries, num_inputs)
