@@ -1,7 +1,13 @@
-"""The Perceiver for Keras 3."""
+"""The Perceiver for Keras 3.
+
+What a saved model may need (layers, models, losses, metrics, optimizers) is imported here
+and needs Keras and NumPy only. All else is imported when it is first used.
+"""
+
+import importlib
+import typing
 
 from keras_perceiver.config import Config
-from keras_perceiver.distribution import Distribution
 from keras_perceiver.layers import (
     ByteArray,
     CrossAttend,
@@ -30,12 +36,21 @@ from keras_perceiver.models import (
     SmoothedCrossentropy,
     flops,
 )
-from keras_perceiver.serving import export_for_serving
 from keras_perceiver.training import (
     Lamb,
 )
-from keras_perceiver.tuning import PerceiverHyperModel
-from keras_perceiver.visualization import attention_maps
+
+if typing.TYPE_CHECKING:
+    from keras_perceiver import data as data
+    from keras_perceiver import distribution as distribution
+    from keras_perceiver import recipes as recipes
+    from keras_perceiver import serving as serving
+    from keras_perceiver import tuning as tuning
+    from keras_perceiver import visualization as visualization
+    from keras_perceiver.distribution import Distribution
+    from keras_perceiver.serving import export_for_serving
+    from keras_perceiver.tuning import PerceiverHyperModel
+    from keras_perceiver.visualization import attention_maps
 
 __version__ = "0.1.0"
 
@@ -69,3 +84,27 @@ __all__ = [
     "export_for_serving",
     "flops",
 ]
+
+# Packages that are imported when they are first used, with the names of theirs above.
+_LAZY = {
+    "data": (),
+    "distribution": ("Distribution",),
+    "recipes": (),
+    "serving": ("export_for_serving",),
+    "tuning": ("PerceiverHyperModel",),
+    "visualization": ("attention_maps",),
+}
+
+
+def __getattr__(name):
+    for package, names in _LAZY.items():
+        if name == package or name in names:
+            module = importlib.import_module(f"{__name__}.{package}")
+            value = module if name == package else getattr(module, name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__, *_LAZY})

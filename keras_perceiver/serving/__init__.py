@@ -5,12 +5,14 @@ imported by the process that exports, never by the package.
 """
 
 from keras_perceiver.serving.export import (
+    check_serving,
     export_file,
     export_for_serving,
     file_signatures,
 )
 
 __all__ = [
+    "check_serving",
     "export_file",
     "export_for_serving",
     "file_signatures",

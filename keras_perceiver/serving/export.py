@@ -1,5 +1,6 @@
 """Exports of models, published only after a round trip in another process."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -97,6 +98,7 @@ def export_for_serving(
         `pathlib.Path` of the version's folder.
 
     Raises:
+        ImportError: if `tensorflow-serving-api` is not installed.
         TypeError: if `model` or a reader is of another class.
         ValueError: if `version` is not a positive integer, if `weights` is unknown, or
             if a reader does not make what the model reads.
@@ -112,6 +114,7 @@ def export_for_serving(
     >>> export_for_serving(model, tempfile.mkdtemp()).name
     '1'
     """
+    check_serving()
     folder = Path(folder)
     is_chosen = version is not None
     if not is_chosen:
@@ -148,6 +151,15 @@ def export_for_serving(
         if not any(m.dynamic_lengths for m in model.modalities.values()):
             write_if_missing(folder / "batching.config", batching_config())
         return publish_folder(path, folder, version, is_chosen)
+
+
+def check_serving():
+    """Raises `ImportError` unless the protocol of TF Serving is installed."""
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ImportError(
+            "The warm-up requests of an export need TF Serving's protocol, which is not "
+            'installed. Install it with `pip install "keras_perceiver[serving]"`.'
+        )
 
 
 def file_signatures(files):

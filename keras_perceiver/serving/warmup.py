@@ -3,7 +3,6 @@
 import math
 
 import tensorflow as tf
-from tensorflow_serving.apis import prediction_log_pb2
 
 from keras_perceiver.data import ImageFiles
 from keras_perceiver.serving.graph import input_table
@@ -22,6 +21,9 @@ def write(path, modalities, readers, model_name, batch_sizes):
         model_name: String, the name that clients ask for.
         batch_sizes: Sequence of integers.
     """
+    # An extra; `export_for_serving` has checked that it is installed.
+    from tensorflow_serving.apis import prediction_log_pb2
+
     file = path / NAME
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:

@@ -15,6 +15,7 @@ from keras_perceiver.distribution import check_equal, distribution_of
 from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.serving import (
+    check_serving,
     export_for_serving,
     file_signatures,
 )
@@ -258,6 +259,7 @@ def train(
     _check_unused(run_folder, checkpoints, resume)
     check_writable("run_folder", run_folder)
     check_writable("export_folder", export_folder)
+    check_serving()
     matplotlib("figure")  # fails before the training, not after it
 
     previous_policy = keras.config.dtype_policy()
