@@ -9,7 +9,7 @@ BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
 # permutation, ablation or scaling
 STUDY ?= permutation
-# Further options of the tool that a target runs, such as ARGS="--epochs 5"
+# Further options of the tool that a target runs, such as ARGS="--set epochs=5"
 ARGS ?=
 
 RUN := $(abspath $(VENV))/bin/python

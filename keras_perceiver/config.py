@@ -89,9 +89,8 @@ class Config:
             ) from error
 
     def accepts(self, name):
-        """Returns whether `cls` has an argument of this name."""
-        valid = _valid_names(self._cls)
-        return valid is None or name in valid
+        """Returns whether `cls` names an argument so in its signature."""
+        return name in _arguments(self._cls)[0]
 
     def replace(self, overrides):
         """Returns a new config in which some arguments have other values.
@@ -134,12 +133,12 @@ class Config:
 
     def description(self):
         """Returns the class path and the arguments, as values that JSON can hold."""
-        return _description(self)
+        return describe(self)
 
     def __eq__(self, other):
         if not isinstance(other, Config):
             return NotImplemented
-        return self._cls is other._cls and _description(self) == _description(other)
+        return self._cls is other._cls and describe(self) == describe(other)
 
     __hash__ = None
 
@@ -220,12 +219,12 @@ def _arguments(cls):
     # Arguments that a class does not name are those of its parents.
     for parent in cls.__mro__:
         if parent is keras.Model:
-            return {"name": None, "trainable": True, "dtype": None} | arguments, False
+            return {"name": None, "trainable": True} | arguments, False
         if "__init__" not in vars(parent):
             continue
         own, takes_others = _signature(parent.__init__)
         own.pop("self", None)
-        arguments = own | arguments
+        arguments |= {k: v for k, v in own.items() if k not in arguments}
         if not takes_others or parent is keras.layers.Layer:
             break
     return arguments, not arguments
@@ -384,7 +383,8 @@ def _deserialized(value):
     return {key: _deserialized(entry) for key, entry in value.items()}
 
 
-def _description(value):
+def describe(value):
+    """Returns a value as JSON can hold it, classes and functions by their paths."""
     if isinstance(value, Config):
         return _described(value.cls, value.kwargs)
     if isinstance(value, keras.dtype_policies.DTypePolicy):
@@ -394,9 +394,9 @@ def _description(value):
         config = {k: v for k, v in _children(value).items() if k != "name"}
         return _described(type(value), config)
     if isinstance(value, Mapping):
-        return {str(key): _description(entry) for key, entry in value.items()}
+        return {str(key): describe(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_description(entry) for entry in value]
+        return [describe(entry) for entry in value]
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
@@ -407,5 +407,5 @@ def _description(value):
 def _described(cls, arguments):
     return {
         "class": _path(cls),
-        "arguments": {name: _description(value) for name, value in arguments.items()},
+        "arguments": {name: describe(value) for name, value in arguments.items()},
     }

@@ -8,38 +8,37 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 
-from keras_perceiver import Distribution, PerceiverClassifier, distribution
+from keras_perceiver import Distribution, PerceiverClassifier, distribution, recipes
 from keras_perceiver.data import digits
-from keras_perceiver.training import Recipe, compile_classifier, resume, train
-from keras_perceiver.training.tracking import TrackingOptimizer
+from keras_perceiver.training import TrackingOptimizer
+from tests.training.runs import (
+    BeforeStep,
+    crash,
+    few_digits,
+    finished,
+    little_recipe,
+    sgd,
+)
 
 NUM_DEVICES = (1, 2, 4, 8)
 STEPS_PER_EPOCH, EPOCHS = 5, 2
 
 
-def recipe(seen=None, **settings):
-    """Ten steps of a small model without randomness besides the order of the data.
+def recipe(**settings):
+    """Returns ten steps of a small model without randomness besides the order of the data.
 
     With momentum and clipped gradients, but not with Adam: that makes a full step of a
     gradient that is zero but for its rounding, such as that of the keys' biases.
     """
-
-    def data(batch_size, seed):
-        splits = digits(batch_size, seed, augment=False)
-        return splits._replace(
-            train=splits.train.take(STEPS_PER_EPOCH),
-            epoch=lambda number, num_done=0: (
-                splits.epoch(number).take(STEPS_PER_EPOCH).skip(num_done)
-            ),
-        )
-
-    def model(num_classes):
-        settings_now = {
+    model = recipes.get("digits").model.replace(
+        {
             "num_latents": 8,
             "latent_dim": 16,
             "num_blocks": 1,
@@ -51,17 +50,13 @@ def recipe(seen=None, **settings):
             "element_dropout": 0.0,
             **settings,
         }
-        model = PerceiverClassifier.from_preset("digits", num_classes, **settings_now)
-        if seen is not None:
-            seen.append(model)
-        return model
-
-    return Recipe(
-        "digits",
-        data,
-        model,
-        lambda num_steps: keras.optimizers.SGD(0.05, momentum=0.9, global_clipnorm=1.0),
-        EPOCHS,
+    )
+    return little_recipe(
+        data=partial(few_digits, steps_per_epoch=STEPS_PER_EPOCH),
+        model=model,
+        optimizer=sgd(0.05, momentum=0.9, global_clipnorm=1.0),
+        schedule=None,
+        epochs=EPOCHS,
         batch_size=64,
         label_smoothing=0.1,
     )
@@ -73,12 +68,15 @@ def one_and_ten_steps(engine, num_devices):
     keras.utils.set_random_seed(0)
     devices = Distribution(engine, num_devices)
     little = recipe()
-    splits = devices.splits(little.data(64, 0))
+    splits = devices.splits(little.splits(64))
     weights = []
     with devices.scope():
-        model = little.model(10)
-        optimizer = TrackingOptimizer(little.optimizer(10))
-        compile_classifier(model, optimizer, label_smoothing=little.label_smoothing)
+        model = little.build_task(little.model(), splits.class_names)
+        model.compile(
+            TrackingOptimizer(little.build_optimizer(10)),
+            model.default_loss(label_smoothing=little.label_smoothing),
+            weighted_metrics=model.default_metrics(),
+        )
         for first, last, num_done in ((0, 1, 4), (1, 3, 1)):
             model.fit(
                 splits.epochs(first, last, num_done),
@@ -136,76 +134,45 @@ def _check_layouts(model):
     assert num_split == 2 * 2 * 6, num_split  # weights and momentum, two blocks
 
 
-def run(folder, engine, num_devices, stop_at=None):
-    """Trains the recipe, or goes on; returns model and result. May crash at a step."""
+def run(folder, engine, num_devices, callbacks=()):
+    """Trains the recipe, or continues; returns the run."""
     keras.utils.clear_session(free_memory=False)
-    seen = []
-    _leave_exports_out()
-    _stop_at(stop_at)
-    result = train(
-        recipe(seen),
+    return finished(
+        recipe(),
         Path(folder),
-        Path(folder) / "exports",
+        callbacks,
         save_every=3,
         resume=True,
         distribution=engine,
         devices=num_devices,
     )
-    return seen[0], result
-
-
-def _leave_exports_out():
-    # Not of the package, where `train` is the function.
-    module = sys.modules["keras_perceiver.training.train"]
-    module.export_for_serving = lambda model, *_, **__: model
-
-
-class CrashedError(Exception):
-    pass
-
-
-_on_train_batch_end = resume.SaveState.on_train_batch_end
-
-
-def _crash():
-    raise CrashedError
-
-
-def _stop_at(step, stop=_crash):
-    def on_train_batch_end(self, batch, logs=None):
-        _on_train_batch_end(self, batch, logs)
-        if self.step == step:
-            stop()
-
-    resume.SaveState.on_train_batch_end = on_train_batch_end
 
 
 def resumes(folder):
     """Four devices, then two, then four; what is exported of that."""
     engine = {"tensorflow": "mirrored", "jax": "data_parallel"}
     engine = engine[keras.backend.backend()]
-    expected, whole = run(f"{folder}/whole", "none", 1)
+    whole = run(f"{folder}/whole", "none", 1)
     name = f"{folder}/resumed"
-    for num_devices, stop_at in ((4, 4), (2, 7)):
-        try:
-            run(name, engine, num_devices, stop_at)
-        except CrashedError:
-            pass
-        else:
-            raise AssertionError("It should have crashed.")
+    for num_devices in (4, 2):  # the second one continues after step 3
+        with pytest.raises(RuntimeError, match="crashed"):
+            run(name, engine, num_devices, [BeforeStep(4, crash)])
     assert list(Path(name).glob("checkpoints/step-*6.checkpoint"))
-    found, result = run(name, engine, 4)
-    assert (result["distribution"], result["devices"]) == (engine, 4)
-    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+    resumed = run(name, engine, 4)
+    found, metrics = resumed.model, resumed.metrics
+    assert (metrics["distribution"], metrics["devices"]) == (engine, 4)
+    weights = zip(found.get_weights(), whole.model.get_weights(), strict=True)
+    for a, b in weights:
         np.testing.assert_allclose(a, b, atol=1e-5)
-    assert round(result["test_accuracy"], 6) == round(whole["test_accuracy"], 6)
+    assert round(metrics["test_accuracy"] - whole.metrics["test_accuracy"], 6) == 0
 
-    # What is exported is on one device, and says the same.
+    # The file has the model on one device, and it predicts the same.
     images = next(digits().test.take(1).as_numpy_iterator())[0][:3]
     with Distribution(engine, 4).scope():
         logits = distribution.predict_on_batch(found, images)
-    exported = keras.ops.convert_to_numpy(result["export"](images))
-    np.testing.assert_allclose(exported, logits, atol=1e-5)
+    saved = keras.saving.load_model(resumed.result["model"], compile=False)
+    outputs = keras.ops.convert_to_numpy(saved(images))
+    np.testing.assert_allclose(outputs, logits, atol=1e-5)
     np.savez(Path(folder) / "found.npz", *found.get_weights())
 
 
@@ -213,19 +180,14 @@ def process(folder, address, index, stop_at):
     """One of two processes that train together; the second may die."""
     distribution.virtual_devices(2)
     distribution.initialize(address, 2, int(index), heartbeat_seconds=10)
+    callbacks = []
     if int(stop_at) and int(index) == 1:
-        _stop_at(int(stop_at), lambda: os.kill(os.getpid(), signal.SIGKILL))
-    _leave_exports_out()
-    seen = []
-    result = train(
-        recipe(seen),
-        Path(folder),
-        Path(folder) / "exports",
-        save_every=3,
-        resume=True,
-    )
-    print(result["distribution"], result["devices"], result["test_accuracy"])
-    np.savez(Path(folder) / f"process{index}.npz", *seen[0].get_weights())
+        kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+        callbacks = [BeforeStep(int(stop_at), kill)]
+    run = finished(recipe(), Path(folder), callbacks, save_every=3, resume=True)
+    metrics = run.metrics
+    print(metrics["distribution"], metrics["devices"], metrics["test_accuracy"])
+    np.savez(Path(folder) / f"process{index}.npz", *run.model.get_weights())
 
 
 def overhead(engine, batch_size="64"):

@@ -441,9 +441,9 @@ def _digits_work():
     from keras_perceiver import recipes
 
     recipe = recipes.get("digits")
-    splits = recipe.data(PIPELINES["digits"], 0)
-    model = recipe.model(len(splits.class_names))
-    return splits, _compiled(model, recipe.optimizer(1000))
+    splits = recipe.splits(PIPELINES["digits"])
+    model = recipe.build_task(recipe.model(), splits.class_names)
+    return splits, _compiled(model, recipe.build_optimizer(1000))
 
 
 def _images(folder):

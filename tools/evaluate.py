@@ -1,7 +1,6 @@
 """Evaluates a trained model: metrics, confusion, calibration, class by class.
 
-    KERAS_BACKEND=tensorflow python tools/evaluate.py runs/digits/1/model.keras \\
-        --recipe digits
+    KERAS_BACKEND=tensorflow python tools/evaluate.py runs/digits/1/model.keras
 
 Prints a table of the classes and writes it, the metrics and plots to a folder. The data
 are a split of the recipe's, or any folder of labelled files of its kind.
@@ -36,7 +35,10 @@ def _parser():
     parser.add_argument(
         "model", type=Path, help="a model.keras that tools/train.py made"
     )
-    parser.add_argument("--recipe", required=True, help="the one it was trained with")
+    parser.add_argument(
+        "--recipe",
+        help="name of a recipe; default: that of the run, with what was set for it",
+    )
     parser.add_argument("--data", metavar="DIR", help="folder of the recipe's data")
     parser.add_argument(
         "--split", default="test", choices=("test", "validation", "train")
@@ -60,17 +62,21 @@ def _evaluate(options):
     from keras_perceiver import recipes
     from keras_perceiver.training.evaluate import check_class_names, evaluate
 
-    recipe = recipes.get(options.recipe)
     if not options.model.is_file():
         raise FileNotFoundError(
             f"`model` must be a file. Received: {str(options.model)!r}, which is none. "
             "Name a model.keras."
         )
+    recipe = (
+        recipes.get(options.recipe)
+        if options.recipe
+        else recipes.of_run(options.model.parent)
+    )
     model = keras.saving.load_model(options.model, compile=False)
-    batch_size = options.batch_size or recipe.batch_size // recipe.accumulation_steps
+    batch_size = options.batch_size or recipe.step_size
     if options.folder:
         return evaluate(model, _labelled_folder(recipe, options, model, batch_size))
-    splits = recipe.data(batch_size, 0, *recipe.folders(options.data))
+    splits = recipe.splits(batch_size, data_folder=options.data)
     check_class_names(model, splits.class_names)
     return evaluate(model, getattr(splits, options.split))
 

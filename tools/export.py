@@ -76,6 +76,7 @@ def _export(options):
     os.environ["KERAS_BACKEND"] = "tensorflow"
     import keras
 
+    from keras_perceiver import recipes
     from keras_perceiver.serving import (
         export_file,
         export_for_serving,
@@ -88,7 +89,7 @@ def _export(options):
     use_check = not options.no_check
     if options.format != "savedmodel":
         return export_file(model, options.to, options.format, use_check=use_check)
-    recipe = _recipe(metrics)
+    recipe = recipes.of_run(path.parent) if "recipe" in metrics else None
     if options.labels:
         model.class_names = Path(options.labels).read_text().splitlines()
     return export_for_serving(
@@ -103,21 +104,13 @@ def _export(options):
     )
 
 
-def _recipe(metrics):
-    """Returns the recipe that a model was trained with, as far as it is known."""
-    from keras_perceiver import recipes
-
-    return recipes.get(metrics["recipe"]) if "recipe" in metrics else None
-
-
 def _test_data(recipe, options):
     if recipe is None:
         raise ValueError(
             "--test needs the recipe of the model. Received: no metrics.json beside "
             f"{options.model!r}. Leave --test out, or export from the run's folder."
         )
-    batch_size = recipe.batch_size // recipe.accumulation_steps
-    return recipe.data(batch_size, 0, *recipe.folders(options.data)).test
+    return recipe.splits(recipe.step_size, data_folder=options.data).test
 
 
 if __name__ == "__main__":

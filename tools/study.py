@@ -49,7 +49,7 @@ def load_splits(options, seed):
     from keras_perceiver import recipes
 
     recipe = recipes.get(options.recipe)
-    splits = recipe.data(options.batch_size, seed, *recipe.folders(options.data))
+    splits = recipe.splits(options.batch_size, seed, options.data)
     inputs, labels = splits.train.element_spec
     if isinstance(inputs, dict) or len(inputs.shape) != 4 or len(labels.shape) != 1:
         raise ValueError(

@@ -1,6 +1,9 @@
 """Trains, evaluates, saves and exports the model of a recipe.
 
-    KERAS_BACKEND=tensorflow python tools/train.py digits --epochs 10
+    KERAS_BACKEND=tensorflow python tools/train.py digits --set epochs=10
+    python tools/train.py digits --set model.use_remat=true \\
+        --set model.modality.num_bands=32 --set optimizer.learning_rate=1e-3
+    python tools/train.py digits --list
 
 The backend is Keras' own switch, the environment variable KERAS_BACKEND.
 """
@@ -20,26 +23,20 @@ def main(arguments=None):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", help="name of a recipe, such as digits")
-    parser.add_argument("--epochs", type=int, help="default: the recipe's")
-    parser.add_argument("--batch-size", type=int, help="default: the recipe's")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a setting of the recipe, by its dotted name; may be repeated",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the settings of the recipe, and end"
+    )
     parser.add_argument(
         "--data",
         metavar="DIR",
         help="folder of the data, for recipes that read one: see the recipe's card",
-    )
-    parser.add_argument(
-        "--accumulation-steps",
-        type=int,
-        metavar="PARTS",
-        help="parts in which a batch is read, for less memory; default: the recipe's",
-    )
-    parser.add_argument(
-        "--patience",
-        type=int,
-        metavar="EPOCHS",
-        help="end the run after so many epochs without a better validation score, "
-        "counted from where the learning rate has come down to a tenth, and keep the "
-        "best weights; default: the recipe's",
     )
     parser.add_argument(
         "--smoke",
@@ -49,8 +46,8 @@ def main(arguments=None):
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
         "--precision",
-        default="float32",
-        help="float32 (default), mixed_bfloat16 or mixed_float16",
+        help="dtype policy of the whole model: float32, mixed_bfloat16 or mixed_float16; "
+        "default: the recipe's",
     )
     parser.add_argument(
         "--run-folder", help="default: the next free number in runs/RECIPE"
@@ -63,13 +60,13 @@ def main(arguments=None):
         help="training steps between two checkpoints; default: 500",
     )
     parser.add_argument(
-        "--keep", type=int, default=2, help="checkpoints that stay; default: 2"
+        "--keep", type=int, default=2, help="checkpoints that are kept; default: 2"
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the run in --run-folder; default: the newest in runs/RECIPE "
-        "that has checkpoints",
+        help="continue the run in --run-folder, with the --set and --precision that it "
+        "was started with; default: the newest in runs/RECIPE that has checkpoints",
     )
     parser.add_argument(
         "--export-folder",
@@ -92,14 +89,6 @@ def main(arguments=None):
         type=int,
         metavar="N",
         help="with model_parallel, devices that share a model; default: all",
-    )
-    parser.add_argument(
-        "--learning-rate-factor",
-        type=float,
-        default=1.0,
-        metavar="FACTOR",
-        help="for another batch size than the recipe's, such as 8 for eight times as "
-        "many; default: 1",
     )
     parser.add_argument(
         "--virtual-devices",
@@ -130,8 +119,14 @@ def main(arguments=None):
         # Whatever it is: at a normal end this process would wait for the others.
         traceback.print_exc()
         _leave(1)
+    if result is None:
+        return
     for name, value in result.items():
-        if name in ("test_accuracy", "test_mean_average_precision"):
+        if (
+            name.startswith("test_")
+            and isinstance(value, float)
+            and name != "test_loss"
+        ):
             for missing, score in result.get(f"{name}_without", {}).items():
                 print(f"{name} without {missing}: {score:.4f}")
             print(f"{name}: {value:.4f}")
@@ -153,8 +148,18 @@ def _train(options, temporary):
         )
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import Distribution, distribution, recipes
-    from keras_perceiver.training import TrainingInterruptedError, train
+    from keras_perceiver.training import (
+        CHECKPOINTS,
+        TrainingInterruptedError,
+        saved_overrides,
+        train,
+    )
 
+    recipe = _overridden(recipes.get(options.recipe), options)
+    if options.list:
+        for path, value in recipe.paths().items():
+            print(f"{path}={value}")
+        return None
     if options.virtual_devices is not None:
         distribution.virtual_devices(options.virtual_devices)
     distribution.initialize(
@@ -166,33 +171,38 @@ def _train(options, temporary):
             "Several processes need one run folder. Received: --run-folder without a "
             "value. Name a folder that all of them see."
         )
-    recipe = recipes.get(options.recipe)
-    run_folder = options.run_folder
+    run_folder = options.run_folder or _run_folder(recipe, options)
     export_folder = options.export_folder or Path("exports") / recipe.name
     if options.smoke:
         run_folder, export_folder = temporary / "run", temporary / "exports"
+    if options.resume and not recipe.overrides:
+        recipe = recipe.replace(saved_overrides(Path(run_folder) / CHECKPOINTS))
     try:
         return train(
             recipe,
-            run_folder=run_folder or _run_folder(recipe, options.resume),
+            run_folder=run_folder,
             export_folder=export_folder,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
             seed=options.seed,
-            precision=options.precision,
             data_folder=options.data,
             save_every=options.save_every,
             keep=options.keep,
             resume=options.resume,
-            accumulation_steps=options.accumulation_steps,
-            patience=options.patience,
             smoke=options.smoke,
             distribution=devices,
-            learning_rate_factor=options.learning_rate_factor,
         )
     except TrainingInterruptedError as error:
         print(f"interrupted: {error}", file=sys.stderr)
         sys.exit(128 + error.signal)  # as a shell reports a signal
+
+
+def _overridden(recipe, options):
+    """Returns the recipe with what `--set` and `--precision` change."""
+    from keras_perceiver.config import parse_overrides
+
+    recipe = recipe.replace(parse_overrides(options.set))
+    if options.precision is not None:
+        recipe = recipe.at_precision(options.precision)
+    return recipe
 
 
 def _leave(status):
@@ -202,16 +212,18 @@ def _leave(status):
     (distribution.leave if distribution else sys.exit)(status)
 
 
-def _run_folder(recipe, resume):
-    """Makes the folder with the next free number, even if two runs start at once.
+def _run_folder(recipe, options):
+    """Creates the folder with the next free number, even if two runs start at once.
 
-    To resume, finds the one with the highest number that has checkpoints instead.
+    To resume, returns the one with the highest number that has checkpoints instead.
     """
+    if options.smoke:
+        return None
     from keras_perceiver._files import next_number
     from keras_perceiver.training import CHECKPOINTS
 
     runs = Path("runs") / recipe.name
-    if resume:
+    if options.resume:
         found = [p.parent for p in runs.glob(f"*/{CHECKPOINTS}") if any(p.iterdir())]
         if not found:
             raise FileNotFoundError(

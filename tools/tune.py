@@ -119,13 +119,13 @@ def _tune(options, arguments):
     from keras_perceiver.tuning.search import as_chief, is_worker
 
     recipe = recipes.get(options.recipe)
-    folders = recipe.folders(options.data)
+    recipe.folder_argument(options.data)  # checks it
     budget = tuning.Budget(options.trials, options.total_epochs, options.minutes)
     folder = _folder(options, is_worker())
-    hyper_model = _hyper_model(recipe, folders, options)
+    hyper_model = _hyper_model(recipe, options)
 
     def data(batch_size, seed):
-        return recipe.data(batch_size, seed, *folders)
+        return recipe.splits(batch_size, seed, options.data)
 
     def tune(**more):
         tuner = tuning.make_tuner(
@@ -161,45 +161,41 @@ def _tune(options, arguments):
     epochs = recipe.epochs if epochs is None else epochs
     if epochs == 0:
         return
+
+    def all_data(batch_size, seed):
+        return data(batch_size, seed).training_on_validation(batch_size)
+
     best_recipe = dataclasses.replace(
-        hyper_model.recipe(best, recipe, epochs),
-        data=lambda batch_size, seed, *folders: recipe.data(
-            batch_size, seed, *folders
-        ).training_on_validation(batch_size),
+        hyper_model.recipe(best, recipe, epochs), data=all_data
     )
     result = train(
-        best_recipe,
+        best_recipe.at_precision(options.precision),
         folder / "best",
         options.export_folder or Path("exports") / recipe.name,
         seed=options.seed,
-        precision=options.precision,
-        data_folder=options.data,
         resume=options.resume,
         distribution=hyper_model.distribution,
     )
-    print(f"test_{recipe.score}: {result[f'test_{recipe.score}']:.4f}")
+    score = f"test_{hyper_model.task.score}"
+    print(f"{score}: {result[score]:.4f}")
     print(f"saved: {result['model']}")
     print(f"exported: {result['export']}")
 
 
-def _hyper_model(recipe, folders, options):
+def _hyper_model(recipe, options):
     """Returns what is searched: around the recipe's model, with its optimizer."""
     from keras_perceiver import Distribution, PerceiverHyperModel
 
     distribution = Distribution(options.distribution, options.devices)
-    splits = recipe.data(1, options.seed, *folders)
-    model = recipe.model(len(splits.class_names))
+    splits = recipe.splits(1, options.seed, options.data)
+    model = recipe.build_task(recipe.model(), splits.class_names)
     modalities = model.encoder.byte_array.modalities.values()
     num_inputs = None
     if None in [modality.num_inputs for modality in modalities]:
         # Of any length: that of one example, for the FLOPs.
         inputs, _ = next(splits.test.as_numpy_iterator())
         num_inputs = model.encoder.byte_array(inputs)[0].shape[1]
-    optimizer = recipe.optimizer(1000).get_config()
-    rate = optimizer["learning_rate"]
-    if isinstance(rate, dict):
-        schedule = rate["config"]
-        rate = schedule.get("warmup_target") or schedule["initial_learning_rate"]
+    optimizer = recipe.optimizer().get_config()
     sizes = {max(recipe.batch_size // 2, 1), recipe.batch_size, recipe.batch_size * 2}
     limits = {
         "max_parameters": options.max_parameters,
@@ -214,13 +210,12 @@ def _hyper_model(recipe, folders, options):
             **dict(_setting(text) for text in options.set),
         },
         defaults={
-            "learning_rate": rate,
+            "learning_rate": optimizer["learning_rate"],
             "weight_decay": optimizer.get("weight_decay") or 1e-3,
             "label_smoothing": recipe.label_smoothing,
             "batch_size": recipe.batch_size,
             "optimizer": "lamb" if "Lamb" in str(optimizer.get("name")) else "adamw",
         },
-        is_multi_label=recipe.is_multi_label,
         num_inputs=num_inputs,
         precision=options.precision,
         distribution=distribution,

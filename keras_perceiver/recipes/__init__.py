@@ -1,7 +1,9 @@
-"""Recipes: one module a run. The docstring of each is its card."""
+"""Recipes: one module per run. The docstring of each is its card."""
 
 import importlib
+import json
 import pkgutil
+from pathlib import Path
 
 
 def names():
@@ -22,3 +24,23 @@ def get(name):
             "Choose one of them."
         )
     return importlib.import_module(f"{__name__}.{name}").RECIPE
+
+
+def of_run(folder):
+    """Returns the `Recipe` of a finished run, with the overrides of that run.
+
+    Args:
+        folder: Path of a folder with the `metrics.json` of the run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    path = Path(folder) / "metrics.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            "The recipe of a model is in the metrics.json beside it. Received: no "
+            f"{str(path)!r}. Leave the model in the folder of its run, or name the "
+            "recipe."
+        )
+    metrics = json.loads(path.read_text())
+    return get(metrics["recipe"]).replace(metrics.get("overrides", {}))

@@ -1,30 +1,12 @@
 """Folders of random files, to try a recipe without its data."""
 
-import tempfile
 import wave
-from pathlib import Path
 
 import keras
 import numpy as np
 
 _NUM_EXAMPLES = 5
 _NUM_POINTS = 100
-
-
-def from_folder(data, write):
-    """Returns what makes mock data: `data` of a folder that lives as long as that takes.
-
-    Args:
-        data: Callable `(batch_size, seed, folder)` that reads all into memory.
-        write: Callable `(folder)` that fills it.
-    """
-
-    def smoke(batch_size, seed):
-        with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder))
-            return data(batch_size, seed, folder)
-
-    return smoke
 
 
 def write_files(folder, files, class_names=("first", "second")):

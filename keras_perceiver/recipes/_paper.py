@@ -1,29 +1,29 @@
-"""What the paper's own recipes share: LAMB, and a learning rate that falls in steps."""
+"""Settings that the paper's own recipes share: LAMB, and where the data are."""
 
-import keras
+from functools import partial
 
+from keras_perceiver.config import Config
+from keras_perceiver.models import Perceiver
+from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.training import Lamb
 
-# Where TensorFlow Datasets keeps what it prepared, if it is not told otherwise.
+# Where TensorFlow Datasets keeps what it prepared, unless told otherwise.
 DEFAULT_FOLDER = "~/tensorflow_datasets"
 
 
-def lamb(learning_rate, falls_at=()):
-    """Returns what makes LAMB as in the released training code of Perceiver IO.
+def lamb(learning_rate):
+    """Returns the config of LAMB as in the released training code of Perceiver IO."""
+    return Config(
+        Lamb, learning_rate=learning_rate, weight_decay=0.1, global_clipnorm=10.0
+    )
 
-    Args:
-        learning_rate: Float.
-        falls_at: Sequence of floats in (0, 1), parts of the training after which the
-            learning rate falls to a tenth.
-    """
 
-    def make(num_steps):
-        schedule = learning_rate
-        if falls_at:
-            schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-                [round(part * num_steps) for part in falls_at],
-                [learning_rate * 0.1**i for i in range(len(falls_at) + 1)],
-            )
-        return Lamb(schedule, weight_decay=0.1, global_clipnorm=10.0)
-
-    return make
+def preset(name):
+    """Returns the config of the encoder of a preset."""
+    preset = PRESETS[name]
+    make = preset.modality
+    if isinstance(make, partial):
+        modality = Config(make.func, shape=make.args[0], **make.keywords)
+    else:
+        modality = make()
+    return Config(Perceiver, modality=modality, **preset.encoder)

@@ -1,28 +1,31 @@
-"""What the recipes for small data share: one Perceiver, one optimizer."""
+"""Settings that the recipes for small data share: encoder, optimizer, schedule."""
 
 import keras
 
+from keras_perceiver.config import Config
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.recipes import _mock
 from keras_perceiver.training import Recipe, warm_cosine
 
-
-def optimizer(peak_learning_rate):
-    """Returns what makes AdamW with a short warm-up and a cosine to zero."""
-
-    def make(num_steps):
-        schedule = warm_cosine(peak_learning_rate, num_steps)
-        return keras.optimizers.AdamW(schedule, weight_decay=0.1, clipnorm=1.0)
-
-    return make
+# A short warm-up, then a cosine to zero.
+SCHEDULE = Config(warm_cosine)
 
 
-def small_classifier(modality, **settings):
-    """Returns what makes a small classifier of so many classes.
+def adamw(learning_rate):
+    """Returns the config of AdamW with a peak learning rate."""
+    return Config(
+        keras.optimizers.AdamW,
+        learning_rate=learning_rate,
+        weight_decay=0.1,
+        clipnorm=1.0,
+    )
+
+
+def small_encoder(modality, **settings):
+    """Returns the config of a small encoder.
 
     Args:
-        modality: Callable without arguments that makes the modality layer, or the dict
-            of them.
+        modality: `Config` of the modality layer, or dict of these.
         **settings: Arguments of `Perceiver` that replace those below.
     """
     settings = {
@@ -36,9 +39,7 @@ def small_classifier(modality, **settings):
         "element_dropout": 0.2,
         **settings,
     }
-    return lambda num_classes: PerceiverClassifier(
-        Perceiver(modality(), **settings), num_classes
-    )
+    return Config(Perceiver, modality=modality, **settings)
 
 
 def series(stem):
@@ -53,19 +54,19 @@ def series(stem):
 def folder_recipe(
     name, data, files, modality, epochs, batch_size=32, write_mock=None, **settings
 ):
-    """Returns a recipe of a small Perceiver on folders of labelled files.
+    """Returns a recipe of a small classifier on folders of labelled files.
 
     Args:
         name: String, the name of the recipe's module.
-        data: Callable `(batch_size, seed, folder)` that returns `Splits`.
-        files: Callable without arguments that returns the reader of the files, or the
-            dict of readers.
-        modality: Callable without arguments that makes the modality layer.
+        data: `Config` of a function `(batch_size, seed, folder, files)` that returns
+            `Splits`.
+        files: `Config` of the reader of the files, or of a dict of readers.
+        modality: `Config` of the modality layer, or dict of these.
         epochs: Integer, passes over the training data.
         batch_size: Integer, examples per training step.
         write_mock: Callable `(folder)` that writes random files for `data`. Defaults to
             two classes of files for `files`.
-        **settings: Arguments of `Perceiver`, see `small_classifier`.
+        **settings: Arguments of `Perceiver`, see `small_encoder`.
     """
 
     def write(folder):
@@ -74,12 +75,13 @@ def folder_recipe(
     return Recipe(
         name=name,
         data=data,
-        model=small_classifier(modality, **settings),
-        optimizer=optimizer(2e-3),
+        task=PerceiverClassifier,
+        model=small_encoder(modality, **settings),
+        optimizer=adamw(2e-3),
+        schedule=SCHEDULE,
         epochs=epochs,
         batch_size=batch_size,
         label_smoothing=0.1,
-        reads_folder=True,
-        smoke=_mock.from_folder(data, write_mock or write),
         files=files,
+        write_mock=write_mock or write,
     )

@@ -3,7 +3,7 @@
 Command:   make train RECIPE=audioset ARGS="--data DIR", DIR with the lists of segments
            and the folder of clips (see `keras_perceiver.data.builders.audioset`), or
            with what was prepared from them before; smaller memory with
-           --accumulation-steps 64
+           --set accumulation_steps=64
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper: mean average precision
@@ -14,26 +14,19 @@ examples. Our choice, which the paper does not state: batch size, and the optimi
 is that of ImageNet.
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import audioset
 from keras_perceiver.models import PerceiverMultiLabelClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
-from keras_perceiver.training import Recipe
-
-_data = partial(audioset, num_test_clips=16)
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
+from keras_perceiver.training import Recipe, step_decay
 
 RECIPE = Recipe(
     name="audioset",
-    data=_data,
-    model=lambda num_classes: PerceiverMultiLabelClassifier.from_preset(
-        "audioset_raw_video", num_classes
-    ),
-    optimizer=lamb(4e-3, falls_at=(0.7, 0.85, 0.95)),
+    data=Config(audioset, folder=DEFAULT_FOLDER, num_test_clips=16),
+    task=PerceiverMultiLabelClassifier,
+    model=preset("audioset_raw_video"),
+    optimizer=lamb(4e-3),
+    schedule=Config(step_decay, decay_at=(0.7, 0.85, 0.95)),
     epochs=100,
     batch_size=512,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(_data, mock=True),
-    is_multi_label=True,
 )

@@ -8,39 +8,33 @@ Score:     not measured here: the data need a download. The paper has no such ex
            the settings are our choice
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import ImageFiles, cifar10
 from keras_perceiver.modalities import Image
+from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER
-from keras_perceiver.recipes._small import optimizer, small_classifier
+from keras_perceiver.recipes._small import SCHEDULE, adamw, small_encoder
 from keras_perceiver.training import Recipe
 
 _SHAPE = (32, 32, 3)
 
-
-def _modality():
-    return Image(_SHAPE, num_bands=16, patch_size=2)
-
-
 RECIPE = Recipe(
     name="cifar10",
-    data=partial(cifar10, download=True),
-    model=small_classifier(
-        _modality,
+    data=Config(cifar10, folder=DEFAULT_FOLDER, download=True),
+    task=PerceiverClassifier,
+    model=small_encoder(
+        Config(Image, shape=_SHAPE, num_bands=16, patch_size=2),
         num_latents=64,
         latent_dim=192,
         num_blocks=3,
         num_self_attends_per_block=3,
         dropout=0.1,
     ),
-    optimizer=optimizer(1e-3),
+    optimizer=adamw(1e-3),
+    schedule=SCHEDULE,
     epochs=200,
     batch_size=128,
     label_smoothing=0.1,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(cifar10, mock=True),
-    files=lambda: ImageFiles(_SHAPE),
     ema_momentum=0.999,
+    files=Config(ImageFiles, shape=_SHAPE),
 )

@@ -8,16 +8,20 @@ Score:     test accuracy 0.9806 on TensorFlow, 0.9861 on JAX, 0.9903 on torch, t
            0.9861 on TensorFlow and JAX
 """
 
+from keras_perceiver.config import Config
 from keras_perceiver.data import digits
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._small import optimizer
+from keras_perceiver.recipes._paper import preset
+from keras_perceiver.recipes._small import SCHEDULE, adamw
 from keras_perceiver.training import Recipe
 
 RECIPE = Recipe(
     name="digits",
-    data=digits,
-    model=lambda num_classes: PerceiverClassifier.from_preset("digits", num_classes),
-    optimizer=optimizer(4e-3),
+    data=Config(digits),
+    task=PerceiverClassifier,
+    model=preset("digits"),
+    optimizer=adamw(4e-3),
+    schedule=SCHEDULE,
     epochs=120,
     batch_size=64,
     label_smoothing=0.1,

@@ -4,7 +4,7 @@ Command:   make train RECIPE=imagenet ARGS="--data DIR", DIR with the archives
            ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which you fetch from
            image-net.org, or with what was prepared from them before (where
            TensorFlow Datasets keeps it, if DIR is left out); smaller memory with
-           --accumulation-steps 64
+           --set accumulation_steps=64
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper: top-1 accuracy 0.780
@@ -14,23 +14,21 @@ Perceiver IO, where the paper says nothing: batch size, weight decay, clipping, 
 smoothing, RandAugment(4, 5), CutMix and MixUp.
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import ImageFiles, imagenet
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
-from keras_perceiver.training import Recipe
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
+from keras_perceiver.training import Recipe, step_decay
 
 RECIPE = Recipe(
     name="imagenet",
-    data=imagenet,
-    model=lambda num_classes: PerceiverClassifier.from_preset("imagenet", num_classes),
-    optimizer=lamb(4e-3, falls_at=(84 / 120, 102 / 120, 114 / 120)),
+    data=Config(imagenet, folder=DEFAULT_FOLDER),
+    task=PerceiverClassifier,
+    model=preset("imagenet"),
+    optimizer=lamb(4e-3),
+    schedule=Config(step_decay, decay_at=(84 / 120, 102 / 120, 114 / 120)),
     epochs=120,
     batch_size=1024,
     label_smoothing=0.1,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(imagenet, mock=True),
-    files=partial(ImageFiles, (224, 224, 3), crop_to_aspect_ratio=True),
+    files=Config(ImageFiles, shape=(224, 224, 3), crop_to_aspect_ratio=True),
 )

@@ -16,6 +16,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from keras_perceiver.config import Config
 from keras_perceiver.data import folder_splits
 from keras_perceiver.recipes import _mock, clipart, instruments_mel
 from keras_perceiver.recipes._small import folder_recipe, series
@@ -31,29 +32,26 @@ CLASSES = {
 }
 
 
-def _files():
-    return {"audio": instruments_mel.files(), "image": clipart.files()}
+FILES = Config(dict, audio=instruments_mel.FILES, image=clipart.FILES)
 
 
-def _data(batch_size, seed, folder):
-    change_image, change_sound = clipart.changes(), instruments_mel.changes()
-
-    def change(inputs, key):
+def _data(batch_size, seed, folder, files, augment_audio, augment_image):
+    def augment(inputs, key):
         return {
-            **change_sound(inputs, key),
-            "image": change_image(inputs["image"], key),
+            **augment_audio(inputs, key),
+            "image": augment_image(inputs["image"], key),
         }
 
     with tempfile.TemporaryDirectory() as pairs:
         for part in ("train", "test"):
             _link_pairs(Path(folder), Path(pairs), part)
-        # Everything is in memory when this returns. `allow_missing` gives both a mask.
+        # All is in memory when this returns. `allow_missing` gives both a mask.
         return folder_splits(
             pairs,
-            _files(),
+            files,
             batch_size,
             seed,
-            change,
+            augment,
             group=lambda stem: series(stem.split("-")[0]),
             allow_missing=True,
         )
@@ -88,18 +86,22 @@ def _found(folder, suffix):
 
 
 def _write_mock(folder):
-    files = _files()
+    files = FILES()
     _mock.write_files(folder / "instruments", files["audio"], CLASSES.keys())
     _mock.write_files(folder / "clipart", files["image"], CLASSES.values())
 
 
 RECIPE = folder_recipe(
     "instruments_clipart",
-    _data,
-    _files,
-    lambda: {
-        "audio": instruments_mel.modality(),
-        "image": clipart.modality(use_mask=True),
+    Config(
+        _data,
+        augment_audio=instruments_mel.AUGMENT,
+        augment_image=clipart.AUGMENT,
+    ),
+    FILES,
+    {
+        "audio": instruments_mel.MODALITY,
+        "image": clipart.MODALITY.replace({"use_mask": True}),
     },
     epochs=40,
     write_mock=_write_mock,

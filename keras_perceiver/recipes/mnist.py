@@ -8,32 +8,30 @@ Score:     not measured here: the data need a download. The paper has no such ex
            the settings are our choice
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import ImageFiles, mnist
 from keras_perceiver.modalities import Image
+from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER
-from keras_perceiver.recipes._small import optimizer, small_classifier
+from keras_perceiver.recipes._small import SCHEDULE, adamw, small_encoder
 from keras_perceiver.training import Recipe
 
 _SHAPE = (28, 28, 1)
 
-
-def _modality():
-    return Image(_SHAPE, num_bands=8, patch_size=2)
-
-
 RECIPE = Recipe(
     name="mnist",
-    data=partial(mnist, download=True),
-    model=small_classifier(_modality, dropout=0.1, element_dropout=0.1),
-    optimizer=optimizer(2e-3),
+    data=Config(mnist, folder=DEFAULT_FOLDER, download=True),
+    task=PerceiverClassifier,
+    model=small_encoder(
+        Config(Image, shape=_SHAPE, num_bands=8, patch_size=2),
+        dropout=0.1,
+        element_dropout=0.1,
+    ),
+    optimizer=adamw(2e-3),
+    schedule=SCHEDULE,
     epochs=40,
     batch_size=128,
     label_smoothing=0.1,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(mnist, mock=True),
-    files=lambda: ImageFiles(_SHAPE),
     ema_momentum=0.999,
+    files=Config(ImageFiles, shape=_SHAPE),
 )

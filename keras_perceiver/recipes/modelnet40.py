@@ -11,24 +11,19 @@ changes of the points. From the released code of Perceiver IO: weight decay and 
 Our choice, which the paper does not state: epochs.
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import PointFiles, modelnet40
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
 from keras_perceiver.training import Recipe
 
 RECIPE = Recipe(
     name="modelnet40",
-    data=modelnet40,
-    model=lambda num_classes: PerceiverClassifier.from_preset(
-        "modelnet40", num_classes
-    ),
+    data=Config(modelnet40, folder=DEFAULT_FOLDER),
+    task=PerceiverClassifier,
+    model=preset("modelnet40"),
     optimizer=lamb(1e-3),
     epochs=300,
     batch_size=512,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(modelnet40, mock=True),
-    files=partial(PointFiles, 2048),
+    files=Config(PointFiles, num_points=2048),
 )

@@ -8,39 +8,36 @@ Score:     not measured here: the data need a download. The paper has no such ex
            the settings are our choice
 """
 
-from functools import partial
-
+from keras_perceiver.config import Config
 from keras_perceiver.data import speech_commands
 from keras_perceiver.modalities import MelSpectrogram
+from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER
-from keras_perceiver.recipes._small import optimizer, small_classifier
+from keras_perceiver.recipes._small import SCHEDULE, adamw, small_encoder
 from keras_perceiver.training import Recipe
 
-
-def _modality():
-    return MelSpectrogram(
-        16_000,
-        sample_rate=16_000,
-        num_mel_bins=64,
-        frame_length=512,
-        frame_step=160,
-        patch_size=(1, 64),
-        num_bands=16,
-        time_masks=(2, 20),
-        frequency_masks=(2, 12),
-    )
-
+_MODALITY = Config(
+    MelSpectrogram,
+    num_samples=16_000,
+    sample_rate=16_000,
+    num_mel_bins=64,
+    frame_length=512,
+    frame_step=160,
+    patch_size=(1, 64),
+    num_bands=16,
+    time_masks=(2, 20),
+    frequency_masks=(2, 12),
+)
 
 RECIPE = Recipe(
     name="speech_commands",
-    data=partial(speech_commands, download=True),
-    model=small_classifier(_modality, num_latents=48, latent_dim=128),
-    optimizer=optimizer(2e-3),
+    data=Config(speech_commands, folder=DEFAULT_FOLDER, download=True),
+    task=PerceiverClassifier,
+    model=small_encoder(_MODALITY, num_latents=48, latent_dim=128),
+    optimizer=adamw(2e-3),
+    schedule=SCHEDULE,
     epochs=60,
     batch_size=128,
     label_smoothing=0.1,
-    reads_folder=True,
-    default_folder=DEFAULT_FOLDER,
-    smoke=partial(speech_commands, mock=True),
     ema_momentum=0.999,
 )

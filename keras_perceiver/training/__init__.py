@@ -1,18 +1,16 @@
-"""Training: what a recipe is, how one is run, and what Keras lacks for it."""
+"""Training: recipes, their runs, and what Keras lacks for them."""
 
 from keras_perceiver.training.evaluate import evaluate, write_report
 from keras_perceiver.training.lamb import Lamb
-from keras_perceiver.training.resume import NonFiniteLossError, TrainingInterruptedError
+from keras_perceiver.training.recipe import PRECISIONS, Recipe
+from keras_perceiver.training.resume import (
+    NonFiniteLossError,
+    TrainingInterruptedError,
+    saved_overrides,
+)
+from keras_perceiver.training.run import CHECKPOINTS, LOGS, Run, train
 from keras_perceiver.training.schedules import flat_cosine, step_decay, warm_cosine
 from keras_perceiver.training.tracking import TrackingOptimizer
-from keras_perceiver.training.train import (
-    CHECKPOINTS,
-    LOGS,
-    PRECISIONS,
-    Recipe,
-    compile_classifier,
-    train,
-)
 
 __all__ = [
     "CHECKPOINTS",
@@ -21,11 +19,12 @@ __all__ = [
     "Lamb",
     "NonFiniteLossError",
     "Recipe",
+    "Run",
     "TrackingOptimizer",
     "TrainingInterruptedError",
-    "compile_classifier",
     "evaluate",
     "flat_cosine",
+    "saved_overrides",
     "step_decay",
     "train",
     "warm_cosine",

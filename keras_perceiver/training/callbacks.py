@@ -1,4 +1,4 @@
-"""What happens between epochs: measures, averaged weights, an early end."""
+"""Callbacks: logged measurements, averaged weights, early stopping."""
 
 import csv
 import time
@@ -11,11 +11,11 @@ from keras_perceiver.training.schedules import schedule_of
 
 
 class Measures(keras.callbacks.Callback):
-    """Adds to what is logged of an epoch how it went.
+    """Adds measurements to the logs of an epoch.
 
-    `learning_rate` at the end of the epoch, `gradient_norm` (see
+    These are `learning_rate` at the end of the epoch, `gradient_norm` (see
     `TrackingOptimizer.mean_gradient_norm`) and `examples_per_second` of training alone.
-    It comes before the callbacks that write logs down.
+    It must come before the callbacks that write logs.
 
     Args:
         optimizer: `TrackingOptimizer`.
@@ -46,7 +46,7 @@ class Measures(keras.callbacks.Callback):
 
 
 class ValidateAverage(keras.callbacks.Callback):
-    """Has the validation use the averaged weights.
+    """Uses the averaged weights for validation.
 
     Args:
         optimizer: `TrackingOptimizer`.
@@ -63,86 +63,92 @@ class ValidateAverage(keras.callbacks.Callback):
         self.optimizer.swap()
 
 
-class EarlyStop(keras.callbacks.Callback):
-    """Stops a run that no longer gets better, and knows its best weights.
+class EarlyStop(keras.callbacks.EarlyStopping):
+    """Keras' early stopping that begins after the decay of the learning rate.
 
-    The first fall of the learning rate helps more than many epochs before it. So the
-    patience begins where the learning rate has come down to a tenth of its peak, and at
-    the first epoch where it never does. Of equal scores, the later epoch's counts no
-    improvement.
+    The first decay of the learning rate helps more than many epochs before it, so epochs
+    count from where the learning rate is a tenth of its peak, and from the first epoch
+    where it never is. Unlike Keras' callback it can be resumed, and it keeps the averaged
+    weights where the optimizer has any.
 
     Args:
-        optimizer: `TrackingOptimizer`, whose averaged weights are kept where it has any.
-        score: String, the name of what is logged and should grow.
+        optimizer: `TrackingOptimizer`.
+        score: String, the name of the logged metric, best when large.
         patience: Integer, epochs without an improvement.
         epochs: Integer, epochs of the whole run.
         steps_per_epoch: Integer.
+
+    Attributes:
+        weights: List of NumPy arrays, those of the best epoch; empty before one counts.
     """
 
+    _STATE = ("best", "best_epoch", "wait", "stopped_epoch")
+
     def __init__(self, optimizer, score, patience, epochs, steps_per_epoch):
-        super().__init__()
         check_positive(patience=patience)
-        self.optimizer = optimizer
-        self.score = score
-        self.patience = patience
-        self.first_epoch = first_epoch_after_decay(
+        first_epoch = first_epoch_after_decay(
             schedule_of(optimizer.inner_optimizer), epochs, steps_per_epoch
         )
-        self.best = None
-        self.best_epoch = None
-        self.is_over = False
+        super().__init__(
+            score, patience=patience, mode="max", start_from_epoch=first_epoch
+        )
+        self.optimizer = optimizer
         self.weights = []
+        super().on_train_begin()
+
+    @property
+    def is_over(self):
+        """Boolean, whether the patience has been exceeded."""
+        return self.stopped_epoch > 0
+
+    def on_train_begin(self, logs=None):
+        """Keeps the state: a run that is resumed calls `fit` several times."""
 
     def on_epoch_end(self, epoch, logs=None):
-        if self.best is None or logs[self.score] > self.best:
-            self.best, self.best_epoch = float(logs[self.score]), epoch
+        before = self.best
+        super().on_epoch_end(epoch, logs)
+        if self.best != before:
+            self.best = float(self.best)
             self.weights = self.optimizer.averages()
-        waited = epoch - max(self.best_epoch, self.first_epoch - 1)
-        if waited >= self.patience:
-            self.is_over = True
-            self.model.stop_training = True
 
     def state(self):
-        """Returns what JSON can hold of the state; `weights` are the rest."""
-        return {
-            "best": self.best,
-            "best_epoch": self.best_epoch,
-            "is_over": self.is_over,
-        }
+        """Returns the state without `weights`, as a dict of JSON values."""
+        return {name: getattr(self, name) for name in self._STATE}
 
     def restore(self, state, weights):
-        """Takes what `state` returned, and the weights, back."""
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
-        self.is_over, self.weights = state["is_over"], weights
+        """Sets the state, as `state` returned it, and the weights."""
+        for name in self._STATE:
+            setattr(self, name, state[name])
+        self.weights = weights
 
 
 def first_epoch_after_decay(schedule, epochs, steps_per_epoch):
-    """Returns the first epoch that begins with a tenth of the highest learning rate.
+    """Returns the first epoch that starts with a tenth of the peak learning rate.
 
     Args:
         schedule: `keras.optimizers.schedules.LearningRateSchedule`, or `None` for a
-            learning rate that stays.
+            constant learning rate.
         epochs: Integer.
         steps_per_epoch: Integer.
 
     Returns:
-        Integer up to `epochs`; 0 if the learning rate never comes down so far.
+        Integer up to `epochs`; 0 if the learning rate never decays so far.
     """
     if schedule is None:
         return 0
     steps = np.arange(epochs + 1) * steps_per_epoch
     rates = [float(keras.ops.convert_to_numpy(schedule(int(step)))) for step in steps]
     peak = int(np.argmax(rates))
-    # The rates are float32: a tenth is one only about.
+    # The rates are float32, so a tenth is approximate.
     low = np.flatnonzero(np.array(rates[peak:]) <= 0.1001 * rates[peak])
     return peak + int(low[0]) if len(low) else 0
 
 
 def write_history(history, path):
-    """Writes what was logged of every epoch as CSV, one row an epoch.
+    """Writes the logs as CSV, one row per epoch.
 
-    Keras' `CSVLogger` appends to a file, in which the epochs after the last checkpoint
-    would then come twice when a run is resumed.
+    Keras' `CSVLogger` appends to a file, which would hold the epochs after the last
+    checkpoint twice when a run is resumed.
     """
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

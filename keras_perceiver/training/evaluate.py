@@ -13,7 +13,20 @@ from keras_perceiver.training.plots import plot_figure
 
 
 def evaluate(model, dataset):
-    """Returns the report of a task on a data set.
+    """Returns the report of a task on a data set, see `predictions`.
+
+    Args:
+        model: Task, such as `PerceiverClassifier`.
+        dataset: `tf.data.Dataset` of batches `(inputs, targets)`.
+
+    Returns:
+        Report of the task, see `keras_perceiver.models.reports`.
+    """
+    return model.report(*predictions(model, dataset))
+
+
+def predictions(model, dataset):
+    """Returns the targets of a data set, and the predictions of a task for it.
 
     An example may consist of several clips: inputs with one axis more than the model
     has, after the batch axis. Their predictions are averaged as the task defines it.
@@ -23,13 +36,13 @@ def evaluate(model, dataset):
         dataset: `tf.data.Dataset` of batches `(inputs, targets)`.
 
     Returns:
-        Report of the task, see `keras_perceiver.models.reports`.
+        Pair of NumPy arrays.
     """
-    targets, predictions = [], []
-    for batch_inputs, batch_targets in dataset.as_numpy_iterator():
-        targets.append(batch_targets)
-        predictions.append(_predict(model, batch_inputs))
-    return model.report(np.concatenate(targets), np.concatenate(predictions))
+    y_true, y_pred = [], []
+    for inputs, targets in dataset.as_numpy_iterator():
+        y_true.append(targets)
+        y_pred.append(_predict(model, inputs))
+    return np.concatenate(y_true), np.concatenate(y_pred)
 
 
 def check_class_names(model, class_names):

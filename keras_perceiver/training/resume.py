@@ -9,6 +9,8 @@ import time
 
 import keras
 
+from keras_perceiver.training.checkpoints import Checkpoints
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Of objects and not of the run: names count upwards in a process.
 _NO_SETTINGS = {"name", "module", "registered_name", "build_config", "shared_object_id"}
@@ -97,6 +99,11 @@ class SaveState(keras.callbacks.Callback):
         self.history = info["history"]
         self.seconds_before = info["seconds"]
 
+    @property
+    def is_over(self):
+        """Boolean, whether the run has stopped early."""
+        return self.early_stop is not None and self.early_stop.is_over
+
     @contextlib.contextmanager
     def signals(self):
         """Context in which SIGTERM and SIGINT save the state before they take effect."""
@@ -182,6 +189,15 @@ def _variables(model):
     return [v for v in others if id(v) not in of_metrics] + metrics
 
 
+def saved_overrides(folder):
+    """Returns the overrides of the recipe of a run, from its folder of checkpoints.
+
+    Empty where there is no checkpoint.
+    """
+    checkpoint = Checkpoints(folder).load()
+    return checkpoint.info["configuration"]["overrides"] if checkpoint else {}
+
+
 def settings(name, thing):
     """Returns the settings of a Keras object as a flat dict of JSON values.
 
@@ -218,6 +234,6 @@ def _check_configuration(saved, configuration):
     ]
     if differing:
         raise ValueError(
-            "A run is resumed with the configuration that it was begun with. Received: "
-            f"{'; '.join(differing)}. Change it back, or begin another run."
+            "A run is resumed with the configuration that it was started with. Received: "
+            f"{'; '.join(differing)}. Change it back, or start another run."
         )

@@ -8,6 +8,7 @@ import keras
 import keras_tuner as kt
 from keras_tuner.errors import FailedTrialError
 
+from keras_perceiver.config import Config
 from keras_perceiver.layers import ByteArray
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.models.perceiver import checked_modalities
@@ -15,7 +16,6 @@ from keras_perceiver.training import (
     PRECISIONS,
     Lamb,
     TrackingOptimizer,
-    compile_classifier,
     warm_cosine,
 )
 from keras_perceiver.tuning import space as spaces
@@ -29,9 +29,9 @@ class PerceiverHyperModel(kt.HyperModel):
     """Perceivers of many sizes, for KerasTuner to find a good one.
 
     Takes the place of the model in `keras_tuner.RandomSearch`, `Hyperband` and so on; the
-    objective is `"val_accuracy"`, or `"val_mean_average_precision"` with many labels an
-    example. `keras_perceiver.tuning.search` and `tools/tune.py` add budgets, workers,
-    tables and plots, and never propose a model that cannot be.
+    objective is the score of the task on the validation data, such as `"val_accuracy"`.
+    `keras_perceiver.tuning.search` and `tools/tune.py` add budgets, workers, tables and
+    plots, and never propose an infeasible model.
 
     A *space* says what may be tried: a dict from names to a list of values to choose from,
     a tuple of the two ends of a range (of even sampling, or logarithmic where they are
@@ -66,7 +66,7 @@ class PerceiverHyperModel(kt.HyperModel):
             middle of the space.
         augmentations: Dict from names to callables `(inputs, key)` that change a batch of
             training inputs, such as `keras_perceiver.data.image_changes()`.
-        is_multi_label: Boolean, whether an example has any number of labels.
+        task: Class of the task, with the arguments `encoder` and `num_classes`.
         num_inputs: Integer, number of elements of an example, for the limits. Defaults to
             that of the longest.
         max_parameters: Integer, limit of the model's parameters, or `None`.
@@ -109,7 +109,7 @@ class PerceiverHyperModel(kt.HyperModel):
         settings=None,
         defaults=None,
         augmentations=None,
-        is_multi_label=False,
+        task=PerceiverClassifier,
         num_inputs=None,
         max_parameters=None,
         max_flops=None,
@@ -137,7 +137,7 @@ class PerceiverHyperModel(kt.HyperModel):
                 f"{unknown}. Choose from {spaces.names()}."
             )
         self.augmentations = dict(augmentations or {})
-        self.is_multi_label = is_multi_label
+        self.task = task
         self.num_inputs = num_inputs
         self.max_parameters = max_parameters
         self.max_flops = max_flops
@@ -221,6 +221,7 @@ class PerceiverHyperModel(kt.HyperModel):
             modality,
             model.num_classes,
             space=space,
+            task=type(model),
             settings={**settings, **options.pop("settings", {})},
             defaults={**begin, **(defaults or {})},
             **options,
@@ -381,7 +382,7 @@ class PerceiverHyperModel(kt.HyperModel):
             keras.config.set_dtype_policy(self.precision)
             try:
                 encoder = Perceiver(self._modality(values), **self._settings(values))
-                model = PerceiverClassifier(encoder, self.num_classes)
+                model = self.task(encoder, self.num_classes)
             finally:
                 keras.config.set_dtype_policy(previous)
             self._compile(model, values, num_steps=None)
@@ -433,8 +434,11 @@ class PerceiverHyperModel(kt.HyperModel):
         rate = values["learning_rate"]
         if num_steps is not None:
             rate = warm_cosine(rate, num_steps)
+        return self._optimizer(values)(learning_rate=rate)
+
+    def _optimizer(self, values):
         kind = {"adamw": keras.optimizers.AdamW, "lamb": Lamb}[values["optimizer"]]
-        return kind(rate, weight_decay=values["weight_decay"], clipnorm=1.0)
+        return Config(kind, weight_decay=values["weight_decay"], clipnorm=1.0)
 
     def recipe(self, values, recipe, epochs):
         """Returns a recipe that trains the model of these values as a trial does.
@@ -445,18 +449,18 @@ class PerceiverHyperModel(kt.HyperModel):
             epochs: Integer.
         """
 
-        def model(num_classes):
-            encoder = Perceiver(self._modality(values), **self._settings(values))
-            return PerceiverClassifier(encoder, num_classes)
-
+        rate = values["learning_rate"]
         return dataclasses.replace(
             recipe,
-            model=model,
-            optimizer=lambda num_steps: self.optimizer(values, num_steps),
+            task=self.task,
+            model=Config(
+                Perceiver, modality=self._modality(values), **self._settings(values)
+            ),
+            optimizer=self._optimizer(values).replace({"learning_rate": rate}),
+            schedule=warm_cosine,
             epochs=epochs,
             batch_size=values["batch_size"],
             label_smoothing=values["label_smoothing"],
-            is_multi_label=self.is_multi_label,
             ema_momentum=None,
             accumulation_steps=1,
             patience=None,
@@ -465,8 +469,7 @@ class PerceiverHyperModel(kt.HyperModel):
     @property
     def objective(self):
         """`keras_tuner.Objective`, the score on the validation data."""
-        name = "mean_average_precision" if self.is_multi_label else "accuracy"
-        return kt.Objective(f"val_{name}", "max")
+        return kt.Objective(f"val_{self.task.score}", "max")
 
     def _scope(self):
         if self.distribution is None:
@@ -474,12 +477,11 @@ class PerceiverHyperModel(kt.HyperModel):
         return self.distribution.scope()
 
     def _compile(self, model, values, num_steps):
-        compile_classifier(
-            model,
+        model.compile(
             # As in a recipe's training: clips once, whatever the number of devices.
             TrackingOptimizer(self.optimizer(values, num_steps)),
-            self.is_multi_label,
-            values["label_smoothing"],
+            model.default_loss(label_smoothing=values["label_smoothing"]),
+            weighted_metrics=model.default_metrics(),
         )
 
     def _settings(self, values):

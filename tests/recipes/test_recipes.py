@@ -1,17 +1,14 @@
 """Every recipe on files as its card asks for, small ones made here."""
 
 import dataclasses
-import functools
-import sys
 
-import keras
 import numpy as np
 import pytest
 
 from keras_perceiver import recipes
 from keras_perceiver.recipes import instruments_clipart
-from keras_perceiver.training import train
 from tests.data.files import write_audio, write_image, write_points
+from tests.training.runs import EagerClassifier, finished
 
 pytestmark = pytest.mark.one_backend
 
@@ -48,48 +45,31 @@ def _write_folder(folder, write, classes, num_files):
 def test_recipe_reads_its_folder(name, write, tmp_path):
     _write_folder(tmp_path, write, ("first", "second"), num_files=3)
     recipe = recipes.get(name)
-    splits = recipe.data(2, 0, tmp_path)
+    splits = recipe.splits(2, data_folder=tmp_path)
     assert splits.class_names == ("first", "second")
-    model = recipe.model(2)
+    model = recipe.build_task(recipe.model(), splits.class_names)
     for part in splits[:3]:
         inputs, labels = next(iter(part))
         assert model.predict_on_batch(inputs).shape == (len(labels), 2)
 
 
-def test_notes_and_drawings(tmp_path, monkeypatch):
+def test_notes_and_drawings(tmp_path):
     classes = instruments_clipart.CLASSES
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=2)
     _write_folder(tmp_path / "clipart", _write_drawing, classes.values(), num_files=3)
-    module = sys.modules["keras_perceiver.training.train"]
-    monkeypatch.setattr(module, "export_for_serving", lambda model, folder, **_: folder)
     recipe = recipes.get("instruments_clipart")
-
-    def eager(num_classes):
-        # For one epoch, a compiler takes longer than it saves.
-        model = make(num_classes)
-        model.compile = functools.partial(model.compile, run_eagerly=True)
-        return model
-
-    make = recipe.model
-    recipe = dataclasses.replace(recipe, model=eager)
-
-    splits = recipe.data(6, 0, tmp_path)
+    recipe = dataclasses.replace(recipe, task=EagerClassifier)
+    recipe = recipe.replace({"epochs": 1, "batch_size": 6})
+    splits = recipe.splits(6, data_folder=tmp_path)
     # As many pairs as drawings. Those of one note are held out together, or not at all.
     sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
     assert sizes[2] == 18
     assert sizes[1] >= 6
 
-    result = train(
-        recipe,
-        tmp_path / "run",
-        tmp_path / "exports",
-        epochs=1,
-        batch_size=6,
-        data_folder=tmp_path,
-    )
-    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert result["test_accuracy_without"].keys() == {"audio", "image"}
-    for name, accuracy in result["test_accuracy_without"].items():
+    run = finished(recipe, tmp_path / "run", data_folder=tmp_path)
+    model, metrics = run.model, run.metrics
+    assert metrics["test_accuracy_without"].keys() == {"audio", "image"}
+    for name, accuracy in metrics["test_accuracy_without"].items():
         right = 0
         for inputs, labels in splits.test:
             arrays = {k: x.numpy() for k, x in inputs.items()}
@@ -102,8 +82,8 @@ def test_notes_and_drawings(tmp_path, monkeypatch):
 
 def test_folders_of_pairs_are_named_if_they_are_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no \.wav file in .*bass.*--data"):
-        recipes.get("instruments_clipart").data(6, 0, tmp_path)
+        recipes.get("instruments_clipart").splits(6, 0, tmp_path)
     classes = instruments_clipart.CLASSES
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=1)
     with pytest.raises(FileNotFoundError, match=r"no \.png file in .*animals"):
-        recipes.get("instruments_clipart").data(6, 0, tmp_path)
+        recipes.get("instruments_clipart").splits(6, 0, tmp_path)

@@ -63,10 +63,10 @@ def test_early_stop_waits_for_the_learning_rate():
     def rates():
         return schedules.PiecewiseConstantDecay([2], [1.0, 0.1])
 
-    # The rate is low from epoch 3 on: of the patience, epochs 3 and 4 are used up.
+    # The rate is low from epoch 3 on, which is the best one, and two more follow.
     early_stop, num_epochs = _stop([0.9, *[0.1] * 9], rates, patience=2)
-    assert (early_stop.first_epoch, num_epochs, early_stop.best_epoch) == (3, 5, 0)
-    np.testing.assert_array_equal(early_stop.weights, [[0.0]])
+    assert (num_epochs, early_stop.best_epoch) == (6, 3)
+    np.testing.assert_array_equal(early_stop.weights, [[3.0]])
     again = EarlyStop(early_stop.optimizer, "val_accuracy", 2, 10, 1)
     again.restore(early_stop.state(), early_stop.weights)
     assert again.state() == early_stop.state()

@@ -4,54 +4,41 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
-from keras_perceiver.data import digits
+from keras_perceiver import recipes
+from keras_perceiver.config import Config
 from keras_perceiver.training import (
     NonFiniteLossError,
-    Recipe,
     TrainingInterruptedError,
-    train,
+    saved_overrides,
 )
-from keras_perceiver.training import resume as module
 from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.resume import settings
+from tests.training.runs import (
+    BeforeStep,
+    check_equal,
+    crash,
+    few_digits,
+    finished,
+    little_recipe,
+)
 
 STEPS_PER_EPOCH, EPOCHS = 5, 3
 
 
-@pytest.fixture(autouse=True)
-def _no_export(monkeypatch):
-    """The export has tests of its own and costs most of a run."""
-    monkeypatch.setattr(
-        sys.modules["keras_perceiver.training.train"],
-        "export_for_serving",
-        lambda *call, **options: call[1],
-    )
+def _recipe():
+    """Returns a small model with all kinds of randomness and of state.
 
-
-def _recipe(seen=None, learning_rate=1e-2, **settings):
-    """A small model with all kinds of randomness and of state.
-
-    Order, changes, dropout; half of an update, averaged weights, best weights.
+    Order, augmentation, dropout; half of an update, averaged weights, best weights.
     """
-
-    def data(batch_size, seed):
-        splits = digits(batch_size, seed)
-        return splits._replace(
-            train=splits.train.take(STEPS_PER_EPOCH),
-            epoch=lambda number, num_done=0: (
-                splits.epoch(number).take(STEPS_PER_EPOCH).skip(num_done)
-            ),
-        )
-
-    def model(num_classes):
-        from keras_perceiver import PerceiverClassifier
-
-        settings_now = {
+    model = recipes.get("digits").model.replace(
+        {
             "num_latents": 8,
             "latent_dim": 16,
             "num_blocks": 1,
@@ -59,106 +46,69 @@ def _recipe(seen=None, learning_rate=1e-2, **settings):
             "num_self_attend_heads": 2,
             "dropout": 0.2,
             "element_dropout": 0.2,
-            **settings,
         }
-        model = PerceiverClassifier.from_preset("digits", num_classes, **settings_now)
-        if seen is not None:
-            seen.append(model)
-        return model
-
-    return Recipe(
-        "digits",
-        data,
-        model,
-        lambda num_steps: keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(learning_rate, num_steps)
+    )
+    cosine = keras.optimizers.schedules.CosineDecay
+    return little_recipe(
+        data=partial(few_digits, steps_per_epoch=STEPS_PER_EPOCH, augment=True),
+        model=model,
+        optimizer=Config(
+            keras.optimizers.AdamW,
+            learning_rate=Config(cosine, initial_learning_rate=1e-2, decay_steps=7),
         ),
-        EPOCHS,
-        batch_size=32,
+        schedule=None,
+        epochs=EPOCHS,
         accumulation_steps=2,
         ema_momentum=0.5,
         patience=EPOCHS,
     )
 
 
-def _run(folder, **options):
-    """Returns the weights and the optimizer's state, and the metrics of a whole run."""
+def _run(folder, recipe=None, **options):
+    """Returns a finished run, and the values of its weights and its optimizer."""
     keras.utils.clear_session(free_memory=False)
-    seen = []
-    recipe = options.pop("recipe", None) or _recipe(seen)
-    result = train(recipe, folder, folder / "exports", save_every=2, **options)
-    variables = (*seen[0].weights, *seen[0].optimizer.variables)
-    return [keras.ops.convert_to_numpy(variable) for variable in variables], result
+    run = finished(recipe or _recipe(), folder, save_every=2, **options)
+    variables = (*run.model.weights, *run.model.optimizer.variables)
+    return run, [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
-def _stop_at(step, monkeypatch, stop):
-    """Calls `stop` when this step is done, once."""
-    original = module.SaveState.on_train_batch_end
-
-    def on_train_batch_end(self, batch, logs=None):
-        original(self, batch, logs)
-        if self.step == step:
-            stop()
-
-    monkeypatch.setattr(module.SaveState, "on_train_batch_end", on_train_batch_end)
-
-
-def _crash():
-    raise RuntimeError("crashed")
-
-
-def _check_equal(found, expected):
-    for x, y in zip(found, expected, strict=True):
-        if keras.backend.backend() == "torch":
-            np.testing.assert_allclose(x, y, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(x, y)
-
-
-def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(
-        sys.modules["keras_perceiver.training.train"],
-        "plot_history",
-        lambda history, _, __, path: drawn.append(history) or path.write_text(""),
-    )
-    expected, whole = _run(tmp_path / "whole")
-    assert not (tmp_path / "whole" / "checkpoints").exists()
+def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
+    whole, expected = _run(tmp_path / "whole")
     # A signal within an epoch. Runs that are killed have a test of their own.
     folder = tmp_path / "stopped"
-    with monkeypatch.context() as patch:
-        _stop_at(12, patch, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(TrainingInterruptedError, match="SIGTERM came"):
-            _run(folder)
+    stop = BeforeStep(12, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(TrainingInterruptedError, match="SIGTERM came"):
+        _run(folder, callbacks=[stop])
     assert Checkpoints(folder / "checkpoints").load().step == 13
-    found, result = _run(folder, resume=True)
-    _check_equal(found, expected)
-    assert result["test_accuracy"] == whole["test_accuracy"]
-    assert result["test_loss"] == pytest.approx(whole["test_loss"], abs=1e-6)
+    resumed, found = _run(folder, resume=True)
+    check_equal(found, expected)
+    assert resumed.metrics["test_accuracy"] == whole.metrics["test_accuracy"]
+    loss = whole.metrics["test_loss"]
+    assert resumed.metrics["test_loss"] == pytest.approx(loss, abs=1e-6)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     names = {"loss", "accuracy", "val_loss", "val_accuracy"}
     names |= {"learning_rate", "gradient_norm"}
-    for history in drawn:
-        assert history.keys() == names | {"examples_per_second"}
-        for name, values in history.items():
+    for run in (whole, resumed):
+        assert run.history.keys() == names | {"examples_per_second"}
+        for name, values in run.history.items():
             assert len(values) == EPOCHS
             if name in names:
-                assert values == pytest.approx(drawn[0][name], abs=1e-5)
+                assert values == pytest.approx(whole.history[name], abs=1e-5)
 
 
 @pytest.mark.one_backend
-def test_other_configuration_is_refused(tmp_path, monkeypatch):
-    _stop_at(4, monkeypatch, _crash)
+def test_other_configuration_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="crashed"):
-        _run(tmp_path)
-    with pytest.raises(ValueError, match="with the configuration that it was") as error:
-        _run(
-            tmp_path,
-            recipe=_recipe(dropout=0.3, learning_rate=0.02),
-            seed=1,
-            batch_size=16,
-            resume=True,
-        )
+        _run(tmp_path, callbacks=[BeforeStep(4, crash)])
+    other = _recipe().replace(
+        {
+            "model.dropout": 0.3,
+            "optimizer.learning_rate.initial_learning_rate": 0.02,
+            "batch_size": 16,
+        }
+    )
+    with pytest.raises(ValueError, match="configuration that it was started") as error:
+        _run(tmp_path, other, seed=1, resume=True)
     text = str(error.value)
     assert "seed: 0 in the checkpoint, 1 now" in text
     assert "batch_size: 32 in the checkpoint, 16 now" in text
@@ -167,32 +117,44 @@ def test_other_configuration_is_refused(tmp_path, monkeypatch):
     assert "latent_dim" not in text  # which is the same
     with pytest.raises(FileExistsError, match="holds step-0000000004.*--resume"):
         _run(tmp_path)
-    with pytest.raises(ValueError, match="`save_every` must be a positive integer"):
-        train(_recipe(), tmp_path / "new", tmp_path, save_every=0)
 
 
 @pytest.mark.one_backend
-def test_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    original = module.SaveState.on_train_batch_end
+def test_checkpoints_have_the_overrides(tmp_path):
+    overrides = {"epochs": 2, "model.modality.shape": (8, 8, 1)}
+    assert saved_overrides(tmp_path / "checkpoints") == {}
+    with pytest.raises(RuntimeError, match="crashed"):
+        _run(tmp_path, _recipe().replace(overrides), callbacks=[BeforeStep(4, crash)])
+    saved = saved_overrides(tmp_path / "checkpoints")
+    assert saved == {**overrides, "model.modality.shape": [8, 8, 1]}
+    run, _ = _run(tmp_path, _recipe().replace(saved), resume=True)
+    assert len(run.history["loss"]) == 2
+
+
+class _NotFinite(BeforeStep):
+    """Reports a loss that is not finite after one step."""
 
     def on_train_batch_end(self, batch, logs=None):
-        loss = float("nan") if self.step == 4 else logs["loss"]
-        original(self, batch, {**logs, "loss": loss})
+        if self.was_called:
+            logs["loss"] = float("nan")
 
-    monkeypatch.setattr(module.SaveState, "on_train_batch_end", on_train_batch_end)
-    with pytest.raises(
-        NonFiniteLossError, match=r"loss=nan at step 5.*step-0000000004.*learning rate"
-    ):
-        _run(tmp_path, keep=1)
+
+@pytest.mark.one_backend
+def test_loss_that_is_not_finite_stops_the_run(tmp_path):
+    not_finite = _NotFinite(4, lambda: setattr(not_finite, "was_called", True))
+    not_finite.was_called = False
+    message = r"loss=nan at step 5.*step-0000000004.*learning rate"
+    with pytest.raises(NonFiniteLossError, match=message):
+        _run(tmp_path, keep=1, callbacks=[not_finite])
     (newest,) = Checkpoints(tmp_path / "checkpoints").paths()  # and not that of step 2
     assert newest.name == "step-0000000004.checkpoint"
 
 
 def test_settings_have_no_names_of_objects():
-    first, second = (module.settings("model", _recipe().model(10)) for _ in range(2))
+    first, second = (settings("model", _recipe().model()) for _ in range(2))
     assert first == second
     assert json.loads(json.dumps(first)) == first
-    assert first["model.config.encoder.config.num_latents"] == 8
+    assert first["model.config.num_latents"] == 8
 
 
 @pytest.mark.one_backend
@@ -226,18 +188,16 @@ def check_killed_runs(folder, num_kills):
             keras.saving.load_model(folder / name / "model.keras").get_weights()
             for name in (str(i), "whole")
         )
-        _check_equal(found, expected)
+        check_equal(found, expected)
 
 
 def _in_another_process(folder):
     program = f"""
-import pathlib, sys, torch
+import pathlib, torch
 from tests.training import test_resume
-sys.modules["keras_perceiver.training.train"].export_for_serving = lambda *x, **_: x[1]
-test_resume.train(
-    test_resume._recipe(), pathlib.Path({str(folder)!r}), {str(folder)!r},
-    epochs=40, save_every=7, resume=True,
-)
+folder = pathlib.Path({str(folder)!r})
+recipe = test_resume._recipe().replace({{"epochs": 40}})
+test_resume.finished(recipe, folder, save_every=7, resume=True)
 """
     root = str(Path(__file__).parents[2])
     environment = {

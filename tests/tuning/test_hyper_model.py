@@ -314,7 +314,7 @@ def test_no_memory_is_a_failed_trial(error):
 
 @pytest.mark.one_backend
 def test_many_labels_an_example():
-    hyper_model = _small(is_multi_label=True)
+    hyper_model = _small(task=kp.PerceiverMultiLabelClassifier)
     assert hyper_model.objective.name == "val_mean_average_precision"
     model = hyper_model.build(kt.HyperParameters())
     assert isinstance(model.loss, keras.losses.BinaryCrossentropy)

@@ -290,7 +290,7 @@ def tune():
 def test_tool_from_the_space_to_the_export(tune, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        sys.modules["keras_perceiver.training.train"],
+        sys.modules["keras_perceiver.training.run"],
         "export_for_serving",
         lambda *call, **options: call[1],
     )

@@ -1,0 +1,36 @@
+"""Training from any step on, by Keras' own `fit`."""
+
+
+def fit(model, splits, state, callbacks, epochs, verbose="auto"):
+    """Trains a model from the step of a state to the last epoch.
+
+    Args:
+        model: Compiled `keras.Model`.
+        splits: `Splits`.
+        state: `SaveState`.
+        callbacks: List of `keras.callbacks.Callback`, the state among them.
+        epochs: Integer, epochs of the whole run.
+        verbose: See `keras.Model.fit`.
+    """
+    steps_per_epoch = state.steps_per_epoch
+
+    def fit_epochs(first, last, num_done=0):
+        model.fit(
+            # One iterator for all epochs: to start one takes longer than a small epoch.
+            splits.epochs(first, last, num_done),
+            steps_per_epoch=steps_per_epoch - num_done,
+            validation_data=splits.validation,
+            initial_epoch=first,
+            epochs=last,
+            callbacks=callbacks,
+            shuffle=False,  # epochs are shuffled already
+            verbose=verbose,
+        )
+
+    epoch, num_done = divmod(state.step, steps_per_epoch)
+    with state.signals():
+        if num_done:  # the rest of an epoch
+            fit_epochs(epoch, epoch + 1, num_done)
+            epoch += 1
+        if epoch < epochs and not state.is_over:
+            fit_epochs(epoch, epochs)

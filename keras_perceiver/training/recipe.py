@@ -1,0 +1,246 @@
+"""Recipes: runs that anybody can repeat, described before anything is built."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import keras
+
+from keras_perceiver._checks import check_fraction, check_positive
+from keras_perceiver.config import Config
+from keras_perceiver.training.schedules import accumulate_gradients
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+_CONFIGS = ("data", "task", "model", "optimizer")
+_FIXED = ("name", "overrides")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A run that anybody can repeat.
+
+    A class or a function stands for its config without arguments.
+
+    Attributes:
+        name: String, the name of the recipe's module.
+        data: `Config` of a function that returns `keras_perceiver.data.Splits`, with the
+            arguments `batch_size` and `seed`; `folder` if it reads one, `files` if it
+            takes the reader of this recipe, and `mock` if it has random data of its own.
+        task: `Config` of a task, with the argument `encoder`; `num_classes` and
+            `class_names` if it has classes.
+        model: `Config` of the encoder.
+        optimizer: `Config` of the optimizer. Its `learning_rate` is the peak of the
+            schedule.
+        epochs: Integer, passes over the training data.
+        batch_size: Integer, examples per update of the weights.
+        schedule: `Config` of a function `(learning_rate, num_steps)` that returns the
+            learning rate schedule of a run, such as
+            `keras_perceiver.training.warm_cosine`; `None` for a constant learning rate.
+        label_smoothing: Float in `[0, 1)`, of the default loss of the task.
+        ema_momentum: Float in `[0, 1)`: the averaged weights are validated, tested and
+            saved, see `TrackingOptimizer`. `None` for the weights themselves.
+        accumulation_steps: Integer, micro-batches per update, for the memory of one of
+            them. Must divide `batch_size`.
+        patience: Integer, see `EarlyStop`: epochs without a better validation score
+            before the run ends with the best weights. `None` for all epochs and the last
+            weights.
+        files: `Config` of what reads the labelled files of a folder, as
+            `tools/evaluate.py --folder` does; or `None`.
+        write_mock: Callable `(folder)` that writes random files for `data`, to try the
+            recipe; `None` if `data` takes `mock`, or reads no folder.
+        overrides: Mapping from dotted paths to values, what `replace` has changed.
+
+    Raises:
+        ValueError: if `data`, `task`, `model` or `optimizer` is neither a config nor a
+            class nor a function, if a number is out of range, or if the micro-batches of
+            a batch would differ in size.
+    """
+
+    name: str
+    data: Config
+    task: Config
+    model: Config
+    optimizer: Config
+    epochs: int
+    batch_size: int
+    schedule: Config | None = None
+    label_smoothing: float = 0.0
+    ema_momentum: float | None = None
+    accumulation_steps: int = 1
+    patience: int | None = None
+    files: Config | None = None
+    write_mock: Callable | None = None
+    overrides: Mapping = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in (*_CONFIGS, "schedule", "files"):
+            value = getattr(self, name)
+            if isinstance(value, Config) or (value is None and name not in _CONFIGS):
+                continue
+            if not callable(value):
+                raise ValueError(
+                    f"`{name}` must be a `Config`. Received: {name}={value!r}. Set its "
+                    f"arguments, as in `{name}.ARGUMENT=VALUE`."
+                )
+            object.__setattr__(self, name, Config(value))  # frozen fields
+        names = ["epochs", "batch_size", "accumulation_steps"]
+        names += ["patience"] if self.patience is not None else []
+        check_positive(**{name: getattr(self, name) for name in names})
+        check_fraction(label_smoothing=self.label_smoothing)
+        if self.ema_momentum is not None:
+            check_fraction(ema_momentum=self.ema_momentum)
+        if self.batch_size % self.accumulation_steps:
+            raise ValueError(
+                "`batch_size` must be divisible by `accumulation_steps`. Received: "
+                f"batch_size={self.batch_size}, accumulation_steps="
+                f"{self.accumulation_steps}. Choose a multiple of "
+                f"{self.accumulation_steps}."
+            )
+
+    def replace(self, overrides):
+        """Returns a recipe in which some settings have other values.
+
+        Args:
+            overrides: Mapping from dotted paths to values, for example
+                `{"epochs": 300, "model.use_remat": True, "optimizer.learning_rate":
+                1e-3}`, see `keras_perceiver.config.Config.replace`.
+
+        Raises:
+            ValueError: if there is no such setting, or if the recipe refuses a value.
+        """
+        settings = self._settings()
+        for path, value in overrides.items():
+            if path in _FIXED:
+                raise ValueError(
+                    "A name must be a setting of the recipe. Received: "
+                    f"{path}={value!r}, which cannot be set. Choose one of "
+                    f"{', '.join(settings.kwargs)}."
+                )
+        return Recipe(
+            name=self.name,
+            overrides={**self.overrides, **overrides},
+            **settings.replace(overrides).kwargs,
+        )
+
+    def paths(self):
+        """Returns a dict from the dotted paths of all settings to their values."""
+        paths = self._settings().paths()
+        return {path: value for path, value in paths.items() if path not in _FIXED}
+
+    def _settings(self):
+        names = [field.name for field in dataclasses.fields(self)]
+        return Config(Recipe, **{n: getattr(self, n) for n in names if n not in _FIXED})
+
+    def at_precision(self, precision):
+        """Returns the recipe with a dtype policy for all layers that have none.
+
+        Args:
+            precision: String, one of `PRECISIONS`.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"`precision` must be one of {PRECISIONS}. Received: "
+                f"precision={precision!r}. Choose one of them."
+            )
+        return self.replace(
+            {
+                f"model.{path}": precision
+                for path, value in self.model.paths().items()
+                if path.split(".")[-1] == "dtype" and value is None
+            }
+        )
+
+    @property
+    def precision(self):
+        """String, the dtype policy of the encoder."""
+        return self.model.paths().get("dtype") or keras.config.dtype_policy().name
+
+    @property
+    def step_size(self):
+        """Integer, examples per training step, of which an update may have several."""
+        return self.batch_size // self.accumulation_steps
+
+    def splits(self, batch_size, seed=0, data_folder=None):
+        """Returns the `Splits` of the recipe's data.
+
+        Args:
+            batch_size: Integer, examples per batch.
+            seed: Integer, seed of the order and of the augmentation.
+            data_folder: Path of the folder of the data. Defaults to the recipe's.
+
+        Raises:
+            ValueError: if there is a folder where none is read, or none where one is.
+        """
+        folder = self.folder_argument(data_folder)
+        return self.data(batch_size=batch_size, seed=seed, **folder, **self._reader())
+
+    def folder_argument(self, data_folder=None):
+        """Returns the argument `folder` of `data` as a dict, checked as by `splits`."""
+        if not self.data.accepts("folder"):
+            if data_folder is not None:
+                raise ValueError(
+                    f"The recipe {self.name!r} reads no `data_folder`. Received: "
+                    f"data_folder={data_folder!r}. Leave it out."
+                )
+            return {}
+        folder = data_folder or self.data.kwargs.get("folder")
+        if folder is None:
+            raise ValueError(
+                f"The recipe {self.name!r} needs a `data_folder`. Received: "
+                "data_folder=None. Name the folder that holds train/ and test/ "
+                "(--data DIR)."
+            )
+        return {"folder": Path(folder).expanduser()}
+
+    def _reader(self):
+        """Returns the argument `files` of `data` as a dict."""
+        return {"files": self.files()} if self.data.accepts("files") else {}
+
+    def mock_splits(self, batch_size, seed=0):
+        """Returns `Splits` of random data in the shapes of the recipe's, offline.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        options = {"batch_size": batch_size, "seed": seed, **self._reader()}
+        if self.data.accepts("mock"):
+            return self.data(**options, mock=True)
+        if not self.data.accepts("folder"):
+            return self.data(**options)
+        if self.write_mock is None:
+            raise ValueError(
+                "A smoke test needs mock data. Received: the recipe "
+                f"{self.name!r}, which has none. Give it `write_mock`."
+            )
+        with tempfile.TemporaryDirectory() as folder:  # `data` reads all into memory
+            self.write_mock(Path(folder))
+            return self.data(**options, folder=Path(folder))
+
+    def build_task(self, encoder, class_names):
+        """Returns the task around an encoder.
+
+        Args:
+            encoder: Encoder, which `model` builds.
+            class_names: Sequence of strings, the classes of the data.
+        """
+        known = {"num_classes": len(class_names), "class_names": tuple(class_names)}
+        known = {name: x for name, x in known.items() if self.task.accepts(name)}
+        return self.task(encoder=encoder, **known)
+
+    def build_optimizer(self, num_updates):
+        """Returns the optimizer of a run with so many updates of the weights."""
+        if self.schedule is None:
+            optimizer = self.optimizer()
+        else:
+            peak = self.optimizer.paths().get("learning_rate")
+            if not isinstance(peak, (int, float)):
+                raise ValueError(
+                    "`optimizer.learning_rate` must be a number, the peak of `schedule`. "
+                    f"Received: learning_rate={peak!r}. Set a number, or set `schedule` "
+                    "to None."
+                )
+            schedule = self.schedule(learning_rate=peak, num_steps=num_updates)
+            optimizer = self.optimizer(learning_rate=schedule)
+        accumulate_gradients(optimizer, self.accumulation_steps)
+        return optimizer

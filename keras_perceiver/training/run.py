@@ -1,0 +1,448 @@
+"""Runs: a recipe from its data to an exported model, in stages."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import keras
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver._files import check_writable, replace_file
+from keras_perceiver.config import describe
+from keras_perceiver.distribution import check_equal, distribution_of
+from keras_perceiver.serving import (
+    check_serving,
+    export_for_serving,
+    file_signatures,
+)
+from keras_perceiver.serving.card import installed_versions
+from keras_perceiver.training.callbacks import (
+    EarlyStop,
+    Measures,
+    ValidateAverage,
+    write_history,
+)
+from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.fit import fit
+from keras_perceiver.training.plots import plot_history
+from keras_perceiver.training.resume import SaveState, settings
+from keras_perceiver.training.score import score, score_without_each
+from keras_perceiver.training.tracking import TrackingOptimizer
+
+CHECKPOINTS = "checkpoints"
+LOGS = "logs"
+_STAGES = ("prepare", "fit", "score", "save", "export")
+_SMOKE_BATCH_SIZE = 2
+_SMOKE_STEPS = 3
+
+
+def train(recipe, run_folder, export_folder, **options):
+    """Trains, tests, saves and exports the model of a recipe.
+
+    Calls the stages of a `Run`, one after the other.
+
+    Args:
+        recipe: `Recipe`.
+        run_folder: Path, see `Run`.
+        export_folder: Path, see `Run`.
+        **options: Further arguments of `Run`.
+
+    Returns:
+        Dict of what `metrics.json` holds, with the paths `model` and `export` (in
+        process 0, if there are several).
+
+    Raises:
+        NonFiniteLossError: if the loss becomes NaN or infinite.
+        TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
+        ValueError: as `Run` and `Run.prepare`, and so do the errors of files.
+    """
+    check_serving()  # fails before the training, not after it
+    run = Run(recipe, run_folder, export_folder, **options)
+    run.prepare()
+    run.fit()
+    run.score()
+    run.save()
+    run.export()
+    return run.result
+
+
+class Run:
+    """One training of a recipe, in stages: prepare, fit, score, save, export.
+
+    Writes `model.keras`, `metrics.json` and `history.csv` to the run folder, as well as
+    `history.png` where Matplotlib is installed and `logs` where TensorBoard is, and a
+    SavedModel to the next free version of the export folder. Invalid arguments are found
+    before the first step.
+
+    During training, the folder `checkpoints` in the run folder holds the whole state:
+    weights, optimizer, seeds, metrics, position in the data. It is saved at SIGTERM and
+    SIGINT as well. With `resume` another process continues from there, and ends with the
+    weights of a run that never stopped. The number of devices may change.
+
+    Several processes that train together (see `keras_perceiver.distribution`) all create
+    the same run, and see the same run folder. Process 0 writes it.
+
+    Args:
+        recipe: `Recipe`.
+        run_folder: Path of a folder without a `model.keras`; created where it is missing.
+            To resume, the folder of the run that was interrupted.
+        export_folder: Path of the folder that holds the numbered exports.
+        seed: Integer, seed of weights, order, augmentation and dropout.
+        data_folder: Path of the data, for recipes that read a folder. Defaults to the
+            recipe's, if it has one.
+        save_every: Integer, training steps between two checkpoints.
+        keep: Integer, number of checkpoints that are kept.
+        resume: Boolean, whether to continue from the newest checkpoint in the run folder
+            that is intact. Where there is none, training starts from the beginning.
+        smoke: Boolean, whether to try the recipe offline: three steps of the recipe's
+            mock data, by default with two examples per micro-batch and device, and for
+            one epoch.
+        distribution: String, an engine of `Distribution`, or a `Distribution`.
+        devices: Integer, number of devices. Defaults to all that the engine finds.
+
+    Attributes:
+        recipe: `Recipe`.
+        splits: `Splits`, once prepared.
+        model: The compiled task, once prepared.
+        metrics: Dict of what `metrics.json` holds, once scored.
+        result: Dict of `metrics` and the paths `model` and `export`.
+
+    Raises:
+        ValueError: if a number is not positive, if a data folder is missing or
+            superfluous, or if the distribution is not possible.
+        FileExistsError: if the run folder holds a model, or, without `resume`,
+            checkpoints.
+        PermissionError: if a folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        recipe,
+        run_folder,
+        export_folder,
+        seed=0,
+        data_folder=None,
+        save_every=500,
+        keep=2,
+        resume=False,
+        smoke=False,
+        distribution="auto",
+        devices=None,
+    ):
+        self.distribution = distribution_of(distribution, devices)
+        self.recipe = self._smaller(recipe) if smoke else recipe
+        self.run_folder = Path(run_folder)
+        self.export_folder = Path(export_folder)
+        self.seed = seed
+        self.data_folder = data_folder
+        self.save_every = save_every
+        self.resume = resume
+        self.smoke = smoke
+        self.is_writer = self.distribution.process_index == 0
+        self.splits = self.model = self.metrics = None
+        self.result = {}
+        self._num_done = 0
+
+        check_positive(save_every=save_every, keep=keep)
+        self.distribution.check_batch_size(
+            self.recipe.batch_size, self.recipe.accumulation_steps
+        )
+        if not smoke:
+            recipe.folder_argument(data_folder)
+        elif data_folder is not None:
+            raise ValueError(
+                "A smoke test reads no `data_folder`. Received: "
+                f"data_folder={data_folder!r}. Leave it out."
+            )
+        self._checkpoints = Checkpoints(
+            self.run_folder / CHECKPOINTS, keep, is_read_only=not self.is_writer
+        )
+        _check_unused(self.run_folder, self._checkpoints, resume)
+        check_writable("run_folder", self.run_folder)
+        check_writable("export_folder", self.export_folder)
+
+    def _smaller(self, recipe):
+        """Returns the recipe of a smoke test: one epoch of small batches."""
+        num_parts = recipe.accumulation_steps * self.distribution.num_replicas
+        smaller = {"epochs": 1, "batch_size": _SMOKE_BATCH_SIZE * num_parts}
+        return recipe.replace(
+            {k: v for k, v in smaller.items() if k not in recipe.overrides}
+        )
+
+    def prepare(self):
+        """Builds and compiles the model, reads the data, and restores a checkpoint.
+
+        Raises:
+            ValueError: if the model or the optimizer cannot be built, if there is less
+                than a batch of training data, or if the checkpoint is of a run with
+                another configuration.
+            FileNotFoundError: if the data folder is missing.
+        """
+        self._begin("prepare")
+        recipe = self.recipe
+        recipe.build_optimizer(num_updates=1000)  # errors before the data are read
+        keras.utils.set_random_seed(self.seed)
+        with self.distribution.scope():
+            encoder = recipe.model()
+        self.splits = self._read_data()
+        with self.distribution.scope():
+            self.model = recipe.build_task(encoder, self.splits.class_names)
+            self._compile()
+            self._prepare_state()
+
+    def _read_data(self):
+        recipe = self.recipe
+        if self.smoke:
+            splits = recipe.mock_splits(recipe.step_size, self.seed)
+        else:
+            splits = recipe.splits(recipe.step_size, self.seed, self.data_folder)
+        splits = self.distribution.splits(splits)
+        if self.smoke:
+            splits = _first_steps(splits, _SMOKE_STEPS * recipe.accumulation_steps)
+        self.steps_per_epoch = int(splits.train.cardinality())
+        if self.steps_per_epoch < 1:
+            raise ValueError(
+                "`batch_size` must not exceed the number of training examples. Received: "
+                f"batch_size={recipe.batch_size}, which leaves no full batch. Make it "
+                "smaller."
+            )
+        return splits
+
+    def _compile(self):
+        recipe = self.recipe
+        num_steps = recipe.epochs * self.steps_per_epoch
+        num_updates = max(num_steps // recipe.accumulation_steps, 1)
+        self._optimizer = TrackingOptimizer(
+            recipe.build_optimizer(num_updates), recipe.ema_momentum
+        )
+        smoothing = recipe.label_smoothing
+        options = {"label_smoothing": smoothing} if smoothing else {}
+        self.model.compile(
+            self._optimizer,
+            self.model.default_loss(**options),
+            # Weighted, as examples that pad a batch have the weight 0.
+            weighted_metrics=self.model.default_metrics(),
+        )
+
+    def _prepare_state(self):
+        recipe = self.recipe
+        self._early_stop = None
+        if recipe.patience is not None:
+            self._early_stop = EarlyStop(
+                self._optimizer,
+                f"val_{self.model.score}",
+                recipe.patience,
+                recipe.epochs,
+                self.steps_per_epoch,
+            )
+        self._state = SaveState(
+            self._checkpoints,
+            self.configuration,
+            self.save_every,
+            self.steps_per_epoch,
+            self._early_stop,
+        )
+        if self.resume:
+            step = self._checkpoints.newest_step()
+            check_equal("The newest checkpoint's step", step)
+            self._state.restore(self.model, self.splits.validation.take(1))
+
+    @property
+    def configuration(self):
+        """Dict of what a run must share to continue this one, all but the devices."""
+        recipe, model = self.recipe, self.model
+        return {
+            **self._description(),
+            "patience": recipe.patience,
+            "steps_per_epoch": self.steps_per_epoch,
+            **settings("model", model),
+            **settings("optimizer", model.optimizer),
+            **settings("loss", model.loss),
+        }
+
+    def _description(self):
+        recipe = self.recipe
+        return {
+            "recipe": recipe.name,
+            "overrides": describe(recipe.overrides),
+            "backend": keras.backend.backend(),
+            "precision": recipe.precision,
+            "seed": self.seed,
+            "class_names": self.splits.class_names,
+            "epochs": recipe.epochs,
+            "batch_size": recipe.batch_size,
+        }
+
+    @property
+    def history(self):
+        """Dict of lists, one value per epoch."""
+        return self._state.history
+
+    def fit(self, callbacks=()):
+        """Trains the model, which ends with its best or averaged weights.
+
+        Args:
+            callbacks: Sequence of further `keras.callbacks.Callback`, called before those
+                of the run.
+
+        Raises:
+            NonFiniteLossError: if the loss becomes NaN or infinite.
+            TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
+        """
+        self._begin("fit")
+        optimizer, state, early_stop = self._optimizer, self._state, self._early_stop
+        callbacks = [
+            *callbacks,
+            Measures(optimizer, self.recipe.step_size),
+            ValidateAverage(optimizer),
+            *([early_stop] if early_stop else []),
+            *(self._tensor_board() if self.is_writer else []),
+            state,
+            *([self._history_writer()] if self.is_writer else []),
+        ]
+        with self.distribution.scope():
+            fit(
+                self.model,
+                self.splits,
+                state,
+                callbacks,
+                self.recipe.epochs,
+                verbose="auto" if self.is_writer else 0,
+            )
+            self._seconds = state.seconds
+            best = early_stop.weights if early_stop else []
+            optimizer.assign_weights(best or optimizer.averages())
+
+    def _tensor_board(self):
+        folder = self.run_folder / LOGS
+        if not _is_installed("tensorboard", f"{folder} is not written"):
+            return []
+        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
+
+    def _history_writer(self):
+        path = self.run_folder / "history.csv"
+        return keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda *_: replace_file(
+                path, lambda path: write_history(self.history, path)
+            )
+        )
+
+    def score(self):
+        """Tests the model, and sets `metrics`.
+
+        Returns:
+            Dict of what `metrics.json` holds. The score is `test_accuracy`, or that of
+            the task. With several modalities, `test_accuracy_without` has the accuracy
+            without each of them, by its name.
+        """
+        self._begin("score")
+        model, test, recipe = self.model, self.splits.test, self.recipe
+        with self.distribution.scope():
+            scores = score(model, test, self.distribution)
+            without = score_without_each(model, test, self.distribution)
+        num_examples = self._state.step * recipe.step_size
+        early_stop = self._early_stop
+        self.metrics = {
+            **self._description(),
+            "parameters": model.count_params(),
+            "distribution": self.distribution.engine,
+            "devices": self.distribution.devices,
+            **({"best_epoch": early_stop.best_epoch + 1} if early_stop else {}),
+            "train_seconds": round(self._seconds, 2),
+            "examples_per_second": round(num_examples / self._seconds, 1),
+            **{f"test_{name}": value for name, value in scores.items()},
+            **({f"test_{model.score}_without": without} if without else {}),
+            "versions": installed_versions(),
+        }
+        self.result = dict(self.metrics)
+        return self.metrics
+
+    def save(self):
+        """Writes the model, the metrics and the plot of the history."""
+        self._begin("save")
+        if not self.is_writer:
+            return
+        model_path = self.run_folder / "model.keras"
+        replace_file(model_path, self.model.save)
+        text = json.dumps(self.metrics, indent=2) + "\n"
+        path = self.run_folder / "metrics.json"
+        replace_file(path, lambda path: path.write_text(text))
+        path = self.run_folder / "history.png"
+        if _is_installed("matplotlib", f"{path} is not written"):
+            replace_file(
+                path,
+                lambda path: plot_history(
+                    self.history, self.metrics, self.model.score, path
+                ),
+            )
+        self.result["model"] = model_path
+
+    def export(self):
+        """Exports the model for TF Serving, and deletes the checkpoints."""
+        self._begin("export")
+        if not self.is_writer:
+            return
+        model = self.model
+        if self.distribution.engine != "none":
+            # On one device, like readers of the file, even where others have failed.
+            model = keras.saving.load_model(self.result["model"], compile=False)
+        files = self.recipe.files
+        self.result["export"] = export_for_serving(
+            model,
+            self.export_folder,
+            signatures=file_signatures(files and files()),
+            metrics=self.metrics,
+        )
+        # Until here a resumed run could repeat what failed.
+        shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
+
+    def _begin(self, stage):
+        """Raises `RuntimeError` unless the stages before this one are done."""
+        number = _STAGES.index(stage)
+        if number != self._num_done:
+            expected = _STAGES[self._num_done :][:1]
+            raise RuntimeError(
+                f"The stages of a run must be called in order: {', '.join(_STAGES)}. "
+                f"Received: `{stage}`. "
+                + (f"Call `{expected[0]}` next." if expected else "Create another run.")
+            )
+        self._num_done += 1
+
+
+def _is_installed(package, consequence):
+    """Returns whether a package can be imported, and prints what follows if not."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        print(f"{package} is not installed: {consequence}.")
+        return False
+    return True
+
+
+def _first_steps(splits, num_steps):
+    return splits._replace(
+        train=splits.train.take(num_steps),
+        validation=splits.validation.take(1),
+        test=splits.test.take(1),
+        epoch=lambda number, num_done=0: (
+            splits.epoch(number).take(num_steps).skip(num_done)
+        ),
+    )
+
+
+def _check_unused(run_folder, checkpoints, resume):
+    """Refuses a folder whose content would be lost."""
+    found = checkpoints.paths()
+    if found and not resume:
+        raise FileExistsError(
+            "The checkpoints of another run are never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds {found[0].name}. Resume that "
+            "run (--resume), or choose another folder."
+        )
+    if not found and (run_folder / "model.keras").exists():
+        raise FileExistsError(
+            "A trained model is never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
+            "Choose another folder."
+        )

@@ -1,0 +1,100 @@
+"""Small recipes and what tests do with their runs."""
+
+import keras
+import numpy as np
+
+from keras_perceiver import (
+    PerceiverClassifier,
+    PerceiverMultiLabelClassifier,
+    recipes,
+)
+from keras_perceiver.config import Config
+from keras_perceiver.data import digits
+from keras_perceiver.training import Recipe, Run
+
+
+def few_digits(batch_size, seed, steps_per_epoch=None, augment=False):
+    """Returns the digits with an eighth of the training data, or so many batches."""
+    splits = digits(batch_size, seed, augment=augment)
+    num_steps = steps_per_epoch or 160 // batch_size
+    return splits._replace(
+        train=splits.train.take(num_steps),
+        epoch=lambda number, num_done=0: (
+            splits.epoch(number).take(num_steps).skip(num_done)
+        ),
+    )
+
+
+def little_recipe(**changes):
+    """Returns the digits recipe with a model of one block, on few digits."""
+    full = recipes.get("digits")
+    settings = {
+        "data": few_digits,
+        "task": PerceiverClassifier,
+        "model": full.model.replace({"num_blocks": 1, "num_self_attends_per_block": 1}),
+        "optimizer": full.optimizer,
+        "schedule": full.schedule,
+        "epochs": 2,
+        "batch_size": 32,
+        "label_smoothing": 0.2,
+    }
+    return Recipe("digits", **{**settings, **changes})
+
+
+class _Eager:
+    """A task for a few steps, in which a compiler takes longer than it saves."""
+
+    def compile(self, *arguments, **options):
+        super().compile(*arguments, **options, run_eagerly=True)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class EagerClassifier(_Eager, PerceiverClassifier):
+    pass
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class EagerMultiLabelClassifier(_Eager, PerceiverMultiLabelClassifier):
+    pass
+
+
+def finished(recipe, folder, callbacks=(), **options):
+    """Returns a run in all its stages but the export, which has tests of its own."""
+    run = Run(recipe, folder, f"{folder}-exports", **options)
+    run.prepare()
+    run.fit(callbacks)
+    run.score()
+    run.save()
+    return run
+
+
+class BeforeStep(keras.callbacks.Callback):
+    """Calls a function before one training step, counted from 0 over all epochs."""
+
+    def __init__(self, step, function):
+        super().__init__()
+        self.step, self.function = step, function
+        self._num_steps = 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._num_steps == self.step:
+            self.function()
+        self._num_steps += 1
+
+
+def crash():
+    raise RuntimeError("crashed")
+
+
+def check_equal(found, expected):
+    """Asserts that lists of arrays are equal, on torch up to rounding."""
+    for x, y in zip(found, expected, strict=True):
+        if keras.backend.backend() == "torch":
+            np.testing.assert_allclose(x, y, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def sgd(learning_rate, **options):
+    """Returns the config of stochastic gradient descent."""
+    return Config(keras.optimizers.SGD, learning_rate=learning_rate, **options)
