@@ -30,8 +30,9 @@ class JaxFused:
     name: ClassVar[str] = "jax_fused"
     is_fused: ClassVar[bool] = True
     needs: ClassVar[str] = (
-        "JAX and, for cuDNN, a GPU, float16 or bfloat16, known lengths (even ones with a "
-        "mask), heads of at most 128 (before Hopper) or 256, and no export"
+        "JAX and, for cuDNN, an NVIDIA GPU (Ampere or later), float16 or bfloat16, known "
+        "lengths (even ones with a mask), heads of at most 128 (256 from Hopper on), "
+        "and no export"
     )
 
     def supports(self, problem):
@@ -118,5 +119,9 @@ def _max_head_dim():
     """Returns the largest width of a head for which cuDNN has a kernel on this GPU."""
     import jax
 
-    capability = getattr(jax.devices()[0], "compute_capability", "0")
-    return 256 if float(capability) >= 9 else 128
+    # Such as "9.0" for Hopper; "gfx942" and the like are GPUs without cuDNN.
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+    generation = capability.partition(".")[0]
+    if not generation.isdigit() or int(generation) < 8:
+        return 0
+    return 256 if int(generation) >= 9 else 128
