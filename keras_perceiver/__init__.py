@@ -9,7 +9,6 @@ import typing
 
 from keras_perceiver.config import Config
 from keras_perceiver.layers import (
-    ByteArray,
     CrossAttend,
     FourierPositionEncoding,
     IterativeAttention,
@@ -22,6 +21,7 @@ from keras_perceiver.layers import (
 from keras_perceiver.modalities import (
     Array,
     Audio,
+    ByteArray,
     Image,
     MelSpectrogram,
     Modality,

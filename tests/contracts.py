@@ -80,6 +80,8 @@ def _check_config(cls, make):
         kept = stored[name]
         if isinstance(value, (keras.layers.Layer, dict)):
             value = keras.saving.serialize_keras_object(value)
+        elif name.endswith("_initializer"):
+            value = keras.initializers.serialize(keras.initializers.get(value))
         assert kept == value or kept == tuple(value), (name, kept, value)
     again = cls.from_config(json.loads(json.dumps(stored)))
     assert again.get_config() == stored
@@ -130,8 +132,6 @@ def _check_symbolic(cls, make, inputs, unknown_length):
     )
     specs, outputs = keras.tree.flatten(spec), keras.tree.flatten(layer(*inputs))
     for spec, output in zip(specs, outputs, strict=True):
-        if output is None:
-            continue
         assert spec.shape[0] is None
         assert len(spec.shape) == len(output.shape)
         for expected, actual in zip(spec.shape, output.shape, strict=True):

@@ -15,7 +15,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Distribution, PerceiverClassifier, distribution, recipes
+from keras_perceiver import (
+    CrossAttend,
+    Distribution,
+    PerceiverClassifier,
+    SelfAttend,
+    distribution,
+    recipes,
+)
 from keras_perceiver.data import digits
 from keras_perceiver.training import TrackingOptimizer
 from tests.training.runs import (
@@ -43,11 +50,8 @@ def recipe(**settings):
             "latent_dim": 16,
             "num_blocks": 1,
             "num_self_attends_per_block": 1,
-            "num_cross_attend_heads": 8,
-            "num_self_attend_heads": 8,
-            "cross_attend_qk_dim": 16,
-            "dropout": 0.0,
-            "element_dropout": 0.0,
+            "cross_attend": CrossAttend(num_heads=8, qk_dim=16),
+            "self_attend": SelfAttend(num_heads=8),
             **settings,
         }
     )
@@ -201,7 +205,9 @@ def overhead(engine, batch_size="64"):
     for devices in (Distribution("none"), Distribution(engine, 2)):
         splits = devices.splits(digits(int(batch_size), augment=False))
         with devices.scope():
-            model = PerceiverClassifier.from_preset("digits", dropout=0.0)
+            model = PerceiverClassifier.from_preset(
+                "digits", **{"cross_attend.dropout": 0.0, "self_attend.dropout": 0.0}
+            )
             model.compile(
                 "sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             )

@@ -30,7 +30,7 @@ def layer_norm(x, w):
 
 
 def linear(x, w):
-    return x @ w["kernel"] + w["bias"]
+    return x @ w["kernel"] + w.get("bias", 0)
 
 
 def gelu(x):
@@ -103,7 +103,7 @@ def _attention(q, k, v, num_heads, mask, inputs_scale, scale=None, is_causal=Fal
     return outputs, kept
 
 
-def _block(x, q_in, kv_in, w, num_heads, mask):
+def _block(x, q_in, kv_in, w, num_heads, mask, use_query_residual=True):
     attended = attention(
         linear(q_in, w["query"]),
         linear(kv_in, w["key"]),
@@ -111,20 +111,19 @@ def _block(x, q_in, kv_in, w, num_heads, mask):
         num_heads,
         mask,
     )
-    x = x + linear(attended, w["output_projection"])
+    x = x * use_query_residual + linear(attended, w["output_projection"])
     hidden = gelu(linear(layer_norm(x, w["mlp_norm"]), w["mlp_hidden"]))
     return x + linear(hidden, w["mlp_output"])
 
 
-def cross_attend(latents, inputs, w, num_heads=1, mask=None):
+def cross_attend(latents, inputs, w, num_heads=1, mask=None, use_query_residual=True):
+    query = layer_norm(latents, w["query_norm"])
     normed = layer_norm(inputs, w["inputs_norm"])
-    return _block(
-        latents, layer_norm(latents, w["query_norm"]), normed, w, num_heads, mask
-    )
+    return _block(latents, query, normed, w, num_heads, mask, use_query_residual)
 
 
 def self_attend(latents, w, num_heads):
-    normed = layer_norm(latents, w["attention_norm"])
+    normed = layer_norm(latents, w["query_norm"])
     return _block(latents, normed, normed, w, num_heads, None)
 
 

@@ -78,8 +78,8 @@ def _run(options, run):
         num_blocks=NUM_BLOCKS,
         num_self_attends_per_block=1,
         num_cross_attends=run["cross_attends"],
-        num_self_attend_heads=4,
-        dropout=0.1,
+        cross_attend=kp.CrossAttend(dropout=0.1),
+        self_attend=kp.SelfAttend(num_heads=4, dropout=0.1),
         **ARRANGEMENTS[run["arrangement"]],
     )
     model = kp.PerceiverClassifier(encoder, len(splits.class_names))

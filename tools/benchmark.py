@@ -470,7 +470,7 @@ def _images(folder):
         latent_dim=128,
         num_blocks=2,
         num_self_attends_per_block=2,
-        num_self_attend_heads=4,
+        self_attend=kp.SelfAttend(num_heads=4),
     )
     model = kp.PerceiverClassifier(encoder, len(splits.class_names))
     return splits, _compiled(model, keras.optimizers.AdamW(1e-3))
@@ -577,13 +577,13 @@ def _keras_model(task):
 
 
 def _force_the_plain_form():
-    """All keys, values and scores in memory, every block written out."""
-    from keras_perceiver.layers import blocks
+    """All keys, values and scores in memory."""
     from keras_perceiver.layers.attention import use_kernel
+    from keras_perceiver.layers.attention_block import use_absorbed_projections
 
-    use_kernel("plain").__enter__()  # for the rest of this process
-    blocks.CrossAttend.projects_queries = lambda *_: False
-    blocks._is_traced_by_jax = lambda _: False
+    # For the rest of this process.
+    use_kernel("plain").__enter__()
+    use_absorbed_projections(False).__enter__()
 
 
 def _plain_keras_model(keras, kp, num_cross_attends=None, num_blocks=8, **settings):

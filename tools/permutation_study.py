@@ -152,8 +152,8 @@ def _perceiver(shape, num_classes, order, use_fourier):
         latent_dim=96,
         num_blocks=2,
         num_self_attends_per_block=2,
-        num_self_attend_heads=4,
-        dropout=0.1,
+        cross_attend=kp.CrossAttend(dropout=0.1),
+        self_attend=kp.SelfAttend(num_heads=4, dropout=0.1),
     )
     return kp.PerceiverClassifier(encoder, num_classes)
 

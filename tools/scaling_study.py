@@ -192,7 +192,7 @@ def _perceiver(side, depth):
         latent_dim=DIM,
         num_blocks=2,
         num_self_attends_per_block=depth // 2,
-        num_self_attend_heads=NUM_HEADS,
+        self_attend=kp.SelfAttend(num_heads=NUM_HEADS),
         share_weights=False,
     )
     return kp.PerceiverClassifier(encoder, NUM_CLASSES)

@@ -2,20 +2,18 @@
 
 from keras_perceiver.layers.arrays import LatentArray
 from keras_perceiver.layers.attention import attend
-from keras_perceiver.layers.blocks import (
-    CrossAttend,
-    IterativeAttention,
-    LatentTransformer,
-    SelfAttend,
-)
-from keras_perceiver.layers.byte_array import ByteArray
+from keras_perceiver.layers.attention_block import AttentionBlock
+from keras_perceiver.layers.cross_attend import CrossAttend
+from keras_perceiver.layers.iterative_attention import IterativeAttention
+from keras_perceiver.layers.latent_transformer import LatentTransformer
 from keras_perceiver.layers.position import (
     FourierPositionEncoding,
     LearnedPositionEncoding,
 )
+from keras_perceiver.layers.self_attend import SelfAttend
 
 __all__ = [
-    "ByteArray",
+    "AttentionBlock",
     "CrossAttend",
     "FourierPositionEncoding",
     "IterativeAttention",

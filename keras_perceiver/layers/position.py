@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive, check_rank
 from keras_perceiver.layers.arrays import learned_array_initializer
+from keras_perceiver.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -152,7 +153,7 @@ class FourierPositionEncoding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
-class LearnedPositionEncoding(keras.layers.Layer):
+class LearnedPositionEncoding(CompositeLayer):
     """One learned vector for every point of a grid: no prior on space at all.
 
     Called on a grid of another size, it interpolates between the vectors, linearly along
@@ -228,6 +229,7 @@ class LearnedPositionEncoding(keras.layers.Layer):
                 name="projection",
             )
             self.projection.build((1, None, self.dim))
+        self.restore_inner_settings()
 
     def call(self, inputs):
         table = ops.convert_to_tensor(self.positions)  # (*grid, dim)

@@ -1,6 +1,7 @@
-"""Rematerialisation: to keep the arguments of a function, and compute the rest again."""
+"""Rematerialization: keep the arguments of a function, and compute the rest again."""
 
 import keras
+from keras import ops
 
 
 def recompute(function, x, *tensors):
@@ -21,6 +22,36 @@ def recompute(function, x, *tensors):
     # TensorFlow's adds a zero to every argument for that, and so copies all weights.
     run = {"jax": _recompute_jax, "tensorflow": _recompute_tensorflow}[backend]
     return run(function, x, *tensors)
+
+
+def keep_input_only(function, layers, x, training):
+    """Returns `function(x)`, whose norms and activations are not kept for the gradient.
+
+    They cost next to nothing to compute again, and half of the memory of training. The
+    products that follow are not computed twice: their results are not needed again, and
+    compilers leave them out. Torch does not in eager mode, so it keeps everything.
+
+    Args:
+        function: Callable of one tensor that calls no layers but `layers`.
+        layers: Layers with all weights that `function` uses.
+        x: Tensor.
+        training: Boolean.
+    """
+    if not training or keras.backend.backend() == "torch":
+        return function(x)
+    variables = [weight for layer in layers for weight in layer.weights]
+
+    def run(x, *weights):
+        with keras.StatelessScope(zip(variables, weights, strict=True)):
+            return function(x)
+
+    return recompute(run, x, *[ops.copy(weight) for weight in variables])
+
+
+def call_with(layer, weights, *args, **kwargs):
+    """Calls a layer with these tensors in place of its weights."""
+    with keras.StatelessScope(zip(layer.weights, weights, strict=True)):
+        return layer(*args, **kwargs)
 
 
 def _recompute_jax(function, x, *tensors):
@@ -48,11 +79,15 @@ def _recompute_tensorflow(function, x, *tensors):
     @tf.custom_gradient
     def run(x, *tensors):
         def backward(*gradients):
-            late = after(gradients[0], x)
+            late = (after(gradients[0], x), *tensors)
+            # Quantized kernels have no gradient.
+            floating = [i for i, tensor in enumerate(late) if tensor.dtype.is_floating]
             with tf.GradientTape() as tape:
-                tape.watch([late, *tensors])
-                outputs = function(late, *tensors)
-            return tape.gradient(outputs, [late, *tensors], gradients)
+                tape.watch([late[i] for i in floating])
+                outputs = function(*late)
+            found = tape.gradient(outputs, [late[i] for i in floating], gradients)
+            found = dict(zip(floating, found, strict=True))
+            return [found.get(i) for i in range(len(late))]
 
         return function(x, *tensors), backward
 
@@ -78,7 +113,7 @@ def after(gradient, tensor):
     return tensor
 
 
-def hand_on(x, tensors):
+def accumulate_gradients_eagerly(x, tensors):
     """Returns `x`, `tensors` for one use, and `tensors` for all later uses.
 
     Backend-specific path for TensorFlow: left to itself it goes back through all uses of

@@ -2,6 +2,7 @@
 
 from keras_perceiver.modalities.audio import Audio
 from keras_perceiver.modalities.base import Modality
+from keras_perceiver.modalities.byte_array import ByteArray
 from keras_perceiver.modalities.grids import Array, Image, Video
 from keras_perceiver.modalities.mel_spectrogram import MelSpectrogram
 from keras_perceiver.modalities.points import PointCloud
@@ -10,6 +11,7 @@ from keras_perceiver.modalities.sequence import Sequence
 __all__ = [
     "Array",
     "Audio",
+    "ByteArray",
     "Image",
     "MelSpectrogram",
     "Modality",

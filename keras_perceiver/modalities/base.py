@@ -6,13 +6,14 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import FourierPositionEncoding
+from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import grid_size
 
 # The paper's number of Fourier bands on ImageNet and on point clouds.
 _NUM_BANDS = 64
 
 
-class Modality(keras.layers.Layer):
+class Modality(CompositeLayer):
     """Base of all modalities: turns raw inputs into elements with their positions.
 
     An element is a vector: its features, and the features of its position beside them.
@@ -111,7 +112,7 @@ class Modality(keras.layers.Layer):
         **kwargs,
     ):
         # Positions and sound need all their digits: only elements are cast.
-        super().__init__(**{"autocast": False, **kwargs})
+        super().__init__(autocast=False, **kwargs)
         if isinstance(max_resolution, list):
             max_resolution = tuple(max_resolution)
         self._has_own_encoding = position_encoding is not None
@@ -298,6 +299,11 @@ class Modality(keras.layers.Layer):
                 f"positions of width {num_features}. Set `projection_dim={num_features}`, "
                 f"or take a position encoding of width {self._projected_dim}."
             )
+        self.restore_inner_settings()
+
+    @property
+    def separately_stored(self):
+        return (self.position_encoding,) if self._has_own_encoding else ()
 
     @property
     def _projected_dim(self):

@@ -77,7 +77,6 @@ class Sequence(Series):
         return (0, self.vocabulary_size - 1)
 
     def build(self, inputs_shape):
-        super().build(inputs_shape)
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size,
             self.embedding_dim,
@@ -87,6 +86,7 @@ class Sequence(Series):
             name="embedding",
         )
         self.embedding.build((None, *self.input_shape))
+        super().build(inputs_shape)
 
     def elements(self, inputs):
         return self.embedding(inputs)

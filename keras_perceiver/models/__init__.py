@@ -1,9 +1,9 @@
 """Models: the encoder, the tasks, their presets and their FLOPs."""
 
+from keras_perceiver.models.encoder import Encoded, Perceiver
 from keras_perceiver.models.flops import flops
 from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy, MeanAveragePrecision
-from keras_perceiver.models.perceiver import Perceiver
 from keras_perceiver.models.tasks import (
     PerceiverClassifier,
     PerceiverMultiLabelClassifier,
@@ -12,6 +12,7 @@ from keras_perceiver.models.tasks import (
 
 __all__ = [
     "Accuracy",
+    "Encoded",
     "MeanAveragePrecision",
     "Perceiver",
     "PerceiverClassifier",

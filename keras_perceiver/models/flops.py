@@ -3,8 +3,7 @@
 import math
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.layers import CrossAttend
-from keras_perceiver.models.perceiver import Perceiver
+from keras_perceiver.models.encoder import Perceiver
 from keras_perceiver.models.tasks import Task
 
 
@@ -44,7 +43,6 @@ def flops(model, num_inputs=None):
             "`model` must be a `Perceiver` or a task. Received: "
             f"model={model!r} of type {type(model).__name__}. Pass one of these."
         )
-    num_latents = model.latent_array.num_latents
     if num_inputs is None:
         lengths = {k: m.num_inputs for k, m in model.byte_array.modalities.items()}
         unknown = [name for name, length in lengths.items() if length is None]
@@ -56,28 +54,4 @@ def flops(model, num_inputs=None):
             )
         num_inputs = sum(lengths.values())
     check_positive(num_inputs=num_inputs)
-    macs = 0
-    for layer in model.iterative_attention.sequence():
-        if isinstance(layer, CrossAttend):
-            macs += _block_macs(layer, num_latents, num_inputs)
-        else:
-            for self_attend in layer.self_attends:
-                macs += _block_macs(self_attend, num_latents, num_latents)
-    return 2 * macs
-
-
-def _block_macs(block, num_queries, num_inputs):
-    """Multiplications-and-additions of one cross-attend or self-attend."""
-    of_queries = (
-        block.query,
-        block.output_projection,
-        block.mlp_hidden,
-        block.mlp_output,
-    )
-    of_inputs = (block.key, block.value)
-    qk_dim, v_dim = block.query.units, block.value.units
-    return (
-        num_queries * sum(math.prod(layer.kernel.shape) for layer in of_queries)
-        + num_inputs * sum(math.prod(layer.kernel.shape) for layer in of_inputs)
-        + num_queries * num_inputs * (qk_dim + v_dim)
-    )
+    return 2 * model.macs(num_inputs)

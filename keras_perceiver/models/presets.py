@@ -1,89 +1,93 @@
 """The paper's settings, and ours for small data, as data."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
 from types import MappingProxyType
 
-from keras_perceiver.layers import LearnedPositionEncoding
-from keras_perceiver.modalities import Audio, Image, MelSpectrogram, PointCloud, Video
+from keras_perceiver.config import Config
+from keras_perceiver.layers import CrossAttend, LearnedPositionEncoding, SelfAttend
+from keras_perceiver.modalities import (
+    Audio,
+    ByteArray,
+    Image,
+    MelSpectrogram,
+    PointCloud,
+    Video,
+)
+from keras_perceiver.models.encoder import Perceiver
 
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Everything that makes a `PerceiverClassifier`, and where it comes from.
+    """Everything that makes a classifier, and where it comes from.
 
     Attributes:
         source: String, what the settings are taken from, and which are our choice.
-        modality: Callable without arguments that makes the modality layer, or the dict
-            of them.
-        encoder: Mapping of the other arguments of `Perceiver`.
+        encoder: `Config` of the `Perceiver`.
         num_classes: Integer, number of classes of the source's data set.
         parameters: Integer, number of parameters with that many classes.
         num_inputs: Integer, number of input elements of one example.
-        gflops: Float, billions of floating-point operations of one forward pass of one
-            such example, two per multiplication-and-addition (see
-            `keras_perceiver.flops`).
+        gflops: Float, billions of floating-point operations of one forward pass per
+            example, two per multiplication-and-addition (see `keras_perceiver.flops`).
     """
 
     source: str
-    modality: Callable
-    encoder: Mapping
+    encoder: Config
     num_classes: int
     parameters: int
     num_inputs: int
     gflops: float
 
 
-_IMAGENET = MappingProxyType(
-    {
-        "num_latents": 512,
-        "latent_dim": 1024,
-        "num_blocks": 8,
-        "num_self_attends_per_block": 6,
-        "num_cross_attend_heads": 1,
-        "num_self_attend_heads": 8,
-        "share_weights": True,
-    }
+# The paper's encoder for ImageNet, whose modality the presets add.
+_IMAGENET = Config(
+    Perceiver,
+    num_latents=512,
+    latent_dim=1024,
+    num_blocks=8,
+    num_self_attends_per_block=6,
+    cross_attend=Config(CrossAttend, num_heads=1),
+    self_attend=Config(SelfAttend, num_heads=8),
+    share_weights=True,
 )
-
-_AUDIOSET = MappingProxyType(
-    {
-        **_IMAGENET,
-        "num_blocks": 2,
-        "num_self_attends_per_block": 8,
-        "share_weights": False,
-    }
+_AUDIOSET = _IMAGENET.replace(
+    {"num_blocks": 2, "num_self_attends_per_block": 8, "share_weights": False}
 )
 _AUDIOSET_SOURCE = (
-    "Jaegle et al., 2021, section 4.2. Many labels an example: compile with "
+    "Jaegle et al., 2021, section 4.2. Multi-label: compile with "
     "BinaryCrossentropy(from_logits=True). Our choice: latents, heads and Fourier "
     "bands, as on ImageNet. "
 )
+_RAW_AUDIO = Config(Audio, num_samples=61_440, sample_rate=48_000, patch_size=128)
+_MEL_SPECTROGRAM = Config(
+    MelSpectrogram,
+    num_samples=61_440,
+    sample_rate=48_000,
+    num_mel_bins=80,
+    frame_length=2048,
+    frame_step=1024,
+)
+_VIDEO = Config(Video, shape=(32, 224, 224, 3), patch_size=(2, 8, 8))
 
 
-def _raw_audio():
-    return Audio(61_440, sample_rate=48_000, patch_size=128)
-
-
-def _mel_spectrogram():
-    return MelSpectrogram(
-        61_440, sample_rate=48_000, num_mel_bins=80, frame_length=2048, frame_step=1024
+def _with_video(audio):
+    return Config(
+        ByteArray,
+        modality={"audio": audio, "video": _VIDEO},
+        modality_dropout={"video": 0.3},
     )
 
-
-def _video():
-    return Video((32, 224, 224, 3), patch_size=(2, 8, 8))
-
-
-_WITH_VIDEO = MappingProxyType({**_AUDIOSET, "modality_dropout": {"video": 0.3}})
 
 PRESETS = MappingProxyType(
     {
         "imagenet": Preset(
             source="Jaegle et al., 2021, section 4.1: 224x224 crops, Fourier features.",
-            modality=partial(Image, (224, 224, 3), num_bands=64, max_resolution=224),
-            encoder=_IMAGENET,
+            encoder=_IMAGENET.replace(
+                {
+                    "modality": Config(
+                        Image, shape=(224, 224, 3), num_bands=64, max_resolution=224
+                    )
+                }
+            ),
             num_classes=1000,
             parameters=44_912_254,
             num_inputs=50_176,
@@ -92,10 +96,15 @@ PRESETS = MappingProxyType(
         "imagenet_learned": Preset(
             source="Jaegle et al., 2021, section 4.1, table 2: learned positions. Their "
             "width is our choice: that of the Fourier features, for equal FLOPs.",
-            modality=lambda: Image(
-                (224, 224, 3), position_encoding=LearnedPositionEncoding(258)
+            encoder=_IMAGENET.replace(
+                {
+                    "modality": Config(
+                        Image,
+                        shape=(224, 224, 3),
+                        position_encoding=Config(LearnedPositionEncoding, dim=258),
+                    )
+                }
             ),
-            encoder=_IMAGENET,
             num_classes=1000,
             parameters=57_857_662,
             num_inputs=50_176,
@@ -103,8 +112,7 @@ PRESETS = MappingProxyType(
         ),
         "audioset_raw": Preset(
             source=_AUDIOSET_SOURCE + "61,440 samples at 48 kHz as 480 x 128.",
-            modality=_raw_audio,
-            encoder=_AUDIOSET,
+            encoder=_AUDIOSET.replace({"modality": _RAW_AUDIO}),
             num_classes=527,
             parameters=107_419_677,
             num_inputs=480,
@@ -114,8 +122,7 @@ PRESETS = MappingProxyType(
             source=_AUDIOSET_SOURCE
             + "4,800 points of a mel spectrogram, by our choice "
             "60 frames x 80 bins.",
-            modality=_mel_spectrogram,
-            encoder=_AUDIOSET,
+            encoder=_AUDIOSET.replace({"modality": _MEL_SPECTROGRAM}),
             num_classes=527,
             parameters=107_432_017,
             num_inputs=4_800,
@@ -123,8 +130,7 @@ PRESETS = MappingProxyType(
         ),
         "audioset_video": Preset(
             source=_AUDIOSET_SOURCE + "32 frames of 224x224 in patches of 2x8x8.",
-            modality=_video,
-            encoder=_AUDIOSET,
+            encoder=_AUDIOSET.replace({"modality": _VIDEO}),
             num_classes=527,
             parameters=111_643_729,
             num_inputs=12_544,
@@ -133,8 +139,7 @@ PRESETS = MappingProxyType(
         "audioset_raw_video": Preset(
             source=_AUDIOSET_SOURCE + "Raw audio and video, which training drops for "
             "30 % of the examples.",
-            modality=lambda: {"audio": _raw_audio(), "video": _video()},
-            encoder=_WITH_VIDEO,
+            encoder=_AUDIOSET.replace({"modality": _with_video(_RAW_AUDIO)}),
             num_classes=527,
             parameters=111_685_411,
             num_inputs=13_024,
@@ -143,8 +148,7 @@ PRESETS = MappingProxyType(
         "audioset_mel_video": Preset(
             source=_AUDIOSET_SOURCE + "Mel spectrogram as in audioset_mel, and video, "
             "which training drops for 30 % of the examples.",
-            modality=lambda: {"audio": _mel_spectrogram(), "video": _video()},
-            encoder=_WITH_VIDEO,
+            encoder=_AUDIOSET.replace({"modality": _with_video(_MEL_SPECTROGRAM)}),
             num_classes=527,
             parameters=111_685_409,
             num_inputs=17_344,
@@ -154,8 +158,9 @@ PRESETS = MappingProxyType(
             source="Jaegle et al., 2021, section 4.3: 64 bands, maximum frequency 1120. "
             "Any number of points; the paper has about 2,000, counted are 2,048. Our "
             "choice: latents and heads, as on ImageNet.",
-            modality=PointCloud,
-            encoder=MappingProxyType({**_IMAGENET, "num_blocks": 2}),
+            encoder=_IMAGENET.replace(
+                {"num_blocks": 2, "modality": Config(PointCloud)}
+            ),
             num_classes=40,
             parameters=44_772_202,
             num_inputs=2_048,
@@ -163,19 +168,16 @@ PRESETS = MappingProxyType(
         ),
         "digits": Preset(
             source="Our choice, for scikit-learn's 8x8 digits on two CPU cores.",
-            modality=partial(Image, (8, 8, 1), num_bands=4),
-            encoder=MappingProxyType(
-                {
-                    "num_latents": 8,
-                    "latent_dim": 64,
-                    "num_blocks": 2,
-                    "num_self_attends_per_block": 2,
-                    "num_cross_attend_heads": 8,
-                    "num_self_attend_heads": 4,
-                    # An element is 19 wide only: too narrow for several heads.
-                    "cross_attend_qk_dim": 64,
-                    "dropout": 0.1,
-                }
+            encoder=Config(
+                Perceiver,
+                modality=Config(Image, shape=(8, 8, 1), num_bands=4),
+                num_latents=8,
+                latent_dim=64,
+                num_blocks=2,
+                num_self_attends_per_block=2,
+                # An element is 19 wide only: too narrow for several heads.
+                cross_attend=Config(CrossAttend, num_heads=8, qk_dim=64, dropout=0.1),
+                self_attend=Config(SelfAttend, num_heads=4, dropout=0.1),
             ),
             num_classes=10,
             parameters=90_582,

@@ -3,6 +3,8 @@
 import keras
 
 from keras_perceiver.config import Config
+from keras_perceiver.layers import CrossAttend, SelfAttend
+from keras_perceiver.modalities import ByteArray
 from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.recipes import _mock
 from keras_perceiver.training import Recipe, warm_cosine
@@ -21,11 +23,16 @@ def adamw(learning_rate):
     )
 
 
-def small_encoder(modality, **settings):
+def small_encoder(
+    modality, dropout=0.2, element_dropout=0.2, modality_dropout=0.0, **settings
+):
     """Returns the config of a small encoder.
 
     Args:
         modality: `Config` of the modality layer, or dict of these.
+        dropout: Float, of all cross-attends and self-attends.
+        element_dropout: Float, see `ByteArray`.
+        modality_dropout: Float, see `ByteArray`.
         **settings: Arguments of `Perceiver` that replace those below.
     """
     settings = {
@@ -33,13 +40,21 @@ def small_encoder(modality, **settings):
         "latent_dim": 96,
         "num_blocks": 2,
         "num_self_attends_per_block": 2,
-        "num_cross_attend_heads": 1,
-        "num_self_attend_heads": 4,
-        "dropout": 0.2,
-        "element_dropout": 0.2,
         **settings,
     }
-    return Config(Perceiver, modality=modality, **settings)
+    byte_array = Config(
+        ByteArray,
+        modality=modality,
+        modality_dropout=modality_dropout,
+        element_dropout=element_dropout,
+    )
+    return Config(
+        Perceiver,
+        modality=byte_array,
+        cross_attend=Config(CrossAttend, num_heads=1, dropout=dropout),
+        self_attend=Config(SelfAttend, num_heads=4, dropout=dropout),
+        **settings,
+    )
 
 
 def series(stem):

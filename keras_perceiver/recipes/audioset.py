@@ -17,14 +17,15 @@ is that of ImageNet.
 from keras_perceiver.config import Config
 from keras_perceiver.data import audioset
 from keras_perceiver.models import PerceiverMultiLabelClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
+from keras_perceiver.models.presets import PRESETS
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
 from keras_perceiver.training import Recipe, step_decay
 
 RECIPE = Recipe(
     name="audioset",
     data=Config(audioset, folder=DEFAULT_FOLDER, num_test_clips=16),
     task=PerceiverMultiLabelClassifier,
-    model=preset("audioset_raw_video"),
+    model=PRESETS["audioset_raw_video"].encoder,
     optimizer=lamb(4e-3),
     schedule=Config(step_decay, decay_at=(0.7, 0.85, 0.95)),
     epochs=100,

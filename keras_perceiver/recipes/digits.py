@@ -11,7 +11,7 @@ Score:     test accuracy 0.9806 on TensorFlow, 0.9861 on JAX, 0.9903 on torch, t
 from keras_perceiver.config import Config
 from keras_perceiver.data import digits
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._paper import preset
+from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.recipes._small import SCHEDULE, adamw
 from keras_perceiver.training import Recipe
 
@@ -19,7 +19,7 @@ RECIPE = Recipe(
     name="digits",
     data=Config(digits),
     task=PerceiverClassifier,
-    model=preset("digits"),
+    model=PRESETS["digits"].encoder,
     optimizer=adamw(4e-3),
     schedule=SCHEDULE,
     epochs=120,

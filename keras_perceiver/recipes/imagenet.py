@@ -17,14 +17,15 @@ smoothing, RandAugment(4, 5), CutMix and MixUp.
 from keras_perceiver.config import Config
 from keras_perceiver.data import ImageFiles, imagenet
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
+from keras_perceiver.models.presets import PRESETS
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
 from keras_perceiver.training import Recipe, step_decay
 
 RECIPE = Recipe(
     name="imagenet",
     data=Config(imagenet, folder=DEFAULT_FOLDER),
     task=PerceiverClassifier,
-    model=preset("imagenet"),
+    model=PRESETS["imagenet"].encoder,
     optimizer=lamb(4e-3),
     schedule=Config(step_decay, decay_at=(84 / 120, 102 / 120, 114 / 120)),
     epochs=120,

@@ -14,14 +14,15 @@ Our choice, which the paper does not state: epochs.
 from keras_perceiver.config import Config
 from keras_perceiver.data import PointFiles, modelnet40
 from keras_perceiver.models import PerceiverClassifier
-from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb, preset
+from keras_perceiver.models.presets import PRESETS
+from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
 from keras_perceiver.training import Recipe
 
 RECIPE = Recipe(
     name="modelnet40",
     data=Config(modelnet40, folder=DEFAULT_FOLDER),
     task=PerceiverClassifier,
-    model=preset("modelnet40"),
+    model=PRESETS["modelnet40"].encoder,
     optimizer=lamb(1e-3),
     epochs=300,
     batch_size=512,

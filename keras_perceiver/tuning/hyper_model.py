@@ -2,16 +2,15 @@
 
 import contextlib
 import dataclasses
-import inspect
 
 import keras
 import keras_tuner as kt
 from keras_tuner.errors import FailedTrialError
 
 from keras_perceiver.config import Config
-from keras_perceiver.layers import ByteArray
+from keras_perceiver.layers import CrossAttend, IterativeAttention, SelfAttend
+from keras_perceiver.modalities import ByteArray
 from keras_perceiver.models import Perceiver, PerceiverClassifier
-from keras_perceiver.models.perceiver import checked_modalities
 from keras_perceiver.training import (
     PRECISIONS,
     Lamb,
@@ -36,12 +35,14 @@ class PerceiverHyperModel(kt.HyperModel):
     A *space* says what may be tried: a dict from names to a list of values to choose from,
     a tuple of the two ends of a range (of even sampling, or logarithmic where they are
     ten times apart), or one value, which is then frozen. Names are those of
-    `PerceiverHyperModel.space_names()`: arguments of `Perceiver`, and
+    `space_names()`: dotted paths to the arguments of `Perceiver`, such as `num_latents`,
+    `self_attend.num_heads` and `modality.element_dropout`, and
 
     - `cross_attends_per_block`: number of cross-attends over that of blocks (at least one
       cross-attend);
     - `num_bands`, `max_resolution_scale`: of all modalities with Fourier features; the
-      second is a factor of the greatest resolution;
+      second is a factor of the maximum resolution;
+    - `dropout`: of all cross-attends and self-attends;
     - `optimizer` (`"adamw"` or `"lamb"`), `learning_rate` (its peak, after a warm-up and
       before a cosine to zero), `weight_decay`, `label_smoothing`;
     - `batch_size`, and `augmentation`, one of the names in `augmentations` or `"none"`.
@@ -58,10 +59,12 @@ class PerceiverHyperModel(kt.HyperModel):
         for what matters; [KerasTuner](https://keras.io/keras_tuner).
 
     Args:
-        modality: Modality layer or dict of them, see `Perceiver`. A trial has a copy.
+        modality: Modality layer, dict of them or `ByteArray`, see `Perceiver`. Trials
+            have copies.
         num_classes: Integer, number of classes.
         space: Dict of what replaces or adds to the default space.
-        settings: Dict of further arguments of `Perceiver`, the same in all trials.
+        settings: Dict from dotted paths to further arguments of `Perceiver`, the same in
+            all trials.
         defaults: Dict of values with which a search begins. Defaults to one from the
             middle of the space.
         augmentations: Dict from names to callables `(inputs, key)` that change a batch of
@@ -121,21 +124,23 @@ class PerceiverHyperModel(kt.HyperModel):
         tunable=True,
     ):
         super().__init__(name, tunable)
-        checked_modalities(modality)
         if precision not in PRECISIONS:
             raise ValueError(
                 f"`precision` must be one of {PRECISIONS}. Received: "
                 f"precision={precision!r}. Choose one of them."
             )
-        self.modality = modality
+        if not isinstance(modality, ByteArray):
+            modality = ByteArray(modality, name="byte_array")
         self.num_classes = num_classes
+        base = Config(
+            Perceiver,
+            modality=_copy(modality),
+            cross_attend=CrossAttend(num_heads=1),
+            self_attend=SelfAttend(num_heads=8),
+        )
         self.settings = dict(settings or {})
-        unknown = sorted(set(self.settings) - set(spaces.names()))
-        if unknown:
-            raise ValueError(
-                "`settings` must have names of a space. Received: "
-                f"{unknown}. Choose from {spaces.names()}."
-            )
+        spaces.check_names("settings", self.settings, spaces.names(base))
+        self._base = base
         self.augmentations = dict(augmentations or {})
         self.task = task
         self.num_inputs = num_inputs
@@ -149,10 +154,9 @@ class PerceiverHyperModel(kt.HyperModel):
         self.space = self._space(space or {})
         self.defaults = self._defaults(defaults or {})
 
-    @staticmethod
-    def space_names():
+    def space_names(self):
         """Returns the names that a space may have, sorted."""
-        return spaces.names()
+        return spaces.names(self._base)
 
     @classmethod
     def around(cls, model, space=None, defaults=None, **options):
@@ -177,48 +181,54 @@ class PerceiverHyperModel(kt.HyperModel):
         >>> PerceiverHyperModel.around(model).space["latent_dim"]
         [32, 64, 128]
         """
-        config = model.encoder.get_config()
-        parameters = inspect.signature(Perceiver.__init__).parameters
-        usual = {name: p.default for name, p in parameters.items()}
-        sizes = (
-            "num_latents",
-            "latent_dim",
-            "num_blocks",
-            "num_self_attends_per_block",
-        )
-        around = {
-            name: sorted({max(config[name] // 2, 1), config[name], config[name] * 2})
-            for name in sizes
+        trunk = model.encoder.iterative_attention
+        sizes = {
+            "num_latents": model.encoder.latent_array.num_latents,
+            "latent_dim": model.encoder.latent_array.latent_dim,
+            "num_blocks": trunk.num_blocks,
+            "num_self_attends_per_block": trunk.num_self_attends_per_block,
         }
-        around["num_cross_attend_heads"] = config["num_cross_attend_heads"]
-        heads = config["num_self_attend_heads"]
-        around["num_self_attend_heads"] = sorted({max(heads // 2, 1), heads, heads * 2})
-        reads = config["num_cross_attends"] or config["num_blocks"]
+        config = trunk.get_config()
+        cross_attend, self_attend = (
+            keras.saving.deserialize_keras_object(config[name]).get_config()
+            for name in ("cross_attend", "self_attend")
+        )
+        sizes["self_attend.num_heads"] = self_attend["num_heads"]
+        around = {
+            name: sorted({max(size // 2, 1), size, size * 2})
+            for name, size in sizes.items()
+        }
+        around["cross_attend.num_heads"] = cross_attend["num_heads"]
+        num_cross_attends = trunk.num_cross_attends or trunk.num_blocks
         begin = {
-            **{name: config[name] for name in (*sizes, "num_self_attend_heads")},
-            "cross_attends_per_block": reads / config["num_blocks"],
-            "use_cross_attends_at_start": config["use_cross_attends_at_start"],
-            "share_weights": config["share_weights"],
-            "dropout": config["dropout"],
+            **sizes,
+            "cross_attends_per_block": num_cross_attends / trunk.num_blocks,
+            "use_cross_attends_at_start": trunk.use_cross_attends_at_start,
+            "share_weights": trunk.share_weights,
+            "dropout": self_attend["dropout"],
             "max_resolution_scale": 1.0,
         }
-        modality = model.encoder.modality
-        bands = {
-            m.num_bands for m in checked_modalities(modality) if _is_fourier(m)
-        } - {None}
+        byte_array = model.encoder.byte_array
+        bands = {m.num_bands for m in byte_array.modalities.values() if _is_fourier(m)}
+        bands -= {None}
         if len(bands) == 1:
             (number,) = bands
             around["num_bands"] = [max(number // 2, 1), number, number * 2]
             begin["num_bands"] = number
         space = {**around, **(space or {})}
+        kept = {
+            "use_remat": trunk.use_remat,
+            **{f"cross_attend.{name}": value for name, value in cross_attend.items()},
+            **{f"self_attend.{name}": value for name, value in self_attend.items()},
+        }
+        left_out = ("name", "dtype", "num_heads", "dropout")
         settings = {
-            name: value
-            for name, value in config.items()
-            if name in usual and value != usual[name] and name not in space
-            if name not in (*spaces.SPACE, "modality", "num_cross_attends", "dtype")
+            path: value
+            for path, value in kept.items()
+            if path not in space and path.split(".")[-1] not in left_out
         }
         return cls(
-            modality,
+            byte_array,
             model.num_classes,
             space=space,
             task=type(model),
@@ -228,13 +238,15 @@ class PerceiverHyperModel(kt.HyperModel):
         )
 
     def _space(self, changes):
+        spaces.check_names("space", changes, self.space_names())
         space = {**spaces.SPACE, **changes}
-        if not any(map(_is_fourier, checked_modalities(self.modality))):
+        modalities = self._base.kwargs["modality"].modalities
+        if not any(map(_is_fourier, modalities.values())):
             for name in ("num_bands", "max_resolution_scale"):
                 if name in changes:
                     raise ValueError(
                         f"`{name}` is for modalities with Fourier features. Received: "
-                        f"space={changes}, and {self.modality!r}. Leave it out."
+                        f"space={changes}, and {modalities}. Leave it out."
                     )
                 del space[name]
         known = [_NO_AUGMENTATION, *self.augmentations]
@@ -294,20 +306,16 @@ class PerceiverHyperModel(kt.HyperModel):
         Args:
             values: Dict from the names of the space to values.
         """
-        settings = self._settings(values)
-        for kind, width in (
-            ("self_attend", settings["latent_dim"]),
-            ("cross_attend", self._input_dim(values)),
-        ):
-            heads = settings[f"num_{kind}_heads"]
-            qk_dim = settings.get(f"{kind}_qk_dim") or width
-            v_dim = settings.get(f"{kind}_v_dim") or qk_dim
-            for name, total in (("qk_dim", qk_dim), ("v_dim", v_dim)):
-                if total % heads:
-                    return (
-                        f"The width {total} of {kind}_{name} is not divisible by "
-                        f"num_{kind}_heads={heads}."
-                    )
+        encoder = self._encoder(values)
+        try:
+            trunk = _trunk(encoder)
+            latent_dim, input_dim = (
+                encoder.kwargs["latent_dim"],
+                self._input_dim(values),
+            )
+            trunk.num_parameters(latent_dim, input_dim)
+        except ValueError as error:
+            return str(error)
         num_replicas = getattr(self.distribution, "num_replicas", 1)
         if values["batch_size"] % num_replicas:
             return (
@@ -337,24 +345,26 @@ class PerceiverHyperModel(kt.HyperModel):
         Raises:
             ValueError: if the number of inputs is not known.
         """
-        modalities = checked_modalities(self.modality)
+        encoder = self._encoder(values)
         num_inputs = self.num_inputs
         if num_inputs is None:
-            lengths = [layer.num_inputs for layer in modalities]
+            modalities = encoder.kwargs["modality"].modalities
+            lengths = [layer.num_inputs for layer in modalities.values()]
             if None in lengths:
                 raise ValueError(
                     "`num_inputs` must be given where any length will do. Received: "
-                    f"num_inputs=None for {self.modality!r}. Pass the number of elements "
-                    "of an example."
+                    f"num_inputs=None for {modalities}. Pass the number of elements per "
+                    "example."
                 )
             num_inputs = sum(lengths)
         sizes = sizes_of(
-            self._settings(values),
+            _trunk(encoder),
+            encoder.kwargs["num_latents"],
+            encoder.kwargs["latent_dim"],
             num_inputs,
             self._input_dim(values),
             self.num_classes,
-            values["batch_size"],
-            _BYTES[self.precision],
+            values["batch_size"] * _BYTES[self.precision],
         )
         extra = self._parameters_of_inputs
         return sizes._replace(parameters=sizes.parameters + extra)
@@ -378,13 +388,8 @@ class PerceiverHyperModel(kt.HyperModel):
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
         with _fails_without_memory(), self._scope():
-            previous = keras.config.dtype_policy()
-            keras.config.set_dtype_policy(self.precision)
-            try:
-                encoder = Perceiver(self._modality(values), **self._settings(values))
-                model = self.task(encoder, self.num_classes)
-            finally:
-                keras.config.set_dtype_policy(previous)
+            encoder = self._encoder(values)(dtype=self.precision)
+            model = self.task(encoder, self.num_classes)
             self._compile(model, values, num_steps=None)
         return model
 
@@ -453,9 +458,7 @@ class PerceiverHyperModel(kt.HyperModel):
         return dataclasses.replace(
             recipe,
             task=self.task,
-            model=Config(
-                Perceiver, modality=self._modality(values), **self._settings(values)
-            ),
+            model=self._encoder(values),
             optimizer=self._optimizer(values).replace({"learning_rate": rate}),
             schedule=warm_cosine,
             epochs=epochs,
@@ -484,58 +487,63 @@ class PerceiverHyperModel(kt.HyperModel):
             weighted_metrics=model.default_metrics(),
         )
 
-    def _settings(self, values):
-        """Returns the arguments of `Perceiver`, all but the modality."""
-        num_cross_attends = round(
-            values["cross_attends_per_block"] * values["num_blocks"]
-        )
-        others = {*spaces.OPTIONAL, *_OF_TRAINING, "cross_attends_per_block"}
-        return {
-            **self.settings,
-            **{name: value for name, value in values.items() if name not in others},
-            "num_cross_attends": min(max(num_cross_attends, 1), values["num_blocks"]),
+    def _encoder(self, values):
+        """Returns the `Config` of the `Perceiver` with these values."""
+        num_blocks = values["num_blocks"]
+        num_cross_attends = round(values["cross_attends_per_block"] * num_blocks)
+        others = {*spaces.COMBINED, *spaces.OF_TRAINING}
+        overrides = {
+            "num_cross_attends": min(max(num_cross_attends, 1), num_blocks),
+            "cross_attend.dropout": values["dropout"],
+            "self_attend.dropout": values["dropout"],
+            **{name: v for name, v in self.settings.items() if name not in others},
+            **{name: v for name, v in values.items() if name not in others},
         }
+        encoder = self._base.replace(overrides)
+        byte_array = self._byte_array(encoder.kwargs["modality"], values)
+        return encoder.replace({"modality": byte_array})
 
-    def _modality(self, values):
-        """Returns copies of the modality layers, with the values for positions."""
+    def _byte_array(self, byte_array, values):
+        """Returns a copy of the modalities, with the values for Fourier features."""
+        modalities = {
+            name: self._modality(layer, values)
+            if _is_fourier(layer)
+            else _copy(layer, dtype=self.precision)
+            for name, layer in byte_array.modalities.items()
+        }
+        modality = modalities
+        if byte_array.is_single:
+            (modality,) = modalities.values()
+        config = byte_array.get_config()
+        return ByteArray(**{**config, "modality": modality, "dtype": self.precision})
 
-        def copy(layer):
-            config = layer.get_config()
-            config.pop("dtype", None)  # that of the trial
-            if _is_fourier(layer):
-                config["num_bands"] = values["num_bands"]
-                scale = values["max_resolution_scale"]
-                if scale != 1.0:
-                    resolution = layer.position_encoding.max_resolution
-                    resolution = layer.grid if resolution is None else resolution
-                    if isinstance(resolution, int):
-                        config["max_resolution"] = max(round(resolution * scale), 1)
-                    else:
-                        config["max_resolution"] = tuple(
-                            max(round(size * scale), 1) for size in resolution
-                        )
-            return type(layer).from_config(config)
-
-        if isinstance(self.modality, dict):
-            return {name: copy(layer) for name, layer in self.modality.items()}
-        return copy(self.modality)
+    def _modality(self, layer, values):
+        resolution, scale = layer.max_resolution, values["max_resolution_scale"]
+        if scale != 1.0:
+            resolution = layer.position_encoding.max_resolution or layer.grid
+            if isinstance(resolution, int):
+                resolution = max(round(resolution * scale), 1)
+            else:
+                resolution = tuple(max(round(n * scale), 1) for n in resolution)
+        changes = {"num_bands": values["num_bands"], "max_resolution": resolution}
+        return _copy(layer, dtype=self.precision, **changes)
 
     def _input_dim(self, values):
-        """Returns the width of an element, which depends on the positions only."""
-        key = tuple(values.get(n) for n in ("num_bands", "max_resolution_scale"))
+        """Returns the width of an element, which depends on the modalities only."""
+        key = tuple(
+            (name, value)
+            for name, value in sorted(values.items())
+            if name in spaces.OPTIONAL or name.startswith("modality")
+        )
         if key not in self._input_dims:
-            byte_array = ByteArray(
-                self._modality(values),
-                modality_dim=self.settings.get("modality_dim", 4),
-            )
-            shapes = {
-                name: (None, *layer.input_shape)
+            byte_array = self._encoder(values).kwargs["modality"]
+            inputs = {
+                name: keras.KerasTensor((None, *layer.input_shape))
                 for name, layer in byte_array.modalities.items()
             }
-            byte_array.build(shapes)
-            elements, _ = byte_array.compute_output_spec(
-                {name: keras.KerasTensor(shape) for name, shape in shapes.items()}
-            )
+            byte_array.build({name: x.shape for name, x in inputs.items()})
+            outputs = byte_array.compute_output_spec(inputs)
+            elements = outputs[0] if byte_array.has_mask else outputs
             self._input_dims[key] = elements.shape[-1], byte_array.count_params()
         return self._input_dims[key][0]
 
@@ -544,17 +552,22 @@ class PerceiverHyperModel(kt.HyperModel):
         return next(iter(self._input_dims.values()))[1]
 
 
-_OF_TRAINING = (
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "label_smoothing",
-    "batch_size",
-)
+def _trunk(encoder):
+    """Returns the `IterativeAttention` of the `Config` of a `Perceiver`, not built."""
+    kwargs = {k: v for k, v in encoder.kwargs.items() if k not in _NOT_OF_TRUNK}
+    return Config(IterativeAttention, **kwargs)()
+
+
+_NOT_OF_TRUNK = ("modality", "num_latents", "latent_dim", "name", "trainable")
+
+
+def _copy(layer, **changes):
+    """Returns a new layer with the settings of one that may be built."""
+    return type(layer).from_config({**layer.get_config(), **changes})
 
 
 def _is_fourier(layer):
-    """Tells whether a modality has the positions that `num_bands` is about."""
+    """Returns whether a modality has the positions that `num_bands` is about."""
     return layer.get_config()["position_encoding"] is None
 
 

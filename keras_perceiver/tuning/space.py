@@ -1,13 +1,11 @@
 """Search spaces as plain data: what may be tuned, and the values that may be tried."""
 
-import inspect
+import difflib
 import itertools
 import math
 from types import MappingProxyType
 
 import numpy as np
-
-from keras_perceiver.models import Perceiver
 
 # What the paper's ablations vary (tables 5 to 7, figure 6), and how it is trained. The
 # greatest values are those of its ImageNet model.
@@ -17,14 +15,12 @@ SPACE = MappingProxyType(
         "latent_dim": [64, 128, 256, 512, 1024],
         "num_blocks": [1, 2, 4, 8],
         "num_self_attends_per_block": [1, 2, 4, 6],
-        # Cross-attends for each block; at least one in all, as in Perceiver IO.
         "cross_attends_per_block": [0.0, 0.5, 1.0],
         "use_cross_attends_at_start": [False, True],
         "share_weights": [True, False],
-        "num_cross_attend_heads": 1,
-        "num_self_attend_heads": [1, 2, 4, 8],
+        "cross_attend.num_heads": 1,
+        "self_attend.num_heads": [1, 2, 4, 8],
         "num_bands": [4, 8, 16, 32, 64],
-        # Of the resolution that each modality has: 1.0 is its Nyquist frequency.
         "max_resolution_scale": [0.5, 1.0, 2.0],
         "dropout": [0.0, 0.1, 0.2],
         "optimizer": ["adamw", "lamb"],
@@ -34,16 +30,55 @@ SPACE = MappingProxyType(
         "batch_size": [32, 64, 128],
     }
 )
-# What is in the space where the modality, or the user, has it.
+# Names that set several arguments of a model at once, or one relative to others.
+COMBINED = (
+    # Cross-attends for each block; at least one in all, as in Perceiver IO.
+    "cross_attends_per_block",
+    # Of all modalities with Fourier features.
+    "num_bands",
+    # A factor of the resolution that each modality has: 1.0 is its Nyquist frequency.
+    "max_resolution_scale",
+    # Of all cross-attends and self-attends.
+    "dropout",
+)
+OF_TRAINING = (
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "label_smoothing",
+    "batch_size",
+    "augmentation",
+)
+# In the space only where the modality, or the user, has it.
 OPTIONAL = ("num_bands", "max_resolution_scale", "augmentation")
 _MAX_CHECKED = 20_000
 
 
-def names():
-    """Returns the names that a space may have: those above, and Perceiver's arguments."""
-    parameters = inspect.signature(Perceiver.__init__).parameters
-    arguments = set(parameters) - {"self", "modality", "kwargs", "dtype"}
-    return sorted(arguments - {"num_cross_attends"} | {*SPACE, *OPTIONAL})
+def names(encoder):
+    """Returns the names that a space may have.
+
+    Args:
+        encoder: `keras_perceiver.Config` of a `Perceiver`, whose dotted paths are names.
+    """
+    paths = set(encoder.paths()) - {"num_cross_attends", "dtype"}
+    return sorted({*paths, *COMBINED, *OF_TRAINING})
+
+
+def check_names(argument, given, known):
+    """Raises `ValueError` unless all names are known.
+
+    Args:
+        argument: String, the name of the argument.
+        given: Iterable of strings.
+        known: List of strings.
+    """
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known)
+        fix = f"Did you mean {near}?" if near else f"Choose from {known}."
+        raise ValueError(
+            f"`{argument}` must have names of settings. Received: {unknown}. {fix}"
+        )
 
 
 def checked(space):
@@ -54,14 +89,8 @@ def checked(space):
             the ends of a range, or one value.
 
     Raises:
-        ValueError: if there is no such name, or if what may be tried is no such thing.
+        ValueError: if what may be tried is no such thing.
     """
-    unknown = sorted(set(space) - set(names()))
-    if unknown:
-        raise ValueError(
-            f"`space` must have names of settings. Received: {unknown}. Choose from "
-            f"{names()}."
-        )
     return {name: _checked_setting(name, setting) for name, setting in space.items()}
 
 

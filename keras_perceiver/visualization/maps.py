@@ -54,7 +54,8 @@ def attention_maps(model, inputs, chunk_size=4096):
         inputs = {model.inputs[0].name: inputs}
     dtypes = {x.name: x.dtype for x in model.inputs}
     tensors = {k: ops.convert_to_tensor(inputs[k], dtypes[k]) for k in dtypes}
-    elements, mask = model.byte_array(tensors, training=False)
+    outputs = model.byte_array(tensors, training=False)
+    elements, mask = outputs if model.byte_array.has_mask else (outputs, None)
     latents = model.latent_array(elements)
     reads = []
     for layer in model.iterative_attention.sequence():

@@ -409,7 +409,7 @@ def test_a_model_reads_it(images):
         latent_dim=8,
         num_blocks=1,
         num_self_attends_per_block=1,
-        num_self_attend_heads=2,
+        self_attend=kp.SelfAttend(num_heads=2),
     )
     model = kp.PerceiverClassifier(encoder, num_classes=2)
     read = read_folder(images, IMAGES, batch_size=3, shuffle=False)

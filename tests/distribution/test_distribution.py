@@ -279,8 +279,7 @@ if BACKEND == "jax":
         with Distribution("model_parallel").scope():
             model = distributed.recipe(
                 modality=kp.Image((8, 8, 1), num_bands=4),
-                num_cross_attend_heads=1,
-                cross_attend_qk_dim=None,
+                cross_attend=kp.CrossAttend(),
             ).model()
         parts = {
             weight.path.split("/", 1)[1]: (

@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from keras_perceiver import Image, Perceiver, PerceiverClassifier, Sequence
+from keras_perceiver import (
+    Image,
+    Perceiver,
+    PerceiverClassifier,
+    SelfAttend,
+    Sequence,
+)
 
 NUM_CLASSES = 4
 SMALL = {
@@ -10,7 +16,7 @@ SMALL = {
     "latent_dim": 4,
     "num_blocks": 1,
     "num_self_attends_per_block": 1,
-    "num_self_attend_heads": 1,
+    "self_attend": SelfAttend(num_heads=1),
 }
 
 

@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Image, Perceiver, PerceiverClassifier, PointCloud
+from keras_perceiver import (
+    Image,
+    Perceiver,
+    PerceiverClassifier,
+    PointCloud,
+    SelfAttend,
+)
 
 MODALITIES = {
     "image": Image((8, 8, 1), num_bands=4),
@@ -26,7 +32,7 @@ if keras.backend.backend() == "torch":
             latent_dim=16,
             num_blocks=2,
             num_self_attends_per_block=1,
-            num_self_attend_heads=2,
+            self_attend=SelfAttend(num_heads=2),
         )
         model = PerceiverClassifier(encoder, num_classes=3)
         rng = np.random.default_rng(0)

@@ -7,12 +7,14 @@ import pytest
 from keras_perceiver import (
     Array,
     Audio,
+    ByteArray,
     Image,
     LearnedPositionEncoding,
     MelSpectrogram,
     Perceiver,
     PerceiverClassifier,
     PointCloud,
+    SelfAttend,
     Sequence,
     Video,
     export_for_serving,
@@ -23,6 +25,9 @@ from tests.gradients import gradients
 
 def _numpy(x):
     return np.asarray(keras.ops.convert_to_numpy(x))
+
+
+RATES = ("modality_dropout", "element_dropout")
 
 
 def _model(modality=None, **settings):
@@ -36,10 +41,12 @@ def _model(modality=None, **settings):
         "latent_dim": 16,
         "num_blocks": 2,
         "num_self_attends_per_block": 1,
-        "num_self_attend_heads": 4,
+        "self_attend": SelfAttend(num_heads=4),
         **settings,
     }
-    return PerceiverClassifier(Perceiver(modality, **settings), num_classes=4)
+    rates = {name: settings.pop(name) for name in RATES if name in settings}
+    encoder = Perceiver(ByteArray(modality, **rates), **settings)
+    return PerceiverClassifier(encoder, num_classes=4)
 
 
 def _data(batch=6, num_samples=33):

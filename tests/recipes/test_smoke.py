@@ -20,17 +20,17 @@ _SMALL = {
     "model.latent_dim": 8,
     "model.num_blocks": 1,
     "model.num_self_attends_per_block": 1,
-    "model.num_self_attend_heads": 1,
+    "model.self_attend.num_heads": 1,
     # Not the width of the inputs, which is that of large patches.
-    "model.num_cross_attend_heads": 1,
-    "model.cross_attend_qk_dim": 8,
+    "model.cross_attend.num_heads": 1,
+    "model.cross_attend.qk_dim": 8,
 }
 _FEW_INPUTS = {
     "imagenet": {"model.modality.patch_size": 32},
     "audioset": {
         "data.num_test_clips": 2,
-        "model.modality.audio.patch_size": 2048,
-        "model.modality.video.patch_size": (8, 56, 56),
+        "model.modality.modality.audio.patch_size": 2048,
+        "model.modality.modality.video.patch_size": (8, 56, 56),
     },
 }
 

@@ -14,6 +14,7 @@ from keras_perceiver import (
     Perceiver,
     PerceiverClassifier,
     PerceiverMultiLabelClassifier,
+    SelfAttend,
 )
 from keras_perceiver.data import digits
 from keras_perceiver.training import evaluate, write_report
@@ -52,7 +53,7 @@ def _model(cls):
         latent_dim=8,
         num_blocks=1,
         num_self_attends_per_block=1,
-        num_self_attend_heads=1,
+        self_attend=SelfAttend(num_heads=1),
     )
     return cls(encoder, 3)
 
@@ -98,7 +99,7 @@ def run(tmp_path):
         latent_dim=8,
         num_blocks=1,
         num_self_attends_per_block=1,
-        num_self_attend_heads=1,
+        self_attend=SelfAttend(num_heads=1),
     )
     model = PerceiverClassifier(encoder, 10, class_names="0123456789")
     model.save(tmp_path / "model.keras")

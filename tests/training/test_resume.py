@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import recipes
+from keras_perceiver import ByteArray, Image, recipes
 from keras_perceiver.config import Config
 from keras_perceiver.training import (
     NonFiniteLossError,
@@ -43,9 +43,10 @@ def _recipe():
             "latent_dim": 16,
             "num_blocks": 1,
             "num_self_attends_per_block": 1,
-            "num_self_attend_heads": 2,
-            "dropout": 0.2,
-            "element_dropout": 0.2,
+            "modality": ByteArray(Image((8, 8, 1), num_bands=4), element_dropout=0.2),
+            "cross_attend.dropout": 0.2,
+            "self_attend.num_heads": 2,
+            "self_attend.dropout": 0.2,
         }
     )
     cosine = keras.optimizers.schedules.CosineDecay
@@ -102,7 +103,7 @@ def test_other_configuration_is_refused(tmp_path):
         _run(tmp_path, callbacks=[BeforeStep(4, crash)])
     other = _recipe().replace(
         {
-            "model.dropout": 0.3,
+            "model.self_attend.dropout": 0.3,
             "optimizer.learning_rate.initial_learning_rate": 0.02,
             "batch_size": 16,
         }

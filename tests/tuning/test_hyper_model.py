@@ -18,7 +18,7 @@ SMALL = {
     "latent_dim": 16,
     "num_blocks": 2,
     "num_self_attends_per_block": 1,
-    "num_self_attend_heads": 2,
+    "self_attend.num_heads": 2,
     "num_bands": 2,
     "batch_size": 32,
 }
@@ -43,8 +43,8 @@ OVERRIDES = {
     "cross_attends_per_block": 0.75,
     "use_cross_attends_at_start": True,
     "share_weights": False,
-    "num_cross_attend_heads": 9,
-    "num_self_attend_heads": 3,
+    "cross_attend.num_heads": 9,
+    "self_attend.num_heads": 3,
     "num_bands": 6,
     "max_resolution_scale": 2.0,
     "dropout": 0.3,
@@ -71,7 +71,12 @@ def test_overrides_of_the_user_are_obeyed():
     config = model.encoder.get_config()
     same = set(OVERRIDES) & set(config)
     assert {name: config[name] for name in same} == {n: OVERRIDES[n] for n in same}
-    assert len(same) == 9
+    assert len(same) == 6
+    trunk = model.encoder.iterative_attention
+    cross_attend = trunk.cross_attends[0]
+    self_attend = trunk.latent_transformers[0].self_attends[0]
+    assert (cross_attend.num_heads, self_attend.num_heads) == (9, 3)
+    assert (cross_attend.dropout, self_attend.dropout) == (0.3, 0.3)
     assert config["num_cross_attends"] == 3
     image = model.encoder.modality
     assert (image.num_bands, image.max_resolution) == (6, (16, 16))
@@ -96,15 +101,17 @@ def test_overrides_of_the_user_are_obeyed():
 
 @pytest.mark.one_backend
 def test_space_may_be_replaced_and_frozen():
-    hyper_model = _small({"dropout": [0.1, 0.4], "element_dropout": (0.0, 0.5)})
+    hyper_model = _small(
+        {"dropout": [0.1, 0.4], "modality.element_dropout": (0.0, 0.5)}
+    )
     hp = kt.HyperParameters()
     hyper_model.values(hp)
     free = {p.name: p for p in hp.space if type(p).__name__ != "Fixed"}
     assert not free.keys() & SMALL.keys()
     assert free["dropout"].values == [0.1, 0.4]
-    assert free["element_dropout"].max_value == 0.5
+    assert free["modality.element_dropout"].max_value == 0.5
     model = hyper_model.build(hp)
-    assert model.encoder.get_config()["element_dropout"] == 0.25
+    assert model.encoder.byte_array.element_dropout == 0.25
     with pytest.raises(ValueError, match="must have names of settings"):
         _small({"depth": 3})
     with pytest.raises(ValueError, match="`optimizer` must be among"):
@@ -112,7 +119,7 @@ def test_space_may_be_replaced_and_frozen():
     with pytest.raises(ValueError, match="`defaults` must have names of the space"):
         _small(defaults={"depth": 3})
     for name in ("depth", "num_cross_attends"):  # the space has the latter per block
-        with pytest.raises(ValueError, match="`settings` must have names of a space"):
+        with pytest.raises(ValueError, match="`settings` must have names of settings"):
             _small(settings={name: 3})
     with pytest.raises(TypeError, match="must be a modality layer"):
         PerceiverHyperModel(keras.layers.Dense(3), 10)
@@ -126,8 +133,8 @@ def test_space_may_be_replaced_and_frozen():
 
 @pytest.mark.one_backend
 def test_what_cannot_be_is_refused_before_the_first_trial():
-    with pytest.raises(ValueError, match=r"width 10 .* num_self_attend_heads=4"):
-        _small({"latent_dim": 10, "num_self_attend_heads": [4, 8]})
+    with pytest.raises(ValueError, match=r"qk_dim=10, num_heads=4"):
+        _small({"latent_dim": 10, "self_attend.num_heads": [4, 8]})
     with pytest.raises(
         ValueError, match=r"parameters are more than max_parameters=100"
     ):
@@ -161,12 +168,16 @@ def _both():
         (
             kp.Image((8, 8, 3), position_encoding=kp.LearnedPositionEncoding(6)),
             {"share_weights": False, "cross_attends_per_block": 0.4},
-            {"cross_attend_qk_dim": 8, "self_attend_widening_factor": 2},
+            {"cross_attend.qk_dim": 8, "self_attend.widening_factor": 2},
         ),
         (
             _both(),
             {"num_self_attends_per_block": 2, "num_bands": 5},
-            {"self_attend_qk_dim": 6, "self_attend_v_dim": 4, "modality_dim": 3},
+            {
+                "self_attend.qk_dim": 6,
+                "self_attend.v_dim": 4,
+                "modality.modality_dim": 3,
+            },
         ),
     ],
 )
@@ -189,7 +200,7 @@ found = []
 for space in ({"num_latents": 128, "num_blocks": 2}, {"num_latents": 16, "num_blocks": 1}):
     hyper_model = kp.PerceiverHyperModel(kp.Image((64, 64, 3), num_bands=32), 10, {
         "latent_dim": 256, "num_self_attends_per_block": 1, "batch_size": 16,
-        "num_self_attend_heads": 4, "num_bands": 32, **space})
+        "self_attend.num_heads": 4, "num_bands": 32, **space})
     hp = kt.HyperParameters()
     model = hyper_model.build(hp)
     x, y = np.zeros((16, 64, 64, 3), "float32"), np.zeros(16, int)

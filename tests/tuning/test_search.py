@@ -27,7 +27,7 @@ SPACE = {
     "latent_dim": [12, 16, 32],
     "num_blocks": [1, 2],
     "num_self_attends_per_block": 1,
-    "num_self_attend_heads": [1, 8],  # 12 is not divisible by 8
+    "self_attend.num_heads": [1, 8],  # 12 is not divisible by 8
     "num_bands": 2,
     "max_resolution_scale": 1.0,
     "cross_attends_per_block": 1.0,
@@ -95,7 +95,7 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
     # A grid has every place in a row.
     assert len(completed) >= (4 if algorithm == "grid" else 7)
     for row in completed:
-        assert row["latent_dim"] % row["num_self_attend_heads"] == 0
+        assert row["latent_dim"] % row["self_attend.num_heads"] == 0
     scores = [row["score"] for row in completed]
     assert scores == sorted(scores, reverse=True)
     # The search begins with the defaults, and tries nothing twice (but Hyperband, which

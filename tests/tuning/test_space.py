@@ -25,7 +25,7 @@ def test_bad_settings_are_refused(setting, text):
 
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"Received: \['latents'\].*'num_latents'"):
-        space.checked({"latents": 3})
+        space.check_names("space", {"latents": 3}, ["num_latents", "latent_dim"])
 
 
 def test_settings_become_hyperparameters():
@@ -81,11 +81,11 @@ def test_nearest():
 
 
 def test_possible_values():
-    settings = space.checked({"latent_dim": [30, 32], "num_self_attend_heads": [4, 8]})
-    defaults = {"latent_dim": 30, "num_self_attend_heads": 8}
+    settings = space.checked({"latent_dim": [30, 32], "self_attend.num_heads": [4, 8]})
+    defaults = {"latent_dim": 30, "self_attend.num_heads": 8}
 
     def against(values):
-        if values["latent_dim"] % values["num_self_attend_heads"]:
+        if values["latent_dim"] % values["self_attend.num_heads"]:
             return "Not divisible."
         return None
 

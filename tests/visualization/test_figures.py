@@ -12,6 +12,7 @@ from keras_perceiver import (
     Perceiver,
     PerceiverClassifier,
     PointCloud,
+    SelfAttend,
     Sequence,
     Video,
     attention_maps,
@@ -24,7 +25,7 @@ SMALL = {
     "latent_dim": 16,
     "num_blocks": 2,
     "num_self_attends_per_block": 1,
-    "num_self_attend_heads": 2,
+    "self_attend": SelfAttend(num_heads=2),
 }
 
 MODALITIES = {

@@ -5,9 +5,11 @@ import pytest
 
 from keras_perceiver import (
     Audio,
+    CrossAttend,
     Image,
     Perceiver,
     PerceiverClassifier,
+    SelfAttend,
     attention_maps,
 )
 from tests import reference
@@ -17,7 +19,7 @@ SMALL = {
     "latent_dim": 16,
     "num_blocks": 2,
     "num_self_attends_per_block": 1,
-    "num_self_attend_heads": 2,
+    "self_attend": SelfAttend(num_heads=2),
 }
 
 
@@ -50,8 +52,7 @@ def test_maps_of_two_modalities_equal_the_reference():
             "image": Image((4, 6, 1), num_bands=2, patch_size=(1, 2), use_mask=True),
             "audio": Audio(48, sample_rate=48, patch_size=4, num_bands=3),
         },
-        num_cross_attend_heads=2,
-        cross_attend_qk_dim=6,
+        cross_attend=CrossAttend(num_heads=2, qk_dim=6),
         **SMALL,
     )
     model = PerceiverClassifier(encoder, num_classes=3)

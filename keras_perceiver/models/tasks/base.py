@@ -5,8 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_perceiver.layers.composite import inner_settings as settings_of
+from keras_perceiver.layers.composite import restore_inner_settings
 from keras_perceiver.models.checked_model import CheckedModel
-from keras_perceiver.models.perceiver import Perceiver
+from keras_perceiver.models.encoder import Perceiver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Task(CheckedModel):
         outputs: `keras.KerasTensor` that depends on `encoder.input`.
         preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
             the modality's name. It is saved with the model.
+        inner_settings: Dict of what is set on the layers outside of the encoder, such as
+            `trainable`, that a saved model has; see `CompositeLayer`.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Attributes:
@@ -60,7 +64,9 @@ class Task(CheckedModel):
             large: in the default metrics and in the report.
     """
 
-    def __init__(self, encoder, outputs, preprocessor=None, **kwargs):
+    def __init__(
+        self, encoder, outputs, preprocessor=None, *, inner_settings=None, **kwargs
+    ):
         super().__init__(
             inputs=encoder.input,
             outputs=outputs,
@@ -70,6 +76,7 @@ class Task(CheckedModel):
         )
         self.encoder = encoder
         self.preprocessor = preprocessor
+        restore_inner_settings(self, inner_settings, (encoder,))
 
     @property
     def modalities(self):
@@ -165,9 +172,11 @@ class Task(CheckedModel):
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
+        settings = settings_of(self, (self.encoder,))
         return {
             "name": self.name,
             "trainable": self.trainable,
+            **({"inner_settings": settings} if settings else {}),
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "preprocessor": keras.saving.serialize_keras_object(self.preprocessor),
         }

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.models.perceiver import Perceiver
 from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.models.tasks.base import Task, check_encoder
 
@@ -48,17 +47,19 @@ class ClassificationTask(Task):
         Args:
             name: String, a key of `presets`.
             num_classes: Integer, number of classes. Defaults to the preset's.
-            **overrides: Arguments of `Perceiver` that replace those of the preset.
+            **overrides: Arguments of `Perceiver` that replace those of the preset, by
+                dotted paths such as `num_latents` and `cross_attend.num_heads`.
 
         Returns:
             Model with the initial weights of its layers.
 
         Raises:
-            ValueError: if there is no such preset.
+            ValueError: if there is no such preset, or no such argument.
 
         Example:
 
-        >>> model = PerceiverClassifier.from_preset("digits")
+        >>> overrides = {"num_latents": 16, "self_attend.dropout": 0.2}
+        >>> model = PerceiverClassifier.from_preset("digits", **overrides)
         >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
         (2, 10)
         """
@@ -68,12 +69,10 @@ class ClassificationTask(Task):
                 f"Received: name={name!r}. Choose one of them."
             )
         preset = PRESETS[name]
-        settings = {"modality": None, **preset.encoder, **overrides}
-        if settings["modality"] is None:
-            settings["modality"] = preset.modality()
+        encoder = preset.encoder.replace(overrides)
         if num_classes is None:
             num_classes = preset.num_classes
-        return cls(Perceiver(**settings), num_classes)
+        return cls(encoder(), num_classes)
 
     @property
     def class_names(self):

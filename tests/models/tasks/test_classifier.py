@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from keras_perceiver import (
+    CrossAttend,
     Image,
     Perceiver,
     PerceiverClassifier,
+    SelfAttend,
     export_for_serving,
 )
 from keras_perceiver.layers.attention import Chunked, use_kernel
@@ -25,7 +27,7 @@ def _model(use_mask=False, **settings):
         "latent_dim": 16,
         "num_blocks": 2,
         "num_self_attends_per_block": 2,
-        "num_self_attend_heads": 4,
+        "self_attend": SelfAttend(num_heads=4),
         **settings,
     }
     image = Image((4, 6, 3), num_bands=2, use_mask=use_mask)
@@ -47,7 +49,12 @@ def _randomize(model):
 
 def test_contract(tmp_path):
     def make():
-        return _model(num_blocks=1, num_self_attends_per_block=1, dropout=0.1)
+        return _model(
+            num_blocks=1,
+            num_self_attends_per_block=1,
+            cross_attend=CrossAttend(dropout=0.1),
+            self_attend=SelfAttend(num_heads=4, dropout=0.1),
+        )
 
     half_policies = ["mixed_bfloat16"]
     if (
@@ -75,13 +82,8 @@ def test_equals_float64_reference(masked, share_weights):
         _model(
             use_mask=masked,
             share_weights=share_weights,
-            num_cross_attend_heads=3,
-            cross_attend_qk_dim=9,
-            cross_attend_v_dim=6,
-            self_attend_qk_dim=8,
-            self_attend_v_dim=12,
-            cross_attend_widening_factor=2,
-            self_attend_widening_factor=3,
+            cross_attend=CrossAttend(num_heads=3, qk_dim=9, v_dim=6, widening_factor=2),
+            self_attend=SelfAttend(num_heads=4, qk_dim=8, v_dim=12, widening_factor=3),
         )
     )
     images, _ = _data()

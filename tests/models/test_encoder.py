@@ -1,11 +1,22 @@
+import inspect
+import json
+
 import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Image, LearnedPositionEncoding, Perceiver
+from keras_perceiver import (
+    Audio,
+    ByteArray,
+    CrossAttend,
+    Image,
+    LearnedPositionEncoding,
+    Perceiver,
+    SelfAttend,
+)
 
 
-def _encoder(**settings):
+def _encoder(modality=None, **settings):
     settings = {
         "num_latents": 5,
         "latent_dim": 16,
@@ -13,7 +24,7 @@ def _encoder(**settings):
         "num_self_attends_per_block": 1,
         **settings,
     }
-    return Perceiver(Image((4, 6, 3), num_bands=2), **settings)
+    return Perceiver(modality or Image((4, 6, 3), num_bands=2), **settings)
 
 
 def _images(batch=2):
@@ -34,27 +45,22 @@ def test_config_holds_every_argument():
         "num_blocks": 3,
         "num_self_attends_per_block": 2,
         "num_cross_attends": 2,
-        "num_cross_attend_heads": 3,
-        "num_self_attend_heads": 4,
         "share_weights": False,
         "use_cross_attends_at_start": True,
-        "cross_attend_qk_dim": 9,
-        "cross_attend_v_dim": 6,
-        "cross_attend_widening_factor": 2,
-        "self_attend_qk_dim": 12,
-        "self_attend_v_dim": 8,
-        "self_attend_widening_factor": 3,
-        "activation": "relu",
-        "dropout": 0.1,
         "use_remat": True,
-        "modality_dim": 7,
-        "element_dropout": 0.2,
         "name": "reader",
         "trainable": False,
     }
-    encoder = _encoder(**settings)
+    templates = {
+        "cross_attend": CrossAttend(num_heads=3, qk_dim=9, v_dim=6, widening_factor=2),
+        "self_attend": SelfAttend(num_heads=4, qk_dim=12, v_dim=8, widening_factor=3),
+    }
+    byte_array = ByteArray(Image((4, 6, 3), num_bands=2), element_dropout=0.2)
+    encoder = _encoder(byte_array, **settings, **templates)
     config = encoder.get_config()
     assert {key: config[key] for key in settings} == settings
+    for name, template in (*templates.items(), ("modality", byte_array)):
+        assert config[name]["config"] == template.get_config()
     again = Perceiver.from_config(config)
     assert again.get_config() == config
     shapes = [weight.shape for weight in encoder.weights]
@@ -68,7 +74,70 @@ def test_config_holds_every_argument():
     assert own.key.kernel.shape == (24, 12)
     assert own.output_projection.kernel.shape == (8, 24)
     assert own.mlp_hidden.kernel.shape == (24, 72)
-    assert not again.trainable_weights
+    # Frozen as a part of another model, too.
+    inputs = keras.Input((4, 6, 3))
+    assert not keras.Model(inputs, again(inputs)).trainable_weights
+
+
+def test_constructor_has_twelve_arguments():
+    parameters = inspect.signature(Perceiver.__init__).parameters.values()
+    named = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(named) == 1 + 12
+
+
+def test_encode_gives_the_inputs_besides():
+    encoder = _encoder()
+    encoded = encoder.encode(_images())
+    np.testing.assert_array_equal(_numpy(encoded.latents), _numpy(encoder(_images())))
+    elements = encoder.byte_array(_images())
+    np.testing.assert_array_equal(_numpy(encoded.inputs), _numpy(elements))
+    assert encoded.inputs_mask is None
+
+
+def test_encode_is_one_node_of_another_model_with_its_mask(tmp_path):
+    modalities = {
+        "image": Image((4, 6, 3), num_bands=2),
+        "audio": Audio(40, 8000, patch_size=5, num_bands=2, use_mask=True),
+    }
+    encoder = _encoder(modalities)
+    encoded = encoder.encode(encoder.input)
+    outputs = keras.ops.sum(
+        keras.ops.where(encoded.inputs_mask[..., None], encoded.inputs, 0), axis=1
+    )
+    model = keras.Model(encoder.input, [encoded.latents, outputs])
+    assert [layer.name for layer in model.layers].count(encoder.name) == 1
+    x = {
+        "image": _images(),
+        "audio": np.ones((2, 40), "float32"),
+        "audio_mask": np.arange(40) < np.array([[20], [0]]),
+    }
+    latents, sums = model.predict(x, verbose=0)
+    np.testing.assert_array_equal(latents, encoder.predict(x, verbose=0))
+    elements, mask = encoder.byte_array(x)
+    expected = (_numpy(elements) * _numpy(mask)[..., None]).sum(1)
+    np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-5)
+    assert model.trainable_weights
+    assert len(model.weights) == len(encoder.weights)
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_frozen_and_quantized_parts_stay_so(tmp_path):
+    encoder = _encoder(Image((4, 6, 3), num_bands=2, projection_dim=5))
+    encoder.modality.projection.trainable = False
+    encoder.iterative_attention.cross_attends[1].trainable = False
+    encoder.quantize("int8", filters="^mlp_.*")
+    expected = encoder.predict(_images(), verbose=0)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    np.testing.assert_array_equal(loaded.predict(_images(), verbose=0), expected)
+    assert not loaded.modality.projection.trainable
+    assert not loaded.iterative_attention.cross_attends[1].trainable_weights
+    configs = loaded.get_config(), encoder.get_config()
+    assert json.dumps(configs[0]) == json.dumps(configs[1])  # tuples are lists there
+
+
+def _numpy(x):
+    return np.asarray(keras.ops.convert_to_numpy(x))
 
 
 def test_dtype_policy_reaches_everything_but_the_modality():
@@ -78,16 +147,20 @@ def test_dtype_policy_reaches_everything_but_the_modality():
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"
     again = Perceiver.from_config(encoder.get_config())
     assert again.iterative_attention.dtype_policy.name == "mixed_bfloat16"
+    assert again.dtype_policy.name == encoder.dtype_policy.name == "mixed_bfloat16"
 
 
 def test_defaults_are_the_papers_imagenet_setting():
     config = Perceiver(Image((2, 2, 3), num_bands=1)).get_config()
     assert (config["num_latents"], config["latent_dim"]) == (512, 1024)
     assert (config["num_blocks"], config["num_self_attends_per_block"]) == (8, 6)
-    assert (config["num_cross_attend_heads"], config["num_self_attend_heads"]) == (1, 8)
+    heads = [
+        config[f"{kind}_attend"]["config"]["num_heads"] for kind in ("cross", "self")
+    ]
+    assert heads == [1, 8]
     assert config["num_cross_attends"] is None
     assert config["share_weights"] is True
-    assert config["dropout"] == 0
+    assert config["self_attend"]["config"]["dropout"] == 0
 
 
 def test_mask_is_an_input_and_masked_pixels_have_no_influence():
@@ -128,9 +201,8 @@ def test_two_encoders_start_with_different_weights():
         ({"latent_dim": -4}, "`latent_dim` must be a positive integer"),
         ({"num_blocks": 0}, "`num_blocks` must be a positive integer"),
         ({"num_cross_attends": 3}, "`num_cross_attends` must not exceed `num_blocks`"),
-        ({"num_self_attend_heads": 3}, "divisible by `num_heads`"),
-        ({"num_cross_attend_heads": 2}, "divisible by `num_heads`"),
-        ({"dropout": -0.1}, "`dropout` must be a number"),
+        ({"self_attend": SelfAttend(num_heads=3)}, "divisible by `num_heads`"),
+        ({"cross_attend": CrossAttend(num_heads=2)}, "divisible by `num_heads`"),
     ],
 )
 def test_bad_arguments(settings, message):

@@ -1,4 +1,4 @@
-"""The byte array: one modality or many, as one array of elements."""
+"""The byte array: the inputs of one modality or of several, as one array."""
 
 import keras
 from keras import ops
@@ -6,16 +6,17 @@ from keras import ops
 from keras_perceiver._checks import check_fraction, check_positive
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
+from keras_perceiver.modalities.base import Modality
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class ByteArray(keras.layers.Layer):
     """Joins the elements of all modalities into the one array that a Perceiver reads.
 
-    A single modality gives its elements as they are. Of several, each has a learned
-    vector of its own that fills its elements up to a common width, the widest one plus
-    `modality_dim`: it tells the Perceiver what an element is. A modality whose mask is
-    all `False` is one that an example does not have.
+    The elements of a single modality are returned as they are. Of several, each has a
+    learned vector of its own that pads its elements to a common width, the widest one
+    plus `modality_dim`: it identifies the modality of an element. A modality whose mask is
+    all `False` is missing from an example.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2 and
@@ -26,28 +27,31 @@ class ByteArray(keras.layers.Layer):
         modality_dim: Integer, width of the learned vector of the widest modality.
             Without effect on a single modality.
         modality_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
-            Training hides a modality of an example at this rate, but never the last one
+            Training masks a modality of an example at this rate, but never the last one
             that the example has left. Needs several modalities.
         element_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
-            Training hides elements at this rate.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+            Training masks elements at this rate.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`. The dtype
+            policy defaults to that of the first modality.
 
     Call arguments:
-        inputs: Dict with the raw inputs of every modality by name, and under the name
-            with `"_mask"` a boolean mask of raw positions (`False` for padding) where
-            there is one. The name of a single modality is its `input_name`; its raw
-            inputs may also come as they are.
-        training: Boolean, whether modalities and elements are hidden.
+        inputs: Dict with the raw inputs of every modality by name, and, of those with
+            `use_mask`, a boolean mask of raw positions (`False` for padding) under the
+            name with `"_mask"`; without it every position counts. The name of a single
+            modality is its `input_name`; its raw inputs may also come as they are.
+        training: Boolean, whether modalities and elements are dropped.
 
     Returns:
-        Tuple of a tensor of shape `(batch, num_inputs, input_dim)`, the elements in the
-        order of the modalities, and their boolean mask of shape `(batch, num_inputs)`,
-        or `None` where nothing is masked.
+        Tensor of shape `(batch, num_inputs, input_dim)`, the elements in the order of the
+        modalities. With `has_mask`, that is with dropout or a modality with `use_mask`, a
+        tuple of it and the elements' boolean mask of shape `(batch, num_inputs)`.
 
     Raises:
+        TypeError: if `modality` is neither a modality layer nor a dict of them.
         ValueError: if a size or rate is out of range, if a rate has the name of no
-            modality, if modality dropout has nothing to choose from, or if a name ends
-            with `"_mask"`.
+            modality, if modality dropout has nothing to choose from, if a name ends with
+            `"_mask"`, or if the inputs of a modality, or its mask, are missing or fit
+            it not.
 
     Example:
 
@@ -59,9 +63,8 @@ class ByteArray(keras.layers.Layer):
     ... )
     >>> images = keras.random.normal((2, 8, 8, 3))
     >>> sounds = keras.random.uniform((2, 800), -1, 1)
-    >>> elements, mask = byte_array({"image": images, "audio": sounds})
-    >>> tuple(elements.shape), mask
-    ((2, 104, 33), None)
+    >>> tuple(byte_array({"image": images, "audio": sounds}).shape)
+    (2, 104, 33)
     """
 
     def __init__(
@@ -72,8 +75,11 @@ class ByteArray(keras.layers.Layer):
         element_dropout=0.0,
         **kwargs,
     ):
-        # The modalities know what to cast.
-        super().__init__(**{"autocast": False, **kwargs})
+        layers = modality_layers(modality)
+        # The modalities know what to cast, and in what dtype they give their elements.
+        if kwargs.get("dtype") is None:
+            kwargs["dtype"] = next((layer.dtype_policy for layer in layers), None)
+        super().__init__(autocast=False, **kwargs)
         self.is_single = not isinstance(modality, dict)
         self.modalities = (
             {modality.input_name: modality} if self.is_single else dict(modality)
@@ -122,6 +128,12 @@ class ByteArray(keras.layers.Layer):
             return next(iter(self.modalities.values()))
         return dict(self.modalities)
 
+    @property
+    def has_mask(self):
+        """Whether a call returns a mask besides the elements."""
+        uses_mask = any(modality.use_mask for modality in self.modalities.values())
+        return self._has_dropout or uses_mask
+
     def build(self, inputs_shape):
         inputs_shape = self._by_name(inputs_shape)
         widths = {}
@@ -146,31 +158,30 @@ class ByteArray(keras.layers.Layer):
         inputs = self._by_name(inputs)
         arrays, masks = [], []
         for name, modality in self.modalities.items():
-            mask = inputs.get(f"{name}_mask")
-            elements = modality(inputs[name], inputs_mask=mask)  # (B, M_i, C_i)
-            elements = ops.cast(elements, self.compute_dtype)
+            mask = inputs.get(f"{name}_mask") if modality.use_mask else None
+            # `training` by name: not every backend's trainer hands it on to inner layers.
+            elements = modality(inputs[name], inputs_mask=mask, training=training)
+            elements = ops.cast(elements, self.compute_dtype)  # (B, M_i, C_i)
             if not self.is_single:
                 features = ops.cast(self.modality_features[name], self.compute_dtype)
                 shape = (*ops.shape(elements)[:2], features.shape[0])
                 features = ops.broadcast_to(features, shape)
                 elements = ops.concatenate([elements, features], axis=-1)
             arrays.append(elements)
-            masks.append(None if mask is None else modality.elements_mask(mask))
-        has_dropout = self._has_dropout and training
-        if has_dropout or any(mask is not None for mask in masks):
-            # All or none: those without a mask have every element.
-            masks = [
-                ops.ones(ops.shape(elements)[:2], "bool") if mask is None else mask
-                for elements, mask in zip(arrays, masks, strict=True)
-            ]
-        if has_dropout:
-            masks = self._hide(masks)
-        if self.is_single:
-            return arrays[0], masks[0]
-        mask = None if masks[0] is None else ops.concatenate(masks, axis=1)
-        return ops.concatenate(arrays, axis=1), mask
+            if self.has_mask:  # those without a mask have every element
+                masks.append(
+                    ops.ones(ops.shape(elements)[:2], "bool")
+                    if mask is None
+                    else modality.elements_mask(mask)
+                )
+        elements = arrays[0] if self.is_single else ops.concatenate(arrays, axis=1)
+        if not self.has_mask:
+            return elements
+        if self._has_dropout and training:
+            masks = self._drop(masks)
+        return elements, masks[0] if self.is_single else ops.concatenate(masks, axis=1)
 
-    def _hide(self, masks):
+    def _drop(self, masks):
         """Applies both dropouts to the masks `(B, M_i)` of the modalities."""
         rates = list(self._modality_rates.values())
         if any(rates):
@@ -198,15 +209,22 @@ class ByteArray(keras.layers.Layer):
         ]
         lengths = [shape[1] for shape in shapes]
         shape = (shapes[0][0], None if None in lengths else sum(lengths))
-        return (
-            keras.KerasTensor((*shape, self._dim), self.compute_dtype),
-            keras.KerasTensor(shape, "bool"),  # where a call may give `None`
-        )
+        elements = keras.KerasTensor((*shape, self._dim), self.compute_dtype)
+        if not self.has_mask:
+            return elements
+        return elements, keras.KerasTensor(shape, "bool")
 
     def _by_name(self, inputs):
-        if isinstance(inputs, dict):
-            return inputs
-        return dict.fromkeys(self.modalities, inputs)
+        if not isinstance(inputs, dict):
+            return dict.fromkeys(self.modalities, inputs)
+        missing = [name for name in self.modalities if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"The inputs must be {list(self.modalities)}. Received: "
+                f"{sorted(inputs)}. Add {missing}, as in `{{name: array}}` with all these "
+                "names."
+            )
+        return inputs
 
     def get_config(self):
         return {
@@ -223,3 +241,23 @@ class ByteArray(keras.layers.Layer):
             config["modality"], custom_objects=custom_objects
         )
         return cls(**{**config, "modality": modality})
+
+
+def modality_layers(modality):
+    """Returns the modality layers of a model as a list.
+
+    Args:
+        modality: Modality layer or dict of them.
+
+    Raises:
+        TypeError: if it is neither.
+    """
+    layers = list(modality.values()) if isinstance(modality, dict) else [modality]
+    for layer in layers:
+        if not isinstance(layer, Modality):
+            raise TypeError(
+                "`modality` must be a modality layer or a dict of them. Received: "
+                f"{layer!r} of type {type(layer).__name__}. "
+                "Pass for example `keras_perceiver.Image((height, width, channels))`."
+            )
+    return layers

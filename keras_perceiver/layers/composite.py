@@ -1,0 +1,185 @@
+"""Layers made of layers: templates, and settings of inner layers that are saved."""
+
+import keras
+
+
+def clone_layer(template, name, dtype):
+    """Returns a new layer with the settings of a template.
+
+    Args:
+        template: Keras layer that is not built.
+        name: String, the name of the new layer.
+        dtype: Dtype policy of the new layer.
+    """
+    config = {**template.get_config(), "name": name, "dtype": dtype}
+    # An initializer with a seed would give all clones the same weights.
+    for key, value in config.items():
+        if key.endswith("_initializer"):
+            config[key] = without_seed(keras.initializers.get(value))
+    return type(template).from_config(config)
+
+
+def without_seed(initializer):
+    """Returns a new initializer like this one that draws a seed of its own.
+
+    One instance that initializes two weights would give them equal values.
+
+    Args:
+        initializer: Keras initializer. A plain function is returned as it is.
+    """
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if "seed" in config:
+        config["seed"] = None
+    return type(initializer).from_config(config)
+
+
+def check_template(name, template, cls):
+    """Raises an error unless an argument is a layer of a class that is not built.
+
+    Args:
+        name: String, the name of the argument.
+        template: The argument.
+        cls: Layer class.
+
+    Raises:
+        TypeError: if it is of another class.
+        ValueError: if it is built.
+    """
+    if not isinstance(template, cls):
+        raise TypeError(
+            f"`{name}` must be a `{cls.__name__}` layer. Received: {name}={template!r} "
+            f"of type {type(template).__name__}. Pass `{cls.__name__}(...)` with the "
+            "settings of all layers of this kind, or None for the defaults."
+        )
+    if template.built:
+        raise ValueError(
+            f"`{name}` must not be built: it is a template whose settings are copied, "
+            f"without its weights. Received: {name}={template.name!r}, which is built. "
+            f"Pass a new `{cls.__name__}(...)`."
+        )
+
+
+class CompositeLayer(keras.layers.Layer):
+    """A layer whose config keeps what a user has set on the layers inside it.
+
+    `trainable`, dtype policy and quantization of inner layers are no arguments of the
+    outer one. They are stored beside its arguments, as `inner_settings`. A subclass calls
+    `restore_inner_settings` at the end of its `build`: before weights are loaded.
+
+    Args:
+        inner_settings: Dict that `inner_settings` returns, or `None`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, *, inner_settings=None, **kwargs):
+        super().__init__(**kwargs)
+        self._restored_settings = dict(inner_settings or {})
+
+    @property
+    def separately_stored(self):
+        """The inner layers that are arguments, with a config of their own."""
+        return ()
+
+    def restore_inner_settings(self):
+        """Sets on the inner layers, which are built, what the config has stored."""
+        restore_inner_settings(self, self._restored_settings, self.separately_stored)
+
+    def get_config(self):
+        settings = self._restored_settings
+        if self.built:
+            settings = inner_settings(self, self.separately_stored)
+        stored = {"inner_settings": dict(settings)} if settings else {}
+        return {**super().get_config(), **stored}
+
+
+def inner_settings(layer, exclude=()):
+    """Returns what distinguishes the layers inside a layer from it.
+
+    Args:
+        layer: Keras layer or model.
+        exclude: Layers that are left out with all that is inside them, since they are
+            stored by themselves.
+
+    Returns:
+        Dict from the names of inner layers, joined by `/`, to JSON-able dicts with
+        `trainable`, `dtype` and `quantization_config`, as far as they differ from what the
+        layer around has. Inner layers without such differences are left out.
+    """
+    settings = {}
+    for path, inner, outer in inner_layers(layer, exclude):
+        found = {}
+        if outer.trainable and not inner.trainable:
+            found["trainable"] = False
+        # A layer that is computed in another precision by design differs, too: that
+        # is restored to what it is.
+        dtype = keras.dtype_policies.serialize(inner.dtype_policy)
+        if dtype != keras.dtype_policies.serialize(outer.dtype_policy):
+            found["dtype"] = dtype
+        quantization = getattr(inner, "quantization_config", None)
+        if quantization is not None:
+            found["quantization_config"] = keras.saving.serialize_keras_object(
+                quantization
+            )
+        if found:
+            settings[path] = found
+    return settings
+
+
+def restore_inner_settings(layer, settings, exclude=()):
+    """Sets on the layers inside a built layer what `inner_settings` has returned.
+
+    Args:
+        layer: Keras layer or model, built.
+        settings: Dict from `inner_settings`, or `None`.
+        exclude: As for `inner_settings`.
+
+    Raises:
+        ValueError: if there is no inner layer of a stored name.
+    """
+    settings = settings or {}
+    layers = {path: inner for path, inner, _ in inner_layers(layer, exclude)}
+    unknown = sorted(set(settings) - set(layers))
+    if unknown:
+        raise ValueError(
+            f"`inner_settings` must name layers inside {layer.name!r}. Received: "
+            f"{unknown}. The layers are {sorted(layers)}."
+        )
+    for path, found in settings.items():
+        inner = layers[path]
+        if "dtype" in found:
+            _set_dtype(inner, found["dtype"], found.get("quantization_config"))
+        if not found.get("trainable", True):
+            inner.trainable = False
+    # Layers that were frozen when they were created have had no weights to freeze then.
+    for frozen in (layer, *(inner for _, inner, _ in inner_layers(layer))):
+        if not frozen.trainable:
+            frozen.trainable = False
+
+
+def _set_dtype(layer, dtype, quantization_config):
+    policy = keras.dtype_policies.deserialize(dtype)
+    if policy.quantization_mode is None:
+        if layer.dtype_policy != policy:
+            layer.dtype_policy = policy
+        return
+    # The name of a quantized policy ends with that of the policy before.
+    source = policy.name.split("_from_")[-1]
+    if layer.dtype_policy.name != source:
+        layer.dtype_policy = source
+    if quantization_config is None:
+        layer.quantize(policy.quantization_mode)
+    else:
+        config = keras.saving.deserialize_keras_object(quantization_config)
+        layer.quantize(config=config)
+
+
+def inner_layers(layer, exclude=(), path=""):
+    """Yields `(path, inner layer, layer around it)`, outer layers first."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        if any(inner is other for other in exclude):
+            continue
+        inner_path = f"{path}{inner.name}"
+        yield inner_path, inner, layer
+        yield from inner_layers(inner, exclude, f"{inner_path}/")

@@ -1,0 +1,311 @@
+"""The Perceiver: an encoder from raw inputs to latents."""
+
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_perceiver.layers import IterativeAttention, LatentArray
+from keras_perceiver.layers.composite import inner_settings, restore_inner_settings
+from keras_perceiver.modalities import ByteArray, Modality
+from keras_perceiver.models.checked_model import CheckedModel
+from keras_perceiver.models.lora import (
+    LORA_LAYER_NAMES,
+    enable_lora,
+    load_lora_weights,
+    save_lora_weights,
+)
+
+
+class Encoded(NamedTuple):
+    """What `Perceiver.encode` returns: all that a decoder may need.
+
+    Attributes:
+        latents: Tensor of shape `(batch, num_latents, latent_dim)`.
+        inputs: Tensor of shape `(batch, num_inputs, input_dim)`, the byte array: the
+            elements of all modalities with their positions.
+        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for elements
+            that are missing; `None` where the model has no masks.
+    """
+
+    latents: Any
+    inputs: Any
+    inputs_mask: Any = None
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class Perceiver(CheckedModel):
+    """Encodes raw inputs of any kind as an array of latents.
+
+    A small learned latent array attends to the inputs and is refined by latent
+    Transformers, again and again. Compute and memory are linear in the number of input
+    elements, and the depth does not depend on it. Defaults are the paper's setting for
+    ImageNet.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206).
+
+    Args:
+        modality: Modality layer that turns the raw inputs into elements, such as
+            `keras_perceiver.Image((224, 224, 3))`, or dict of modality layers by name, or
+            a `ByteArray` of these for its options, such as dropout of modalities.
+        num_latents: Integer, number of latents N.
+        latent_dim: Integer, width of each latent D.
+        num_blocks: Integer, number of latent Transformers in the sequence.
+        num_self_attends_per_block: Integer, self-attends in each latent Transformer.
+        num_cross_attends: Integer, number of cross-attends, at most `num_blocks`,
+            spread evenly over the blocks. `None` means one per block; 1 gives the
+            encoder of Perceiver IO.
+        cross_attend: `CrossAttend`, not built, whose settings all cross-attends have;
+            name and dtype are set by the model. Defaults to the paper's,
+            `CrossAttend(num_heads=1)`.
+        self_attend: `SelfAttend`, not built, whose settings all self-attends have.
+            Defaults to the paper's, `SelfAttend(num_heads=8)`.
+        share_weights: Boolean. `True`: the first cross-attend has its own weights, all
+            later ones share one set, and all latent Transformers share one set.
+            `False`: nothing is shared.
+        use_cross_attends_at_start: Boolean. `True`: all cross-attends come first, then
+            all latent Transformers. `False`: they are interleaved.
+        use_remat: Boolean. `True`: training keeps only the input of each self-attend
+            and computes the rest again in the backward pass, dropout included: up to a
+            third more compute for less memory.
+        dtype: Dtype policy of latents and attention. Defaults to the global policy.
+            The modality layers bring their own.
+        **kwargs: `name` and `trainable`, as for every Keras model.
+
+    Call arguments:
+        inputs: What the modality reads, for `Image` a tensor of shape
+            `(batch, height, width, channels)`. With `use_mask`, a dict of it and its
+            mask, `{"image": ..., "image_mask": ...}`; for a dict of modalities, a dict
+            with the inputs of all of them, and the masks of those with `use_mask`.
+        training: Boolean, whether dropout is active.
+
+    Returns:
+        Tensor of shape `(batch, num_latents, latent_dim)`. `encode` returns the inputs
+        and their mask besides.
+
+    Raises:
+        TypeError: if `modality` is neither a modality layer nor a dict of them, or if a
+            template is of another class.
+        ValueError: if a size is not positive, if a width is not divisible by its number
+            of heads, if `num_cross_attends > num_blocks`, if a template is built, or if
+            the inputs of a call do not fit the modalities.
+
+    Example:
+
+    >>> encoder = Perceiver(
+    ...     Image((32, 32, 3), num_bands=6), num_latents=16, latent_dim=64, num_blocks=2
+    ... )
+    >>> tuple(encoder(keras.random.normal((2, 32, 32, 3))).shape)
+    (2, 16, 64)
+    """
+
+    def __init__(
+        self,
+        modality,
+        num_latents=512,
+        latent_dim=1024,
+        num_blocks=8,
+        num_self_attends_per_block=6,
+        num_cross_attends=None,
+        cross_attend=None,
+        self_attend=None,
+        share_weights=True,
+        use_cross_attends_at_start=False,
+        use_remat=False,
+        dtype=None,
+        *,
+        inner_settings=None,
+        **kwargs,
+    ):
+        is_byte_array = isinstance(modality, ByteArray)
+        byte_array = modality
+        if not is_byte_array:
+            byte_array = ByteArray(modality, name="byte_array")
+        latent_array = LatentArray(
+            num_latents, latent_dim, dtype=dtype, name="latent_array"
+        )
+        iterative_attention = IterativeAttention(
+            num_blocks,
+            num_self_attends_per_block,
+            num_cross_attends,
+            cross_attend,
+            self_attend,
+            share_weights,
+            use_cross_attends_at_start,
+            use_remat,
+            dtype=dtype,
+            name="iterative_attention",
+        )
+
+        inputs = {}
+        for name, layer in byte_array.modalities.items():
+            inputs[name] = keras.Input(
+                layer.input_shape, dtype=layer.input_dtype, name=name
+            )
+            if layer.use_mask:
+                mask_name = f"{name}_mask"
+                inputs[mask_name] = keras.Input(
+                    layer.mask_shape, dtype="bool", name=mask_name
+                )
+        outputs = byte_array(inputs)
+        elements, mask = outputs if byte_array.has_mask else (outputs, None)
+        latents = iterative_attention(
+            latent_array(elements), elements, inputs_mask=mask
+        )
+        if byte_array.is_single and len(inputs) == 1:
+            (inputs,) = inputs.values()
+        super().__init__(
+            inputs=inputs,
+            outputs=latents,
+            # Keras decides by it whether to scale the loss.
+            dtype=iterative_attention.dtype_policy,
+            **kwargs,
+        )
+
+        self._is_byte_array = is_byte_array
+        self.byte_array = byte_array
+        self.latent_array = latent_array
+        self.iterative_attention = iterative_attention
+        self._encoded = {"latents": latents, "inputs": elements}  # (B, N, D), (B, M, C)
+        if mask is not None:
+            self._encoded["inputs_mask"] = mask  # (B, M)
+        restore_inner_settings(self, inner_settings, byte_array.modalities.values())
+
+    def encode(self, inputs, training=None):
+        """Returns the latents with the inputs that they have attended to.
+
+        For decoders, which attend to the latents with queries made of the inputs. On
+        symbolic inputs this is one node of the model that is made of them.
+
+        Args:
+            inputs: As for a call.
+            training: Boolean, whether dropout is active.
+
+        Returns:
+            `Encoded`.
+        """
+        view = keras.Model(self.input, self._encoded, name=self.name)
+        return Encoded(**view(inputs, training=training))
+
+    def enable_lora(self, rank, target_layer_names=LORA_LAYER_NAMES):
+        """Freezes all layers, and adds low-rank adapters to some of them.
+
+        Training then changes the adapters only, and what is outside of the encoder. Saving
+        the model merges them into its weights; `save_lora_weights` saves them apart.
+
+        Reference:
+            [Hu et al., 2021](https://arxiv.org/abs/2106.09685).
+
+        Args:
+            rank: Integer, rank of the adapters.
+            target_layer_names: Sequence of strings, names of linear layers. Defaults to
+                those of queries and values.
+
+        Raises:
+            ValueError: if no linear layer has one of the names, or if there are adapters
+                already.
+        """
+        enable_lora(self, rank, target_layer_names)
+
+    def save_lora_weights(self, filepath):
+        """Saves the adapters, and nothing else.
+
+        Args:
+            filepath: Path that ends with `.lora.h5`.
+
+        Raises:
+            ValueError: if the path has another ending, or if there are no adapters.
+        """
+        save_lora_weights(self, filepath)
+
+    def load_lora_weights(self, filepath):
+        """Loads adapters that an encoder of the same sizes has saved.
+
+        Args:
+            filepath: Path that ends with `.lora.h5`.
+
+        Raises:
+            ValueError: if the path has another ending, or if the adapters are of other
+                layers or sizes.
+        """
+        load_lora_weights(self, filepath)
+
+    def macs(self, num_inputs):
+        """Returns the multiplications-and-additions of an example, see `AttentionBlock`.
+
+        Args:
+            num_inputs: Integer, number of elements of all modalities together.
+        """
+        input_dim = self._encoded["inputs"].shape[-1]
+        num_latents, latent_dim = self.output_shape[1:]
+        return self.iterative_attention.macs(
+            num_latents, num_inputs, latent_dim, input_dim
+        )
+
+    @property
+    def modality(self):
+        """The modality layer, or the dict of modality layers by name."""
+        return self.byte_array.modality
+
+    def check_inputs(self, inputs):
+        names = [x.name for x in self.inputs]
+        if not isinstance(inputs, dict):
+            inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+            inputs = dict(zip(names, inputs, strict=False))
+        missing = [name for name in names if inputs.get(name) is None]
+        if missing:
+            raise ValueError(
+                f"The inputs must be {names}. Received: {sorted(inputs)}. "
+                f"Add {missing}, as in `model({{name: array}})` with all these names."
+            )
+        for name, modality in self.byte_array.modalities.items():
+            mask = inputs[f"{name}_mask"] if modality.use_mask else None
+            modality.check_inputs(inputs[name].shape, getattr(mask, "shape", None))
+            if isinstance(inputs[name], np.ndarray):
+                modality.check_values(inputs[name], mask)
+
+    @property
+    def modalities(self):
+        """Dict of the modality layers by name."""
+        return self.byte_array.modalities
+
+    def serving_outputs(self, y_pred):
+        """Returns the dict of outputs of an exported encoder."""
+        return {"latents": y_pred}
+
+    def card_entries(self):
+        """Returns the dict of what the card of an exported encoder says besides."""
+        return {}
+
+    def has_values_to_check(self, name):
+        modality = self.byte_array.modalities[name.removesuffix("_mask")]
+        has_own_check = type(modality).check_values is not Modality.check_values
+        return has_own_check or modality.input_range is not None
+
+    def get_config(self):
+        config = {**self.iterative_attention.get_config()}
+        settings = inner_settings(self, self.byte_array.modalities.values())
+        config.pop("inner_settings", None)  # these are among those of the model
+        if settings:
+            config["inner_settings"] = settings
+        return {
+            **config,  # its dtype is that of the model
+            "modality": keras.saving.serialize_keras_object(
+                self.byte_array if self._is_byte_array else self.modality
+            ),
+            "num_latents": self.latent_array.num_latents,
+            "latent_dim": self.latent_array.latent_dim,
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        layers = {
+            name: keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+            for name in ("modality", "cross_attend", "self_attend")
+        }
+        return cls(**{**config, **layers})
