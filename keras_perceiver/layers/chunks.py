@@ -1,4 +1,4 @@
-"""Work on arrays of very many elements, chunk after chunk."""
+"""Loops over chunks of arrays with very many elements."""
 
 import keras
 from keras import ops
@@ -9,14 +9,14 @@ def over_chunks(step, state, tensors, size, like=()):
 
     Args:
         step: Callable of `(state, chunk)`, where `chunk` is the dict of the tensors'
-            parts of shape `(B, m, ...)`. Returns the next state and a tuple of tensors.
+            slices of shape `(B, m, ...)`. Returns the next state and a tuple of tensors.
         state: Tuple of tensors.
         tensors: Dict of tensors of shape `(B, M, ...)`.
         size: Integer, elements in a chunk. The last chunk may have fewer.
-        like: Tensors with the dtypes of those that a step returns besides the state.
+        like: Tensors with the dtypes of those that a step returns after the state.
 
     Returns:
-        The last state, and a list of what the steps returned besides, joined along the
+        The last state, and a list of the tensors that the steps returned, joined along the
         second axis.
     """
     length = ops.shape(next(iter(tensors.values())))[1]
@@ -81,29 +81,29 @@ def _over_chunks_tensorflow(step, state, length, size, like):
         size = tf.minimum(size, length)  # XLA refuses the slice of a loop never run
     num_full = (length - 1) // size
     # Lists, not a TensorArray: that cannot stack nothing at all with a free batch size.
-    parts = [
+    lists = [
         tf.raw_ops.TensorListReserve(
             element_shape=-1, num_elements=num_full, element_dtype=x.dtype
         )
         for x in like
     ]
 
-    def body(i, state, parts):
+    def body(i, state, lists):
         state, outputs = step(state, i * size, size)
-        parts = [
-            tf.raw_ops.TensorListSetItem(input_handle=part, index=i, item=x)
-            for part, x in zip(parts, outputs, strict=True)
+        lists = [
+            tf.raw_ops.TensorListSetItem(input_handle=chunks, index=i, item=x)
+            for chunks, x in zip(lists, outputs, strict=True)
         ]
-        return i + 1, state, parts
+        return i + 1, state, lists
 
-    _, new_state, parts = tf.while_loop(
+    _, new_state, lists = tf.while_loop(
         lambda i, *_: i < num_full,
         body,
-        (0, tuple(state), parts),
+        (0, tuple(state), lists),
         shape_invariants=(
             tf.TensorShape([]),
             tuple(tf.TensorShape([None] * len(x.shape)) for x in state),
-            [tf.TensorShape([]) for _ in parts],
+            [tf.TensorShape([]) for _ in lists],
         ),
         parallel_iterations=1,
     )
@@ -111,10 +111,10 @@ def _over_chunks_tensorflow(step, state, length, size, like):
         x.set_shape(old.shape)
     new_state, last = step(new_state, num_full * size, length - num_full * size)
     outputs = []
-    for part, rest in zip(parts, last, strict=True):
+    for chunks, rest in zip(lists, last, strict=True):
         batch, _, *widths = ops.shape(rest)
         x = tf.raw_ops.TensorListStack(
-            input_handle=part,
+            input_handle=chunks,
             element_shape=[batch, size, *widths],
             element_dtype=rest.dtype,
         )  # (n, B, m, ...)

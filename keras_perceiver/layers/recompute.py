@@ -5,14 +5,14 @@ from keras import ops
 
 
 def recompute(function, x, *tensors):
-    """Returns `function(x, *tensors)`, of which the backward pass has only these tensors.
+    """Returns `function(x, *tensors)` and keeps only these tensors for the gradient.
 
-    What the function computes is computed again from them when the gradient comes. So it
+    Everything else is computed again from them in the backward pass. So the function
     must draw no random numbers, and whatever has a gradient must be among its arguments.
 
     Args:
         function: Callable of the tensors, that returns a tensor or a tuple of them.
-        x: Tensor on which all that is worth dropping depends.
+        x: Tensor from which the intermediate results are computed.
         *tensors: Further tensors, such as weights.
     """
     backend = keras.backend.backend()
@@ -124,13 +124,13 @@ def accumulate_gradients_eagerly(x, tensors):
 
     @tf.custom_gradient
     def run(x, *tensors):
-        def backward(of_x, *gradients):
-            of_this, of_later = gradients[: len(tensors)], gradients[len(tensors) :]
-            sums = [a + b for a, b in zip(of_this, of_later, strict=True)]
+        def backward(d_x, *gradients):
+            d_current, d_later = gradients[: len(tensors)], gradients[len(tensors) :]
+            sums = [a + b for a, b in zip(d_current, d_later, strict=True)]
             # Else TensorFlow's optimizer makes one sum of all sums.
             sums = [tf.raw_ops.Snapshot(input=x) for x in sums]
             with tf.control_dependencies(sums):
-                return tf.identity(of_x), *sums
+                return tf.identity(d_x), *sums
 
         # Each output is a tensor of its own, with a gradient of its own.
         return tuple(map(tf.identity, (x, *tensors, *tensors))), backward
