@@ -28,11 +28,11 @@ PUBLIC := config data distribution layers modalities models serving training tun
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help train evaluate tune results test lint benchmark study docs constraints
+.PHONY: help train evaluate tune results test test-slow lint benchmark study docs constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and export RECIPE=digits on BACKEND=tensorflow|jax|torch
 	KERAS_BACKEND=$(BACKEND) $(RUN) tools/train.py $(RECIPE) $(ARGS)
@@ -46,12 +46,18 @@ tune: $(VENV)/.installed-tune  ## Search settings for RECIPE, ARGS="--minutes 20
 results:  ## Print a table of all runs so far
 	$(PYTHON) tools/results.py $(ARGS)
 
-test: $(VENV)/.installed-test  ## Run all tests on TensorFlow, JAX and PyTorch
-	@failed=""; for backend in $(BACKENDS); do \
+# $(call run-tests,MARKERS): one pytest on each backend, which all run before any failure counts
+run-tests = failed=""; for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
-		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 --dist worksteal $(TESTS) || failed="$$failed $$backend"; \
+		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 --dist worksteal -m "$(1)" $(TESTS) || failed="$$failed $$backend"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed on:$$failed"; exit 1; fi
+
+test: $(VENV)/.installed-test  ## Run the fast tests on TensorFlow, JAX and PyTorch, TESTS="tests/layers"
+	@$(call run-tests,not slow)
+
+test-slow: $(VENV)/.installed-test  ## Run the slow tests, which compile as users do
+	@export TEST_COMPILERS=real; $(call run-tests,slow)
 
 lint: $(VENV)/.installed-test  ## Check style and format
 	$(RUN) -m ruff check .

@@ -1,7 +1,8 @@
-"""Set up before any test module: order of imports, devices, seeds."""
+"""Set up before any test module: devices, compilers, seeds, which tests run.
 
-# torch before TensorFlow: the other order crashes when both are in one process.
-import torch  # noqa: I001
+Only the backend under test is imported: `keras` imports torch before a test imports
+TensorFlow for its data, since the other order crashes.
+"""
 
 import functools
 import os
@@ -9,8 +10,12 @@ import os
 # Several virtual devices, so that nothing passes only because there is one.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
 
-# XLA takes minutes to optimize what runs for milliseconds.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# The slow tier compiles as users do. The fast one leaves out optimizations of XLA and
+# torch.compile, which take minutes for programs that run for milliseconds.
+os.environ.setdefault(
+    "JAX_DISABLE_MOST_OPTIMIZATIONS",
+    "0" if os.environ.get("TEST_COMPILERS") == "real" else "1",
+)
 
 import keras
 import pytest
@@ -23,13 +28,14 @@ if keras.backend.backend() == "tensorflow":
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
 
-if keras.backend.backend() == "torch":
-    # What torch makes of a traced step takes its compiler minutes, and is its business.
+if keras.backend.backend() == "torch" and os.environ.get("TEST_COMPILERS") != "real":
+    import torch
+
     torch.compile = functools.partial(torch.compile, backend="aot_eager")
 
 
 def pytest_collection_modifyitems(config, items):
-    """Runs what no backend has a part in once, among TensorFlow's tests."""
+    """Runs tests that no backend affects once, among TensorFlow's tests."""
     if keras.backend.backend() == "tensorflow":
         return
     left_out = [item for item in items if item.get_closest_marker("one_backend")]
