@@ -1,12 +1,14 @@
 """Callbacks: logged measurements, averaged weights, early stopping."""
 
 import csv
+import importlib
 import time
 
 import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._files import replace_file
 from keras_perceiver.training.schedules import schedule_of
 
 
@@ -144,14 +146,49 @@ def first_epoch_after_decay(schedule, epochs, steps_per_epoch):
     return peak + int(low[0]) if len(low) else 0
 
 
-def write_history(history, path):
-    """Writes the logs as CSV, one row per epoch.
+class WriteHistory(keras.callbacks.Callback):
+    """Writes a history as CSV after every epoch, one row per epoch.
 
     Keras' `CSVLogger` appends to a file, which would hold the epochs after the last
     checkpoint twice when a run is resumed.
+
+    Args:
+        path: Path of the file, which is written atomically.
+        history: Dict of lists, one value per epoch, such as `SaveState.history`.
     """
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["epoch", *history])
-        for epoch, values in enumerate(zip(*history.values(), strict=True)):
-            writer.writerow([epoch + 1, *values])
+
+    def __init__(self, path, history):
+        super().__init__()
+        self.path = path
+        self.history_of_run = history
+
+    def on_epoch_end(self, epoch, logs=None):
+        replace_file(self.path, self._write)
+
+    def _write(self, path):
+        history = self.history_of_run
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *history])
+            for epoch, values in enumerate(zip(*history.values(), strict=True)):
+                writer.writerow([epoch + 1, *values])
+
+
+def tensor_board(folder):
+    """Returns a list of the callback that writes logs for TensorBoard.
+
+    Empty, with a line that says so, where TensorBoard is not installed.
+    """
+    if not is_installed("tensorboard", f"{folder} is not written"):
+        return []
+    return [keras.callbacks.TensorBoard(folder, write_graph=False)]
+
+
+def is_installed(package, consequence):
+    """Returns whether a package can be imported; prints the consequence if not."""
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        print(f"{package} is not installed: {consequence}.")
+        return False
+    return True

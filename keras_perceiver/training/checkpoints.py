@@ -1,4 +1,4 @@
-"""Checkpoints on disk: never half written, never loaded when damaged."""
+"""Checkpoints on disk, written atomically and verified when they are loaded."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _DIGEST_LENGTH = hashlib.sha256().digest_size * 2  # hexadecimal digits
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
         step: Integer, training steps done.
@@ -30,15 +30,15 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """A folder of checkpoints, of which the newest ones are kept.
+    """A folder of checkpoints, of which the newest are kept.
 
     A checkpoint is one file: the SHA-256 digest of the rest, then NumPy's own archive of
-    arrays, without pickles. It gets its name when it is on the disk as a whole, so that
-    a crash, a kill or a full disk leaves the ones before as they were.
+    arrays, without pickles. It is written atomically, so that a crash, a kill or a full
+    disk leaves earlier checkpoints intact.
 
     Args:
         folder: Path; made with the first checkpoint.
-        keep: Integer, how many of the newest checkpoints stay.
+        keep: Integer, number of the newest checkpoints that are kept.
         is_read_only: Boolean, whether `save` does nothing: of several processes that
             train together, one writes.
     """
@@ -54,7 +54,7 @@ class Checkpoints:
         return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
 
     def newest_step(self):
-        """Returns the step of the newest checkpoint, whole or not, and 0 for none."""
+        """Returns the step of the newest checkpoint, intact or not, and 0 for none."""
         paths = self.paths()
         return int(paths[0].stem.removeprefix("step-")) if paths else 0
 
@@ -67,7 +67,7 @@ class Checkpoints:
             info: Dict of whatever JSON can hold.
 
         Raises:
-            OSError: if it cannot be written; those before are untouched.
+            OSError: if it cannot be written; earlier checkpoints are intact.
         """
         if self.is_read_only:
             return
@@ -79,18 +79,18 @@ class Checkpoints:
         except OSError as error:
             raise OSError(
                 f"The checkpoint of step {step} could not be written: {error}. Received: "
-                f"folder={str(self.folder)!r}. Earlier checkpoints are whole; make room "
+                f"folder={str(self.folder)!r}. Earlier checkpoints are intact; make room "
                 "and resume."
             ) from error
         for old in self.paths()[self.keep :]:
             old.unlink()
-        for left in self.folder.glob(f"{UNFINISHED}*"):  # of a run that was killed
+        for left in self.folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
             left.unlink()
 
     def load(self):
-        """Returns the newest `Checkpoint` that is whole, or `None` if there is none.
+        """Returns the newest intact `Checkpoint`, or `None` if there is none.
 
-        Warns of each that is damaged and goes back to the one before.
+        Warns of each damaged one, and tries the one before.
 
         Raises:
             ValueError: if there are checkpoints, but all are damaged.
@@ -112,6 +112,29 @@ class Checkpoints:
                 "start again from the beginning."
             )
         return None
+
+
+def check_unused(run_folder, checkpoints, resume):
+    """Raises `FileExistsError` where a run would overwrite another one.
+
+    Args:
+        run_folder: Path.
+        checkpoints: `Checkpoints` of the run.
+        resume: Boolean, whether the run continues from them.
+    """
+    found = checkpoints.paths()
+    if found and not resume:
+        raise FileExistsError(
+            "The checkpoints of another run are never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds {found[0].name}. Resume that "
+            "run (--resume), or choose another folder."
+        )
+    if not found and (run_folder / "model.keras").exists():
+        raise FileExistsError(
+            "A trained model is never overwritten. Received: "
+            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
+            "Choose another folder."
+        )
 
 
 class _DamagedError(Exception):

@@ -1,4 +1,4 @@
-"""Runs that survive: state saved every so often and at signals, exact continuation."""
+"""Checkpoint and resume: the state of a run, saved periodically and at signals."""
 
 import contextlib
 import json
@@ -12,15 +12,15 @@ import keras
 from keras_perceiver.training.checkpoints import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Of objects and not of the run: names count upwards in a process.
+# Keys that identify objects instead of settings: Keras counts names in a process.
 _NO_SETTINGS = {"name", "module", "registered_name", "build_config", "shared_object_id"}
 
 
 class TrainingInterruptedError(Exception):
-    """A signal came; the state is saved.
+    """Raised after a signal, when the state is saved.
 
     Attributes:
-        signal: `signal.Signals`, which one.
+        signal: `signal.Signals`.
     """
 
     def __init__(self, message, signal):
@@ -29,21 +29,21 @@ class TrainingInterruptedError(Exception):
 
 
 class NonFiniteLossError(ValueError):
-    """The loss became NaN or infinite; nothing of that is saved."""
+    """Raised when the loss is NaN or infinite; no such state is saved."""
 
 
 class SaveState(keras.callbacks.Callback):
-    """Saves all that a run consists of, so that another process can go on with it.
+    """Saves the whole state of a run, so that another process can continue it.
 
-    Weights, seeds, the optimizer's and the metrics' variables, the number of steps, and
-    the history so far. Position in the data is the number of steps.
+    The state consists of weights, seeds, the variables of optimizer and metrics, the
+    number of steps, which is the position in the data, and the history so far.
 
     Args:
         checkpoints: `Checkpoints`.
-        configuration: Dict of JSON values that another process must have as well.
+        configuration: Dict of JSON values that must be equal when the run is resumed.
         save_every: Integer, training steps between checkpoints.
         steps_per_epoch: Integer.
-        early_stop: `EarlyStop`, whose best weights are saved as well, or `None`.
+        early_stop: `EarlyStop`, whose best weights are saved too, or `None`.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class SaveState(keras.callbacks.Callback):
 
     @property
     def seconds(self):
-        """Seconds of training so far, those of earlier processes included."""
+        """Seconds of training so far, including those of earlier processes."""
         return self.seconds_before + time.perf_counter() - self._start
 
     def restore(self, model, examples):
-        """Puts the newest checkpoint's state into a compiled model, if there is one.
+        """Restores the newest checkpoint into a compiled model, if there is one.
 
         Args:
             model: Compiled `keras.Model`.
-            examples: `tf.data.Dataset` of a batch, for the metrics to make their
+            examples: `tf.data.Dataset` of a batch, for the metrics to create their
                 variables.
 
         Raises:
@@ -146,8 +146,8 @@ class SaveState(keras.callbacks.Callback):
             self._save()
         if self._signal:
             raise TrainingInterruptedError(
-                f"{self._signal.name} came. The state after step {self.step} is in "
-                f"{self.checkpoints.folder}. Resume to go on.",
+                f"Received {self._signal.name}. The state after step {self.step} is in "
+                f"{self.checkpoints.folder}. Resume to continue.",
                 self._signal,
             )
 
@@ -177,16 +177,16 @@ class SaveState(keras.callbacks.Callback):
 
 
 def _array(variable):
-    # As a tensor first: only then does tf.distribute add up what replicas have counted.
+    # As a tensor first, for which tf.distribute adds up the counts of the replicas.
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
 
 
 def _variables(model):
     """Returns all variables of a compiled and built model, metrics last."""
     metrics = model.metrics_variables
-    of_metrics = {id(variable) for variable in metrics}
+    metric_ids = {id(variable) for variable in metrics}
     others = (*model.variables, *model.optimizer.variables)
-    return [v for v in others if id(v) not in of_metrics] + metrics
+    return [v for v in others if id(v) not in metric_ids] + metrics
 
 
 def saved_overrides(folder):
@@ -198,14 +198,14 @@ def saved_overrides(folder):
     return checkpoint.info["configuration"]["overrides"] if checkpoint else {}
 
 
-def settings(name, thing):
+def settings(name, keras_object):
     """Returns the settings of a Keras object as a flat dict of JSON values.
 
     Args:
         name: String that all keys begin with.
-        thing: Model, optimizer or loss.
+        keras_object: Model, optimizer or loss.
     """
-    config = keras.saving.serialize_keras_object(thing)
+    config = keras.saving.serialize_keras_object(keras_object)
     return _flat(json.loads(json.dumps(config)), name)
 
 

@@ -1,6 +1,5 @@
 """Runs: a recipe from its data to an exported model, in stages."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -17,13 +16,16 @@ from keras_perceiver.serving import (
     file_signatures,
 )
 from keras_perceiver.serving.card import installed_versions
+from keras_perceiver.training import smoke as smoke_test
 from keras_perceiver.training.callbacks import (
     EarlyStop,
     Measures,
     ValidateAverage,
-    write_history,
+    WriteHistory,
+    is_installed,
+    tensor_board,
 )
-from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.checkpoints import Checkpoints, check_unused
 from keras_perceiver.training.fit import fit
 from keras_perceiver.training.plots import plot_history
 from keras_perceiver.training.resume import SaveState, settings
@@ -33,8 +35,6 @@ from keras_perceiver.training.tracking import TrackingOptimizer
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 _STAGES = ("prepare", "fit", "score", "save", "export")
-_SMOKE_BATCH_SIZE = 2
-_SMOKE_STEPS = 3
 
 
 def train(recipe, run_folder, export_folder, **options):
@@ -131,7 +131,8 @@ class Run:
         devices=None,
     ):
         self.distribution = distribution_of(distribution, devices)
-        self.recipe = self._smaller(recipe) if smoke else recipe
+        replicas = self.distribution.num_replicas
+        self.recipe = smoke_test.smaller(recipe, replicas) if smoke else recipe
         self.run_folder = Path(run_folder)
         self.export_folder = Path(export_folder)
         self.seed = seed
@@ -158,17 +159,9 @@ class Run:
         self._checkpoints = Checkpoints(
             self.run_folder / CHECKPOINTS, keep, is_read_only=not self.is_writer
         )
-        _check_unused(self.run_folder, self._checkpoints, resume)
+        check_unused(self.run_folder, self._checkpoints, resume)
         check_writable("run_folder", self.run_folder)
         check_writable("export_folder", self.export_folder)
-
-    def _smaller(self, recipe):
-        """Returns the recipe of a smoke test: one epoch of small batches."""
-        num_parts = recipe.accumulation_steps * self.distribution.num_replicas
-        smaller = {"epochs": 1, "batch_size": _SMOKE_BATCH_SIZE * num_parts}
-        return recipe.replace(
-            {k: v for k, v in smaller.items() if k not in recipe.overrides}
-        )
 
     def prepare(self):
         """Builds and compiles the model, reads the data, and restores a checkpoint.
@@ -199,7 +192,8 @@ class Run:
             splits = recipe.splits(recipe.step_size, self.seed, self.data_folder)
         splits = self.distribution.splits(splits)
         if self.smoke:
-            splits = _first_steps(splits, _SMOKE_STEPS * recipe.accumulation_steps)
+            num_steps = smoke_test.NUM_STEPS * recipe.accumulation_steps
+            splits = smoke_test.first_steps(splits, num_steps)
         self.steps_per_epoch = int(splits.train.cardinality())
         if self.steps_per_epoch < 1:
             raise ValueError(
@@ -297,10 +291,12 @@ class Run:
             Measures(optimizer, self.recipe.step_size),
             ValidateAverage(optimizer),
             *([early_stop] if early_stop else []),
-            *(self._tensor_board() if self.is_writer else []),
+            *(tensor_board(self.run_folder / LOGS) if self.is_writer else []),
             state,
-            *([self._history_writer()] if self.is_writer else []),
         ]
+        if self.is_writer:
+            path = self.run_folder / "history.csv"
+            callbacks.append(WriteHistory(path, self.history))
         with self.distribution.scope():
             fit(
                 self.model,
@@ -313,20 +309,6 @@ class Run:
             self._seconds = state.seconds
             best = early_stop.weights if early_stop else []
             optimizer.assign_weights(best or optimizer.averages())
-
-    def _tensor_board(self):
-        folder = self.run_folder / LOGS
-        if not _is_installed("tensorboard", f"{folder} is not written"):
-            return []
-        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
-
-    def _history_writer(self):
-        path = self.run_folder / "history.csv"
-        return keras.callbacks.LambdaCallback(
-            on_epoch_end=lambda *_: replace_file(
-                path, lambda path: write_history(self.history, path)
-            )
-        )
 
     def score(self):
         """Tests the model, and sets `metrics`.
@@ -369,7 +351,7 @@ class Run:
         path = self.run_folder / "metrics.json"
         replace_file(path, lambda path: path.write_text(text))
         path = self.run_folder / "history.png"
-        if _is_installed("matplotlib", f"{path} is not written"):
+        if is_installed("matplotlib", f"{path} is not written"):
             replace_file(
                 path,
                 lambda path: plot_history(
@@ -408,41 +390,3 @@ class Run:
                 + (f"Call `{expected[0]}` next." if expected else "Create another run.")
             )
         self._num_done += 1
-
-
-def _is_installed(package, consequence):
-    """Returns whether a package can be imported, and prints what follows if not."""
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        print(f"{package} is not installed: {consequence}.")
-        return False
-    return True
-
-
-def _first_steps(splits, num_steps):
-    return splits._replace(
-        train=splits.train.take(num_steps),
-        validation=splits.validation.take(1),
-        test=splits.test.take(1),
-        epoch=lambda number, num_done=0: (
-            splits.epoch(number).take(num_steps).skip(num_done)
-        ),
-    )
-
-
-def _check_unused(run_folder, checkpoints, resume):
-    """Refuses a folder whose content would be lost."""
-    found = checkpoints.paths()
-    if found and not resume:
-        raise FileExistsError(
-            "The checkpoints of another run are never overwritten. Received: "
-            f"run_folder={str(run_folder)!r}, which holds {found[0].name}. Resume that "
-            "run (--resume), or choose another folder."
-        )
-    if not found and (run_folder / "model.keras").exists():
-        raise FileExistsError(
-            "A trained model is never overwritten. Received: "
-            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
-            "Choose another folder."
-        )

@@ -8,8 +8,8 @@ import pytest
 from keras_perceiver.training import TrackingOptimizer, flat_cosine
 from keras_perceiver.training.callbacks import (
     EarlyStop,
+    WriteHistory,
     first_epoch_after_decay,
-    write_history,
 )
 
 schedules = keras.optimizers.schedules
@@ -83,11 +83,11 @@ def test_early_stop_keeps_the_averages():
 
 
 @pytest.mark.one_backend
-def test_history_is_one_row_an_epoch(tmp_path):
+def test_history_has_one_row_per_epoch(tmp_path):
     path = tmp_path / "history.csv"
     for num_epochs in (1, 3):
         history = {"loss": [2.0, 1.0, 0.5][:num_epochs], "accuracy": [0.1] * num_epochs}
-        write_history(history, path)
+        WriteHistory(path, history).on_epoch_end(num_epochs - 1)
     with path.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

@@ -132,7 +132,7 @@ except OSError as error:
         preexec_fn=limit,
     )
     assert "step 2 could not be written: " in result.stdout
-    assert "Earlier checkpoints are whole; make room" in result.stdout
+    assert "Earlier checkpoints are intact; make room" in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.checkpoint"]
     _check(Checkpoints(tmp_path).load(), 1)
 

@@ -78,7 +78,7 @@ def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
     # A signal within an epoch. Runs that are killed have a test of their own.
     folder = tmp_path / "stopped"
     stop = BeforeStep(12, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(TrainingInterruptedError, match="SIGTERM came"):
+    with pytest.raises(TrainingInterruptedError, match="Received SIGTERM"):
         _run(folder, callbacks=[stop])
     assert Checkpoints(folder / "checkpoints").load().step == 13
     resumed, found = _run(folder, resume=True)
