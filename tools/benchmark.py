@@ -721,19 +721,18 @@ def _cross_attend(task):
     # what they generate.
     rows = keras.random.normal((1, ROWS, 261), seed=1)
     inputs = keras.ops.tile(rows, (1, num_inputs // ROWS, 1))
-    gflops = _block_gflops(num_inputs) * (3 if task["mode"] == "train" else 1)
+    gflops = (
+        2
+        * layer.macs(512, num_inputs, 1024, 261)
+        / 1e9
+        * (3 if task["mode"] == "train" else 1)
+    )
     backend = task["backend"]
     if backend == "tensorflow":
         return _tensorflow_layer(layer, latents, inputs, task["mode"]), gflops
     if backend == "jax":
         return _jax_layer(layer, latents, inputs, task["mode"]), gflops
     return _torch_layer(layer, latents, inputs, task["mode"]), gflops
-
-
-def _block_gflops(num_inputs):
-    n, d, m, c = 512, 1024, num_inputs, 261
-    macs = n * (2 * d * c + 2 * d * d) + m * 2 * c * c + 2 * n * m * c
-    return 2 * macs / 1e9
 
 
 def _tensorflow_layer(layer, latents, inputs, mode):

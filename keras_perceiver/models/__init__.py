@@ -1,7 +1,7 @@
 """Models: the encoder, the tasks, their presets and their FLOPs."""
 
+from keras_perceiver.models.cost import flops
 from keras_perceiver.models.encoder import Encoded, Perceiver
-from keras_perceiver.models.flops import flops
 from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy, MeanAveragePrecision
 from keras_perceiver.models.tasks import (

@@ -11,6 +11,7 @@ from keras_perceiver.config import Config
 from keras_perceiver.layers import CrossAttend, IterativeAttention, SelfAttend
 from keras_perceiver.modalities import ByteArray
 from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models.cost import sizes_of
 from keras_perceiver.training import (
     PRECISIONS,
     Lamb,
@@ -18,7 +19,6 @@ from keras_perceiver.training import (
     warm_cosine,
 )
 from keras_perceiver.tuning import space as spaces
-from keras_perceiver.tuning.sizes import sizes_of
 
 _NO_AUGMENTATION = "none"
 _BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}

@@ -1,0 +1,124 @@
+"""Cost of a model: FLOPs by the paper's convention, parameters, memory of training."""
+
+import math
+from typing import NamedTuple
+
+import keras
+
+from keras_perceiver._checks import check_positive
+from keras_perceiver.layers import CrossAttend
+from keras_perceiver.models.encoder import Perceiver
+
+
+def flops(model, num_inputs=None):
+    """Counts the floating-point operations of one forward pass of one example.
+
+    The convention of the paper's tables: two per multiplication-and-addition of every
+    matrix product of the plain algorithm (all keys and values computed), nothing for
+    biases, norms, activations, softmax and position features. It measures the work a
+    model asks for; the forms of attention in this package may do less.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 and 6.
+
+    Args:
+        model: `Perceiver`, or a task such as `PerceiverClassifier`.
+        num_inputs: Integer, number of input elements of the example. Defaults to that
+            of the longest example; must be given where the model knows none.
+
+    Returns:
+        Integer, number of floating-point operations.
+
+    Raises:
+        TypeError: if `model` is of another class.
+        ValueError: if the number of inputs is not known.
+
+    Example:
+
+    >>> model = PerceiverClassifier.from_preset("digits")
+    >>> flops(model) > flops(model.encoder)
+    True
+    """
+    encoder = getattr(model, "encoder", model)
+    if not isinstance(encoder, Perceiver):
+        raise TypeError(
+            "`model` must be a `Perceiver` or a task. Received: "
+            f"model={model!r} of type {type(model).__name__}. Pass one of these."
+        )
+    if num_inputs is None:
+        lengths = {k: m.num_inputs for k, m in encoder.byte_array.modalities.items()}
+        unknown = [name for name, length in lengths.items() if length is None]
+        if unknown:
+            raise ValueError(
+                "`num_inputs` must be given where any length will do. Received: "
+                f"num_inputs=None, and {unknown} may have any length. "
+                "Pass the number of elements of all modalities together."
+            )
+        num_inputs = sum(lengths.values())
+    check_positive(num_inputs=num_inputs)
+    macs = encoder.macs(num_inputs)
+    if model is not encoder:
+        macs += sum(_head_macs(layer) for layer in model.layers if layer is not encoder)
+    return 2 * macs
+
+
+def _head_macs(layer):
+    """Returns the multiplications-and-additions per example of a layer of a head."""
+    if isinstance(layer, keras.layers.Dense):
+        # Not the kernel's shape: that of a quantized layer is packed.
+        return math.prod(layer.input.shape[1:]) * layer.units
+    return 0
+
+
+class Sizes(NamedTuple):
+    """Cost of training a model, which need not exist.
+
+    Attributes:
+        parameters: Integer.
+        flops: Integer, of the forward pass per example, see `flops`.
+        activation_bytes: Integer, an estimate of the memory of one training step besides
+            weights: activations kept for the backward pass, and temporary ones.
+    """
+
+    parameters: int
+    flops: int
+    activation_bytes: int
+
+
+def sizes_of(
+    trunk, num_latents, latent_dim, num_inputs, input_dim, num_outputs, batch_bytes
+):
+    """Returns the `Sizes` of an encoder with a linear head on its mean latent.
+
+    Args:
+        trunk: `IterativeAttention`, which need not be built.
+        num_latents: Integer.
+        latent_dim: Integer.
+        num_inputs: Integer, elements per example.
+        input_dim: Integer, width of an element.
+        num_outputs: Integer, width of the head.
+        batch_bytes: Integer, examples per training step times the bytes of a number of
+            the compute dtype.
+
+    Raises:
+        ValueError: if a width is not divisible by its number of heads.
+    """
+    n, d, m, c = num_latents, latent_dim, num_inputs, input_dim
+    parameters = n * d + trunk.num_parameters(d, c) + (d + 1) * num_outputs
+    flops = 2 * trunk.macs(n, m, d, c) + 2 * d * num_outputs
+
+    # Kept for the backward pass: the residual stream before attention and before the MLP,
+    # queries, keys, values, the output of attention, the hidden layer.
+    kept, at_once = m * c, 0
+    for layer in trunk.sequence():
+        if isinstance(layer, CrossAttend):
+            qk_dim, v_dim, hidden_dim = layer.widths(d, c)
+            kept += n * (3 * d + qk_dim + 2 * v_dim + hidden_dim)
+            continue
+        for self_attend in layer.self_attends:
+            qk_dim, v_dim, hidden_dim = self_attend.widths(d, d)
+            one = n * (3 * d + 2 * qk_dim + 2 * v_dim + hidden_dim)
+            kept += n * d if trunk.use_remat else one
+            scores = self_attend.num_heads * n * n
+            at_once = max(at_once, one + max(scores, m * c, n * min(m, 2048)))
+    return Sizes(parameters, flops, batch_bytes * (kept + at_once))
