@@ -75,7 +75,7 @@ def one_and_ten_steps(engine, num_devices):
     splits = devices.splits(little.splits(64))
     weights = []
     with devices.scope():
-        model = little.build_task(little.model(), splits.class_names)
+        model = little.build_task(little.model(), splits)
         model.compile(
             TrackingOptimizer(little.build_optimizer(10)),
             model.default_loss(label_smoothing=little.label_smoothing),

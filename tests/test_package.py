@@ -41,7 +41,7 @@ _ALLOWED = {
     "layers": set(),
     "modalities": {"layers"},
     "models": {"layers", "modalities"},
-    "data": set(),
+    "data": {"layers", "modalities"},
     "serving": {"layers", "modalities", "models", "data"},
     "training": {"distribution", "layers", "modalities", "models", "serving"},
     "tuning": {"layers", "modalities", "models", "training", "data"},

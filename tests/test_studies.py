@@ -125,7 +125,7 @@ def test_ablation_has_every_arrangement_once(tmp_path, capsys, monkeypatch):
 
 
 def test_other_data_are_refused(tmp_path):
-    _mock.write_files(tmp_path, recipes.get("furniture").files())
+    _mock.write_files(tmp_path, recipes.get("furniture").preprocessor())
     arguments = ["--recipe", "furniture", "--data", str(tmp_path), "--batch-size", "4"]
     for name in ("permutation_study", "ablation_study"):
         with pytest.raises(SystemExit, match="needs images with one label each"):

@@ -442,7 +442,7 @@ def _digits_work():
 
     recipe = recipes.get("digits")
     splits = recipe.splits(PIPELINES["digits"])
-    model = recipe.build_task(recipe.model(), splits.class_names)
+    model = recipe.build_task(recipe.model(), splits)
     return splits, _compiled(model, recipe.build_optimizer(1000))
 
 
@@ -452,7 +452,8 @@ def _images(folder):
     import numpy as np
 
     import keras_perceiver as kp
-    from keras_perceiver.data import ImageFiles, folder_splits, image_changes
+    from keras_perceiver import ImagePreprocessor
+    from keras_perceiver.data import folder_splits, image_changes
 
     rng = np.random.default_rng(0)
     for part, num_images in (("train", 200), ("test", 1)):
@@ -462,7 +463,7 @@ def _images(folder):
             for i in range(num_images):
                 pixels = rng.integers(0, 256, (64, 64, 3))
                 keras.utils.save_img(path / f"{i}.png", pixels, scale=False)
-    files = ImageFiles((64, 64, 3))
+    files = ImagePreprocessor((64, 64, 3))
     splits = folder_splits(folder, files, PIPELINES["images_64"], 0, image_changes())
     encoder = kp.Perceiver(
         kp.Image((64, 64, 3), num_bands=16, patch_size=4),

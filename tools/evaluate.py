@@ -3,7 +3,7 @@
     KERAS_BACKEND=tensorflow python tools/evaluate.py runs/digits/1/model.keras
 
 Prints a table of the classes and writes it, the metrics and plots to a folder. The data
-are a split of the recipe's, or any folder of labelled files of its kind.
+are a split of the recipe's, or any folder of labeled files of its kind.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def _parser():
         "--folder",
         metavar="DIR",
         help="in place of a split: any folder of FOLDER/CLASS/FILE with classes of the "
-        "model, for recipes that say how to read files",
+        "model, for models with a preprocessor",
     )
     parser.add_argument("--batch-size", type=int, help="default: the recipe's")
     parser.add_argument(
@@ -75,34 +75,41 @@ def _evaluate(options):
     model = keras.saving.load_model(options.model, compile=False)
     batch_size = options.batch_size or recipe.step_size
     if options.folder:
-        return evaluate(model, _labelled_folder(recipe, options, model, batch_size))
+        return evaluate(model, _labeled_folder(options, model, batch_size))
     splits = recipe.splits(batch_size, data_folder=options.data)
     check_class_names(model, splits.class_names)
     return evaluate(model, getattr(splits, options.split))
 
 
-def _labelled_folder(recipe, options, model, batch_size):
-    """Returns the files of a folder, labelled as the model was trained."""
+def _labeled_folder(options, model, batch_size):
+    """Returns the files of a folder, labeled as those of the training."""
     from keras_perceiver.data import read_folder
+    from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 
-    if recipe.files is None:
+    if model.preprocessor is None:
         raise ValueError(
-            f"The recipe {recipe.name!r} reads no labelled folders. Received: "
-            f"--folder {options.folder}. Choose a split."
+            "A folder of files needs a model with a preprocessor. Received: "
+            f"--folder {options.folder}, preprocessor=None. Choose a split."
         )
     if model.class_names is None:
         raise ValueError(
             "The names of the classes must be in the model. Received: a model without "
             "`class_names`. Create it with `class_names=`, as tools/train.py does."
         )
-    files = read_folder(
+    preprocessors = preprocessors_by_name(model.preprocessor, model.modalities)
+    folder = read_folder(
         options.folder,
-        recipe.files(),
+        model.preprocessor,
         batch_size,
         class_names=list(model.class_names),
         shuffle=False,
+        # Those that were trained with missing modalities take a mask of each.
+        allow_missing=any(
+            model.modalities[name].use_mask and not preprocessor.use_mask
+            for name, preprocessor in preprocessors.items()
+        ),
     )
-    return files.dataset
+    return folder.dataset
 
 
 if __name__ == "__main__":

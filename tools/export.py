@@ -3,8 +3,8 @@
     python tools/export.py runs/digits/1/model.keras --to exports/digits
     python tools/export.py runs/digits/1/model.keras --to digits.onnx --format onnx
 
-The metrics of the model's card and the files that its recipe reads come from the
-`metrics.json` beside the file. The export runs under TensorFlow.
+The metrics of the model's card come from the `metrics.json` beside the file, the signature
+`encoded` from the preprocessor in the model. The export runs under TensorFlow.
 """
 
 import argparse
@@ -77,11 +77,7 @@ def _export(options):
     import keras
 
     from keras_perceiver import recipes
-    from keras_perceiver.serving import (
-        export_file,
-        export_for_serving,
-        file_signatures,
-    )
+    from keras_perceiver.serving import export_file, export_for_serving
 
     metrics_path = path.with_name("metrics.json")
     metrics = json.loads(metrics_path.read_text()) if metrics_path.is_file() else {}
@@ -96,7 +92,6 @@ def _export(options):
         model,
         options.to,
         version=options.version,
-        signatures=file_signatures(recipe and recipe.files and recipe.files()),
         weights=options.weights,
         metrics=metrics,
         test_data=_test_data(recipe, options) if options.test else None,

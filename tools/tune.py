@@ -188,7 +188,7 @@ def _hyper_model(recipe, options):
 
     distribution = Distribution(options.distribution, options.devices)
     splits = recipe.splits(1, options.seed, options.data)
-    model = recipe.build_task(recipe.model(), splits.class_names)
+    model = recipe.build_task(recipe.model(), splits)
     modalities = model.encoder.byte_array.modalities.values()
     num_inputs = None
     if None in [modality.num_inputs for modality in modalities]:

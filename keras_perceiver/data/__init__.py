@@ -1,4 +1,4 @@
-"""Data sets as `tf.data` pipelines. The only package that imports TensorFlow."""
+"""Datasets as `tf.data` pipelines. The only package that imports TensorFlow."""
 
 from keras_perceiver.data.augmentation import (
     image_changes,
@@ -9,7 +9,6 @@ from keras_perceiver.data.augmentation import (
     video_changes,
 )
 from keras_perceiver.data.crops import (
-    central_crop,
     inception_crop,
     overlapping_clips,
     time_crop,
@@ -25,13 +24,6 @@ from keras_perceiver.data.datasets import (
     speech_commands,
 )
 from keras_perceiver.data.epochs import epoch_order
-from keras_perceiver.data.files import (
-    AudioFiles,
-    Files,
-    ImageFiles,
-    PointFiles,
-    VideoFiles,
-)
 from keras_perceiver.data.folders import LabelledFolder, read_folder
 from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
 from keras_perceiver.data.rand_augment import rand_augment
@@ -39,16 +31,10 @@ from keras_perceiver.data.splits import Splits, augmented, folder_splits
 from keras_perceiver.data.tfds import tfds_splits
 
 __all__ = [
-    "AudioFiles",
-    "Files",
-    "ImageFiles",
     "LabelledFolder",
-    "PointFiles",
     "Splits",
-    "VideoFiles",
     "audioset",
     "augmented",
-    "central_crop",
     "cifar10",
     "cutmix",
     "digits",

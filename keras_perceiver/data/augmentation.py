@@ -10,6 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE
+from keras_perceiver.modalities.preprocessors.point_cloud import unit_cube
+
 
 class KeySeeds(keras.random.SeedGenerator):
     """Seeds that follow from a key, one after the other."""
@@ -64,6 +67,7 @@ def image_changes(
     noise=0.05,
     use_flip=True,
     interpolation="bilinear",
+    value_range=PIXEL_RANGE,
 ):
     """Moves, zooms, turns and mirrors images, and changes brightness and contrast.
 
@@ -79,7 +83,9 @@ def image_changes(
             image's is 0 to 80 decibels less.
         use_flip: Boolean, whether half of the images are mirrored.
         interpolation: String, `"bilinear"`, which blurs, or `"nearest"`, which keeps the
-            lines and colours of drawings: shifts are whole pixels.
+            lines and colors of drawings: shifts are whole pixels.
+        value_range: Pair of floats, the values of black and white, see
+            `ImagePreprocessor`. The settings above are for a range of -1 to 1.
 
     Returns:
         Callable of images of shape `(batch, height, width, channels)` and a key.
@@ -100,8 +106,10 @@ def image_changes(
     if rotation:
         layers.append(keras.layers.RandomRotation(rotation, **options))
 
+    center, half = sum(value_range) / 2, (value_range[1] - value_range[0]) / 2
+
     def change(images, key):
-        images = change_images(layers, images, key)
+        images = (change_images(layers, images, key) - center) / half
         shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
         # Each channel for itself: a change of colour as well.
         factor = tf.random.stateless_uniform(
@@ -109,7 +117,8 @@ def image_changes(
         )
         level = tf.random.stateless_uniform(shape, [key, 1], -brightness, brightness)
         grain = _noise(tf.shape(images), [key, 2], noise)
-        return tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
+        images = tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
+        return images * half + center
 
     return change
 
@@ -212,21 +221,6 @@ def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1)
         )
 
     return change
-
-
-def unit_cube(points):
-    """Moves point clouds to zero mean, and scales them to fill -1..1, all axes alike.
-
-    Reference:
-        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
-
-    Args:
-        points: Float tensor of shape `(..., points, 3)`.
-    """
-    points = points - tf.reduce_mean(points, axis=-2, keepdims=True)
-    reach = tf.reduce_max(tf.abs(points), axis=(-2, -1), keepdims=True)
-    # All points in one place stay there.
-    return tf.math.divide_no_nan(points, reach)
 
 
 def point_scaling(scale=0.01):

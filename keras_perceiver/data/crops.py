@@ -46,28 +46,6 @@ def inception_crop(
     return image
 
 
-def central_crop(encoded, size, resize):
-    """Resizes an encoded JPEG and cuts out its middle.
-
-    Decodes and resizes only what stays: the square in the middle whose side is
-    `size / resize` of the image's shorter one.
-
-    Args:
-        encoded: String scalar, a JPEG in colour.
-        size: Integer, height and width of the result in pixels.
-        resize: Integer, pixels of the whole image's shorter side, at least `size`.
-
-    Returns:
-        Float32 tensor of shape `(size, size, 3)`, in 0 to 255.
-    """
-    shape = tf.image.extract_jpeg_shape(encoded)[:2]
-    side = tf.cast(tf.reduce_min(shape), "float32") * (size / resize)
-    side = tf.maximum(tf.cast(side, "int32"), 1)
-    begin = (shape - side + 1) // 2
-    window = tf.concat([begin, [side, side]], axis=0)
-    return _resize(tf.image.decode_and_crop_jpeg(encoded, window, channels=3), size)
-
-
 def _resize(image, size):
     image = tf.image.resize(image, (size, size), "bicubic", antialias=True)
     # Bicubic filters go beyond the range.

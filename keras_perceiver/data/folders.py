@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.data.epochs import another_every_time, epoch_order
-from keras_perceiver.data.files import Files
+from keras_perceiver.modalities.preprocessors import Preprocessor
+from keras_perceiver.modalities.preprocessors.base import padded
 
 # Examples read at once by the checking pass; more of them than this get a progress bar.
 _CHECKED_AT_ONCE = 512
@@ -20,7 +21,7 @@ _CHECKED_AT_ONCE = 512
 
 def read_folder(
     folder,
-    files,
+    preprocessor,
     batch_size,
     class_names=None,
     shuffle=True,
@@ -44,16 +45,16 @@ def read_folder(
 
     Args:
         folder: Path, or dict from modality name to path where each has its own.
-        files: Reader such as `ImageFiles((32, 32, 3))`, or dict from modality name to
-            reader.
+        preprocessor: Preprocessor of the files, such as `ImagePreprocessor((32, 32, 3))`,
+            or dict of preprocessors by the modality's name.
         batch_size: Integer, examples per batch.
         class_names: Sequence of strings, the classes in the order of the labels, such
             as the `class_names` of the training folder for a test folder, which may
             lack some. Defaults to the names of the class folders, sorted.
         shuffle: Boolean, whether examples come in a new order every epoch.
         seed: Integer, seed of the order.
-        drop_remainder: Boolean, whether to leave out batches that are not full (they
-            are others every epoch).
+        drop_remainder: Boolean, whether to leave out batches that are not full (a
+            different subset each epoch).
         num_buckets: Integer, most groups by length.
         allow_missing: Boolean. `True`: an example may lack modalities; all get masks,
             `False` everywhere for what is missing. `False`: that is an error.
@@ -65,12 +66,12 @@ def read_folder(
 
     Returns:
         `LabelledFolder`. The elements of its dataset are `(inputs, labels)`: float32
-        and int32. `inputs` is a tensor, or, if `files` is a dict or there is a mask, a
-        dict with a tensor `"<name>"` and, for readers with a mask, booleans
-        `"<name>_mask"` of the shape without channels, `False` for padding.
+        and int32. `inputs` is a tensor, or, if `preprocessor` is a dict or there is a
+        mask, a dict with a tensor `"<name>"` and, for preprocessors with a mask,
+        booleans `"<name>_mask"` of the shape without channels, `False` for padding.
 
     Raises:
-        TypeError: if `files` are not readers.
+        TypeError: if there is something else than preprocessors.
         FileNotFoundError: if a folder is missing.
         ValueError: if there is nothing to read, if a class is not in `class_names`, if
             a file cannot be used (named in the error), or if the arguments do not fit
@@ -80,39 +81,46 @@ def read_folder(
     Example:
 
     >>> import tempfile, pathlib
-    >>> from keras_perceiver.data import PointFiles
+    >>> from keras_perceiver import PointCloudPreprocessor
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     for name in ("chair", "lamp"):
     ...         pathlib.Path(folder, name).mkdir()
     ...         np.save(f"{folder}/{name}/0.npy", np.random.normal(size=(50, 3)))
-    ...     train = read_folder(folder, PointFiles(num_points=50), batch_size=2)
+    ...     train = read_folder(folder, PointCloudPreprocessor(50), batch_size=2)
     ...     points, labels = next(iter(train.dataset))
     >>> train.class_names, tuple(points.shape)
     (('chair', 'lamp'), (2, 50, 3))
     """
-    is_dict = isinstance(files, dict)
-    if not is_dict:
-        files = {getattr(files, "input_name", None): files}
-    for name, reader in files.items():
-        if not isinstance(reader, Files):
+    is_dict = isinstance(preprocessor, dict)
+    preprocessors = (
+        preprocessor
+        if is_dict
+        else {getattr(preprocessor, "input_name", None): preprocessor}
+    )
+    for name, each in preprocessors.items():
+        if not isinstance(each, Preprocessor):
             raise TypeError(
-                "`files` must be a reader or a dict of readers. Received: "
-                f"{reader!r} of type {type(reader).__name__} for {name!r}. "
-                "Pass for example `ImageFiles((height, width, channels))`."
+                "`preprocessor` must be a `Preprocessor` or a dict of them. Received: "
+                f"{each!r} of type {type(each).__name__} for {name!r}. "
+                "Pass, for example, `ImagePreprocessor((height, width, channels))`."
             )
-    folders = folder if isinstance(folder, dict) else dict.fromkeys(files, folder)
-    if folders.keys() != files.keys():
+    folders = (
+        folder if isinstance(folder, dict) else dict.fromkeys(preprocessors, folder)
+    )
+    if folders.keys() != preprocessors.keys():
         raise ValueError(
-            "`folder` and `files` must have the same modalities. Received: "
-            f"{sorted(folders)} and {sorted(files)}. Give each reader its folder."
+            "`folder` and `preprocessor` must have the same modalities. Received: "
+            f"{sorted(folders)} and {sorted(preprocessors)}. Give each preprocessor its "
+            "folder."
         )
     check_positive(batch_size=batch_size, num_buckets=num_buckets)
-    is_ragged = any(reader.shape[0] is None for reader in files.values())
+    lengths = [each.shape[0] for each in preprocessors.values()]
+    is_ragged = None in lengths
     if not check_files and (skip_bad_files or is_ragged):
         raise ValueError(
             "Bad files are found, and files of any length measured, by checking. "
             f"Received: check_files=False, skip_bad_files={skip_bad_files}, "
-            f"lengths {[reader.shape[0] for reader in files.values()]}. "
+            f"lengths {lengths}. "
             "Set `check_files=True`, or else a length and `skip_bad_files=False`."
         )
 
@@ -124,8 +132,10 @@ def read_folder(
         skipped.append((path, str(error)))
 
     pipeline = _Pipeline(
-        files=files,
-        masked=tuple(n for n, r in files.items() if allow_missing or r.use_mask),
+        preprocessors=preprocessors,
+        masked=tuple(
+            n for n, p in preprocessors.items() if allow_missing or p.use_mask
+        ),
         is_dict=is_dict,
         batch_size=batch_size,
         shuffle=shuffle,
@@ -136,7 +146,7 @@ def read_folder(
     )
     folders = {name: Path(path) for name, path in folders.items()}
     class_names = _class_names(folders, class_names)
-    examples = _find(folders, files, class_names, allow_missing, report)
+    examples = _find(folders, preprocessors, class_names, allow_missing, report)
     if check_files:
         examples = _check(examples, pipeline, report)
     if not examples:
@@ -275,11 +285,11 @@ def _class_names(folders, class_names):
 
 
 def _visible(folder):
-    """Returns what is in a folder, sorted, without what file managers hide there."""
+    """Returns what is in a folder, sorted, without hidden files."""
     return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
 
 
-def _find(folders, files, class_names, allow_missing, report):
+def _find(folders, preprocessors, class_names, allow_missing, report):
     """Returns the examples, sorted by class and name; reports what has no files."""
     examples = []
     for label, class_name in enumerate(class_names):
@@ -288,10 +298,10 @@ def _find(folders, files, class_names, allow_missing, report):
         class_folders = {n: f for n, f in class_folders.items() if f.is_dir()}
         for name, class_folder in class_folders.items():
             for path in _visible(class_folder):
-                if path.suffix.lower() not in files[name].suffixes:
+                if path.suffix.lower() not in preprocessors[name].suffixes:
                     continue
                 # Nothing is joined by the name of a lone modality.
-                stem = path.stem if len(files) > 1 else path.name
+                stem = path.stem if len(preprocessors) > 1 else path.name
                 paths = stems.setdefault(stem, {})
                 if name in paths:
                     report(path, _twice(path, paths[name]))
@@ -299,11 +309,12 @@ def _find(folders, files, class_names, allow_missing, report):
                     paths[name] = path
         if class_folders and not stems:
             folder = next(iter(class_folders.values()))
-            report(folder, _empty_class(folder, files))
+            report(folder, _empty_class(folder, preprocessors))
         for stem, paths in sorted(stems.items()):
-            if len(paths) < len(files) and not allow_missing:
+            if len(paths) < len(preprocessors) and not allow_missing:
                 path = next(iter(paths.values()))
-                report(path, _incomplete(path, sorted(files.keys() - paths.keys())))
+                missing = sorted(preprocessors.keys() - paths.keys())
+                report(path, _incomplete(path, missing))
             else:
                 examples.append(_Example(label, Path(stem).stem, paths, {}))
     return examples
@@ -316,8 +327,8 @@ def _twice(path, other):
     )
 
 
-def _empty_class(folder, files):
-    suffixes = sorted({suffix for r in files.values() for suffix in r.suffixes})
+def _empty_class(folder, preprocessors):
+    suffixes = sorted({suffix for p in preprocessors.values() for suffix in p.suffixes})
     return ValueError(
         f"A class folder must hold files. Received: none of {suffixes} in {folder}. "
         "Remove the folder, or leave out what is bad with `skip_bad_files=True`."
@@ -381,7 +392,7 @@ def _split(examples, validation_fraction, group):
 class _Pipeline:
     """How examples become batches."""
 
-    files: dict
+    preprocessors: dict
     masked: tuple
     is_dict: bool
     batch_size: int
@@ -403,10 +414,10 @@ class _Pipeline:
 
     def _read(self, name, path):
         if self.cache is None:
-            return self.files[name].read(path)
+            return self.preprocessors[name].read(path)
         key = name, path
         if key not in self.cache:
-            self.cache[key] = self.files[name].read(path)
+            self.cache[key] = self.preprocessors[name].read(path)
         return self.cache[key]
 
     def dataset(self, examples):
@@ -473,25 +484,22 @@ class _Pipeline:
     def _specs(self):
         """Returns the shape and dtype of one example's tensors, by name, labels last."""
         specs = {}
-        for name, reader in self.files.items():
-            specs[name] = tf.TensorSpec(reader.shape, "float32")
+        for name, preprocessor in self.preprocessors.items():
+            specs[name] = tf.TensorSpec(preprocessor.shape, preprocessor.dtype)
             if name in self.masked:
-                mask_shape = reader.shape[: reader.num_mask_axes]
+                mask_shape = preprocessor.shape[: preprocessor.num_mask_axes]
                 specs[f"{name}_mask"] = tf.TensorSpec(mask_shape, "bool")
         return {**specs, "": tf.TensorSpec((), "int32")}
 
     def _batch(self, examples, longest):
         """Returns the arrays of a batch and their masks, in the order of `_specs`."""
         tensors = []
-        for name, reader in self.files.items():
-            length = longest.get(name, reader.shape[0])
-            batch = np.zeros((len(examples), length, *reader.shape[1:]), "float32")
-            mask = np.zeros(batch.shape[: 1 + reader.num_mask_axes], "bool")
-            for row, example in enumerate(examples):
-                if name in example.paths:
-                    array = self._read(name, example.paths[name])
-                    batch[row, : len(array)] = array
-                    mask[row, : len(array)] = True
+        for name, preprocessor in self.preprocessors.items():
+            arrays = [
+                self._read(name, example.paths[name]) if name in example.paths else None
+                for example in examples
+            ]
+            batch, mask = padded(arrays, preprocessor, longest.get(name))
             tensors += [batch, mask] if name in self.masked else [batch]
         return tensors
 
@@ -504,8 +512,8 @@ class _Pipeline:
         """
         ragged = {
             name: np.array([max(e.lengths.get(name, 0), 1) for e in examples])
-            for name, reader in self.files.items()
-            if reader.shape[0] is None
+            for name, preprocessor in self.preprocessors.items()
+            if preprocessor.shape[0] is None
         }
         if not ragged:
             return np.zeros(len(examples), "int64"), {}

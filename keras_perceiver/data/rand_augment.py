@@ -4,6 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.preprocessors.pixels import (
+    PIXEL_RANGE,
+    scale_pixels,
+    unscale_pixels,
+)
 
 # Of the scale of the magnitude; the strongest changes below are those of 10.
 _MAX_MAGNITUDE = 10.0
@@ -13,7 +18,7 @@ _TRANSLATION = 100.0
 _CUTOUT = 40.0
 
 
-def rand_augment(num_ops=4, magnitude=5):
+def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
     """Changes each image in `num_ops` ways of 16, drawn one after the other.
 
     The ways: more contrast (AutoContrast, Equalize), Invert, Posterize, Solarize,
@@ -29,10 +34,12 @@ def rand_augment(num_ops=4, magnitude=5):
     Args:
         num_ops: Integer, changes of an image.
         magnitude: Float in 0 to 10, their strength.
+        value_range: Pair of floats, the values of the images that stand for 0 and 255.
 
     Returns:
         Callable of colour images of shape `(batch, height, width, 3)`, or of one image,
-        in -1 to 1, and a key. Each image is changed in a way of its own, to 256 levels.
+        in the value range, and a key. Each image is changed in a way of its own, to
+        256 levels.
 
     Raises:
         ValueError: if a number is out of range.
@@ -60,8 +67,9 @@ def rand_augment(num_ops=4, magnitude=5):
             image = tf.switch_case(choice, [lambda op=op: op(image, u) for op in ops])
             return tf.clip_by_value(tf.floor(image), 0.0, 255.0)
 
-        image = tf.round((image + 1) * 127.5)
-        return tf.foldl(step, (choices, draws), initializer=image) / 127.5 - 1
+        image = tf.round(unscale_pixels(image, value_range))
+        image = tf.foldl(step, (choices, draws), initializer=image)
+        return scale_pixels(image, value_range)
 
     def change(images, key):
         if len(images.shape) == 3:

@@ -26,6 +26,9 @@ class Splits(NamedTuple):
             whose training batches are the part of one of several processes, and read
             nothing else. `None` for data that have no cheaper way than to read whole
             batches and leave rows out.
+        preprocessor: `Preprocessor` of the files, or dict of these by the modality's
+            name, for a model to be saved and served with; `None` for data that are no
+            files.
     """
 
     train: tf.data.Dataset
@@ -34,6 +37,7 @@ class Splits(NamedTuple):
     class_names: tuple
     epoch: Callable
     of_process: Callable | None = None
+    preprocessor: object = None
 
     def epochs(self, first, last, num_done=0):
         """Returns the training data's epochs from `first` to before `last`, in a row.
@@ -182,7 +186,7 @@ def _check_dataset(name, dataset):
 
 def folder_splits(
     folder,
-    files,
+    preprocessor,
     batch_size,
     seed=0,
     augment=None,
@@ -198,7 +202,7 @@ def folder_splits(
 
     Args:
         folder: Path of a folder with the folders `train` and `test`.
-        files: Reader or dict of readers, see `read_folder`.
+        preprocessor: `Preprocessor` or dict of these, see `read_folder`.
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the order and of the changes.
         augment: Callable `(inputs, key)` that changes a training batch at random, such
@@ -225,10 +229,14 @@ def folder_splits(
         "use_cache": True,
     }
     whole = read_folder(
-        folder / "train", files, seed=seed, drop_remainder=True, **options
+        folder / "train", preprocessor, seed=seed, drop_remainder=True, **options
     )
     test = read_folder(
-        folder / "test", files, class_names=whole.class_names, shuffle=False, **options
+        folder / "test",
+        preprocessor,
+        class_names=whole.class_names,
+        shuffle=False,
+        **options,
     )
     train, validation = whole.split(validation_fraction, group)
     mixed = None if mix is None else mix(len(whole.class_names))
@@ -247,6 +255,7 @@ def folder_splits(
         test=test.dataset,
         class_names=whole.class_names,
         epoch=epoch,
+        preprocessor=preprocessor,
     )
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_perceiver._checks import check_positive
 from keras_perceiver.data.epochs import another_every_time, epoch_keys, epoch_order
 from keras_perceiver.data.splits import Splits, augmented
+from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
 # So many examples are there of each part of a mock.
 _NUM_MOCK_EXAMPLES = 8
@@ -23,6 +24,7 @@ def tfds_splits(
     validation_split="train[:10%]",
     test_split="test",
     encoded=(),
+    preprocessor=None,
     prepare=None,
     prepare_train=None,
     prepare_test=None,
@@ -55,9 +57,12 @@ def tfds_splits(
         test_split: String, the examples to report.
         encoded: Sequence of strings, names of features that `prepare` gets as they are
             in the file, such as JPEG, of which a crop can be decoded.
+        preprocessor: `Preprocessor`, or dict of these by the modality's name, whose
+            `convert` gives the inputs; it is handed on in the splits.
         prepare: Callable `(example)` that makes `(inputs, label)` of the dict of one
-            example. Defaults to the supervised keys of the data set: images scaled
-            from 0..255 to -1..1, anything else as float32, and labels as int32.
+            example. Defaults to the supervised keys of the dataset: inputs as
+            `preprocessor` converts them, or as float32 (uint8 scaled from 0..255 to
+            -1..1) if there is none, and labels as int32.
         prepare_train: Callable `(example, key)` that does this for training, with an
             int64 key that is another one for every example of every epoch. Defaults to
             `prepare`.
@@ -109,7 +114,7 @@ def tfds_splits(
             builder = _builder(name, nowhere)
         sources = [_MockSource(builder, mock, seed) for seed in range(3)]
     features = builder.info.features
-    prepare = prepare or _supervised(builder)
+    prepare = prepare or _supervised(builder, preprocessor)
     decode = _decoder(features, encoded)
     train, validation, test = sources
     num_batches = len(train) // batch_size
@@ -170,6 +175,7 @@ def tfds_splits(
         test=held_out(test, prepare_test or prepare),
         class_names=_class_names(features),
         epoch=epoch,
+        preprocessor=preprocessor,
     )
 
     def of_process(num_processes, process_index):
@@ -323,7 +329,7 @@ def _decoder(features, encoded):
     return decode
 
 
-def _supervised(builder):
+def _supervised(builder, preprocessor):
     """Returns the default of `prepare`."""
     keys = builder.info.supervised_keys
     if keys is None:
@@ -335,11 +341,12 @@ def _supervised(builder):
     inputs_name, label_name = keys
 
     def prepare(example):
-        inputs = example[inputs_name]
+        inputs, label = example[inputs_name], tf.cast(example[label_name], "int32")
+        if preprocessor is not None:
+            return preprocessor.convert(inputs), label
         is_image = inputs.dtype == tf.uint8
         inputs = tf.cast(inputs, "float32")
-        label = tf.cast(example[label_name], "int32")
-        return inputs / 127.5 - 1 if is_image else inputs, label
+        return scale_pixels(inputs) if is_image else inputs, label
 
     return prepare
 

@@ -6,16 +6,28 @@ from keras_perceiver.modalities.byte_array import ByteArray
 from keras_perceiver.modalities.grids import Array, Image, Video
 from keras_perceiver.modalities.mel_spectrogram import MelSpectrogram
 from keras_perceiver.modalities.points import PointCloud
+from keras_perceiver.modalities.preprocessors import (
+    AudioPreprocessor,
+    ImagePreprocessor,
+    PointCloudPreprocessor,
+    Preprocessor,
+    VideoPreprocessor,
+)
 from keras_perceiver.modalities.sequence import Sequence
 
 __all__ = [
     "Array",
     "Audio",
+    "AudioPreprocessor",
     "ByteArray",
     "Image",
+    "ImagePreprocessor",
     "MelSpectrogram",
     "Modality",
     "PointCloud",
+    "PointCloudPreprocessor",
+    "Preprocessor",
     "Sequence",
     "Video",
+    "VideoPreprocessor",
 ]

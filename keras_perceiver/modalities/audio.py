@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.drawing import draw_line
 from keras_perceiver.modalities.patches import group, pad_to_multiple
 from keras_perceiver.modalities.series import Series
 
@@ -98,6 +99,9 @@ class Audio(Waveform):
     def elements_mask(self, inputs_mask):
         """Returns which elements have a sample that is no padding, `(B, M)`."""
         return ops.any(self.elements(ops.cast(inputs_mask, "bool")), axis=-1)
+
+    def draw(self, axis, weights, inputs, inputs_mask=None):
+        draw_line(axis, weights, inputs, self.sample_rate)
 
     def get_config(self):
         return {**super().get_config(), "patch_size": self.patch_size}

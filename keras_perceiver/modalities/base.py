@@ -8,6 +8,7 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import grid_size
+from keras_perceiver.modalities.drawing import draw_line, draw_over_picture, picture_of
 
 # The paper's number of Fourier bands on ImageNet and on point clouds.
 _NUM_BANDS = 64
@@ -28,8 +29,8 @@ class Modality(CompositeLayer):
 
     Everything else has a default that may be overridden: `positions` and
     `positions_shape`, `augment`, `is_valid_shape`, `shape_rule`, `shape_fix`,
-    `input_range`, `check_values`, `random_inputs`. `keras_perceiver.Preprocessor` is the
-    base of what turns files into raw inputs.
+    `input_range`, `check_values`, `random_inputs`, `draw`. `keras_perceiver.Preprocessor`
+    is the base of what turns files into raw inputs.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
@@ -65,6 +66,8 @@ class Modality(CompositeLayer):
         shape_fix: String, the sentence that says what to do about another shape.
         input_range: Pair of numbers, the least and the greatest valid raw value, or
             `None` where every finite one is valid.
+        drawing_projection: String, projection of Matplotlib's axes for `draw`, or `None`
+            for axes in two dimensions.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *input_shape)`.
@@ -100,6 +103,7 @@ class Modality(CompositeLayer):
     input_range = None
     shape_fix = "Change the inputs, or make the modality for this shape."
     default_max_resolution = None
+    drawing_projection = None
 
     def __init__(
         self,
@@ -195,6 +199,23 @@ class Modality(CompositeLayer):
         if np.issubdtype(self.input_dtype, np.integer):
             return rng.integers(low, high + 1, shape).astype(self.input_dtype)
         return rng.uniform(low, high, shape).astype(self.input_dtype)
+
+    def draw(self, axis, weights, inputs, inputs_mask=None):
+        """Draws a weight per element of one example, such as those of attention.
+
+        Args:
+            axis: `matplotlib.axes.Axes`, with `drawing_projection`.
+            weights: NumPy array of shape `(num_inputs,)`.
+            inputs: NumPy array, the raw example.
+            inputs_mask: NumPy array, its mask, or `None`.
+        """
+        grid = self.grid_of(inputs.shape[: len(self.mask_shape)])
+        if len(grid) == 1:
+            draw_line(axis, weights)
+        else:
+            # Of more than two axes the mean over the first ones is shown.
+            weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
+            draw_over_picture(axis, weights, picture_of(inputs))
 
     @property
     def mask_shape(self):

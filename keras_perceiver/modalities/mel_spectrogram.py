@@ -7,6 +7,7 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 from keras_perceiver.modalities.audio import Waveform
+from keras_perceiver.modalities.drawing import draw_over_picture, label_seconds
 from keras_perceiver.modalities.patches import group, pad_to_multiple, per_axis
 
 # Below this power of a mel bin (-80 dB of a full-scale tone) everything is silence.
@@ -213,6 +214,12 @@ class MelSpectrogram(Waveform):
         mask = pad_to_multiple(ops.cast(inputs_mask, "bool"), size)[..., None]
         mask = ops.any(group(mask, (size,)), axis=-1)  # (B, times)
         return ops.repeat(mask, self.grid[1], axis=1)
+
+    def draw(self, axis, weights, inputs, inputs_mask=None):
+        spectrogram = ops.convert_to_numpy(self.spectrogram(inputs[None]))[0]
+        weights = weights.reshape(self.grid_of(inputs.shape))
+        draw_over_picture(axis, weights.T, spectrogram.T, is_upwards=True)
+        label_seconds(axis, len(inputs) / self.sample_rate)
 
     def get_config(self):
         return {

@@ -1,6 +1,7 @@
 """Point clouds: every example brings the positions of its elements."""
 
 import keras
+import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
@@ -50,6 +51,7 @@ class PointCloud(Modality):
 
     input_name = "points"
     default_max_resolution = 2240  # twice the paper's maximum frequency
+    drawing_projection = "3d"
     shape_fix = "Give every point its coordinates x, y, z and then its features."
 
     def __init__(self, num_points=None, num_features=0, **kwargs):
@@ -86,6 +88,14 @@ class PointCloud(Modality):
         return self.position_encoding.compute_output_shape(
             elements_shape, coordinates_shape
         )
+
+    def draw(self, axis, weights, inputs, inputs_mask=None):
+        shown = np.isfinite(inputs[:, :_NUM_COORDINATES]).all(axis=-1)
+        if inputs_mask is not None:
+            shown &= inputs_mask
+        x, y, z = inputs[shown, :_NUM_COORDINATES].T
+        axis.scatter(x, y, z, c=weights[shown], s=4, cmap="inferno")
+        axis.set_zticks([])
 
     def get_config(self):
         return {

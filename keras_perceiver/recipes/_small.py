@@ -67,25 +67,32 @@ def series(stem):
 
 
 def folder_recipe(
-    name, data, files, modality, epochs, batch_size=32, write_mock=None, **settings
+    name,
+    data,
+    preprocessor,
+    modality,
+    epochs,
+    batch_size=32,
+    write_mock=None,
+    **settings,
 ):
-    """Returns a recipe of a small classifier on folders of labelled files.
+    """Returns a recipe of a small classifier on folders of labeled files.
 
     Args:
         name: String, the name of the recipe's module.
-        data: `Config` of a function `(batch_size, seed, folder, files)` that returns
+        data: `Config` of a function `(batch_size, seed, folder, preprocessor)` that returns
             `Splits`.
-        files: `Config` of the reader of the files, or of a dict of readers.
+        preprocessor: `Config` of the preprocessor of the files, or of a dict of these.
         modality: `Config` of the modality layer, or dict of these.
         epochs: Integer, passes over the training data.
         batch_size: Integer, examples per training step.
         write_mock: Callable `(folder)` that writes random files for `data`. Defaults to
-            two classes of files for `files`.
+            two classes of files for `preprocessor`.
         **settings: Arguments of `Perceiver`, see `small_encoder`.
     """
 
     def write(folder):
-        _mock.write_files(folder, files())
+        _mock.write_files(folder, preprocessor())
 
     return Recipe(
         name=name,
@@ -97,6 +104,6 @@ def folder_recipe(
         epochs=epochs,
         batch_size=batch_size,
         label_smoothing=0.1,
-        files=files,
+        preprocessor=preprocessor,
         write_mock=write_mock or write,
     )

@@ -8,12 +8,12 @@ Score:     test accuracy 0.386, the median of seeds 0, 1 and 2 (0.375 to 0.387),
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import ImageFiles, folder_splits, image_changes
-from keras_perceiver.modalities import Image
+from keras_perceiver.data import folder_splits, image_changes
+from keras_perceiver.modalities import Image, ImagePreprocessor
 from keras_perceiver.recipes._small import folder_recipe, series
 
 _SHAPE = (32, 32, 3)
-FILES = Config(ImageFiles, shape=_SHAPE)
+PREPROCESSOR = Config(ImagePreprocessor, shape=_SHAPE)
 # Weak changes of colors, which are informative.
 AUGMENT = Config(
     image_changes, rotation=0.02, zoom=0.1, contrast=0.1, brightness=0.05, noise=0.02
@@ -23,7 +23,7 @@ MODALITY = Config(Image, shape=_SHAPE, num_bands=16, patch_size=4)  # 8 x 8 inpu
 RECIPE = folder_recipe(
     "clipart",
     Config(folder_splits, augment=AUGMENT, group=series),
-    FILES,
+    PREPROCESSOR,
     MODALITY,
     epochs=160,
     num_latents=16,

@@ -15,7 +15,7 @@ smoothing, RandAugment(4, 5), CutMix and MixUp.
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import ImageFiles, imagenet
+from keras_perceiver.data import imagenet
 from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
@@ -31,5 +31,4 @@ RECIPE = Recipe(
     epochs=120,
     batch_size=1024,
     label_smoothing=0.1,
-    files=Config(ImageFiles, shape=(224, 224, 3), crop_to_aspect_ratio=True),
 )

@@ -32,10 +32,12 @@ CLASSES = {
 }
 
 
-FILES = Config(dict, audio=instruments_mel.FILES, image=clipart.FILES)
+PREPROCESSOR = Config(
+    dict, audio=instruments_mel.PREPROCESSOR, image=clipart.PREPROCESSOR
+)
 
 
-def _data(batch_size, seed, folder, files, augment_audio, augment_image):
+def _data(batch_size, seed, folder, preprocessor, augment_audio, augment_image):
     def augment(inputs, key):
         return {
             **augment_audio(inputs, key),
@@ -44,11 +46,11 @@ def _data(batch_size, seed, folder, files, augment_audio, augment_image):
 
     with tempfile.TemporaryDirectory() as pairs:
         for part in ("train", "test"):
-            _link_pairs(Path(folder), Path(pairs), part)
+            _link_pairs(Path(folder), Path(pairs), part, preprocessor)
         # All is in memory when this returns. `allow_missing` gives both a mask.
         return folder_splits(
             pairs,
-            files,
+            preprocessor,
             batch_size,
             seed,
             augment,
@@ -57,38 +59,40 @@ def _data(batch_size, seed, folder, files, augment_audio, augment_image):
         )
 
 
-def _link_pairs(folder, pairs, part):
+def _link_pairs(folder, pairs, part, preprocessor):
     """Links every drawing, and a note for it, under names that belong together.
 
     There are more drawings than notes, so notes come again. The name begins with the
     note's, so that a split can keep those of one note together.
     """
     for instrument, category in CLASSES.items():
-        notes = _found(folder / "instruments" / part / instrument, ".wav")
-        drawings = _found(folder / "clipart" / part / category, ".png")
+        notes = folder / "instruments" / part / instrument
+        notes = _found(notes, preprocessor["audio"].suffixes)
+        drawings = folder / "clipart" / part / category
+        drawings = _found(drawings, preprocessor["image"].suffixes)
         target = pairs / part / f"{instrument}_{category}"
         target.mkdir(parents=True)
         for i, drawing in enumerate(drawings):
             note = notes[i % len(notes)]
             name = f"{note.stem}-{drawing.stem}"
-            os.symlink(note.resolve(), target / f"{name}.wav")
-            os.symlink(drawing.resolve(), target / f"{name}.png")
+            for file in (note, drawing):
+                os.symlink(file.resolve(), target / f"{name}{file.suffix}")
 
 
-def _found(folder, suffix):
-    files = sorted(folder.glob(f"*{suffix}"))
+def _found(folder, suffixes):
+    files = sorted(file for suffix in suffixes for file in folder.glob(f"*{suffix}"))
     if not files:
         raise FileNotFoundError(
             "The data must be folders instruments/ and clipart/, each with train/ and "
-            f"test/. Received: no {suffix} file in {folder}. Correct `--data`."
+            f"test/. Received: no file of {suffixes} in {folder}. Correct `--data`."
         )
     return files
 
 
 def _write_mock(folder):
-    files = FILES()
-    _mock.write_files(folder / "instruments", files["audio"], CLASSES.keys())
-    _mock.write_files(folder / "clipart", files["image"], CLASSES.values())
+    preprocessor = PREPROCESSOR()
+    _mock.write_files(folder / "instruments", preprocessor["audio"], CLASSES.keys())
+    _mock.write_files(folder / "clipart", preprocessor["image"], CLASSES.values())
 
 
 RECIPE = folder_recipe(
@@ -98,7 +102,7 @@ RECIPE = folder_recipe(
         augment_audio=instruments_mel.AUGMENT,
         augment_image=clipart.AUGMENT,
     ),
-    FILES,
+    PREPROCESSOR,
     {
         "audio": instruments_mel.MODALITY,
         "image": clipart.MODALITY.replace({"use_mask": True}),

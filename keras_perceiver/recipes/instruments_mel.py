@@ -8,14 +8,14 @@ Score:     test accuracy 0.807, the median of seeds 0, 1 and 2 (0.795 to 0.818),
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import AudioFiles, folder_splits, sound_changes
-from keras_perceiver.modalities import MelSpectrogram
+from keras_perceiver.data import folder_splits, sound_changes
+from keras_perceiver.modalities import AudioPreprocessor, MelSpectrogram
 from keras_perceiver.recipes._small import folder_recipe, series
 
 SAMPLE_RATE = 8_000  # hertz
 NUM_SAMPLES = 8_000  # one second
-FILES = Config(
-    AudioFiles, sample_rate=SAMPLE_RATE, num_samples=NUM_SAMPLES, use_mask=True
+PREPROCESSOR = Config(
+    AudioPreprocessor, sample_rate=SAMPLE_RATE, num_samples=NUM_SAMPLES, use_mask=True
 )
 AUGMENT = Config(sound_changes, shift=0.03, gain=(0.5, 1.1))  # of one loudness
 # Whole series for validation, and few, since there are not many to learn from.
@@ -34,5 +34,5 @@ MODALITY = Config(
 )
 
 RECIPE = folder_recipe(
-    "instruments_mel", DATA, FILES, MODALITY, epochs=80, num_latents=16
+    "instruments_mel", DATA, PREPROCESSOR, MODALITY, epochs=80, num_latents=16
 )

@@ -12,8 +12,8 @@ from keras_perceiver.modalities import Audio
 from keras_perceiver.recipes._small import folder_recipe
 from keras_perceiver.recipes.instruments_mel import (
     DATA,
-    FILES,
     NUM_SAMPLES,
+    PREPROCESSOR,
     SAMPLE_RATE,
 )
 
@@ -21,7 +21,7 @@ RECIPE = folder_recipe(
     "instruments_raw",
     # More than for spectrograms: in samples, a delayed note looks different.
     DATA.replace({"augment.shift": 0.1, "augment.speed": 0.25}),
-    FILES,
+    PREPROCESSOR,
     Config(
         Audio,
         num_samples=NUM_SAMPLES,

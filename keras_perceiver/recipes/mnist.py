@@ -9,7 +9,7 @@ Score:     not measured here: the data need a download. The paper has no such ex
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import ImageFiles, mnist
+from keras_perceiver.data import mnist
 from keras_perceiver.modalities import Image
 from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER
@@ -33,5 +33,4 @@ RECIPE = Recipe(
     batch_size=128,
     label_smoothing=0.1,
     ema_momentum=0.999,
-    files=Config(ImageFiles, shape=_SHAPE),
 )

@@ -12,7 +12,7 @@ Our choice, which the paper does not state: epochs.
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import PointFiles, modelnet40
+from keras_perceiver.data import modelnet40
 from keras_perceiver.models import PerceiverClassifier
 from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.recipes._paper import DEFAULT_FOLDER, lamb
@@ -26,5 +26,4 @@ RECIPE = Recipe(
     optimizer=lamb(1e-3),
     epochs=300,
     batch_size=512,
-    files=Config(PointFiles, num_points=2048),
 )

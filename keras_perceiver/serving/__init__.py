@@ -8,12 +8,10 @@ from keras_perceiver.serving.export import (
     check_serving,
     export_file,
     export_for_serving,
-    file_signatures,
 )
 
 __all__ = [
     "check_serving",
     "export_file",
     "export_for_serving",
-    "file_signatures",
 ]

@@ -13,7 +13,7 @@ NAME = "model_card.json"
 _PACKAGES = ("keras_perceiver", "keras", "tensorflow", "jax", "torch", "numpy")
 
 
-def text(model, signatures, weights, difference, metrics):
+def text(model, signatures, weights, difference, metrics, notes=()):
     """Returns the card as JSON.
 
     Args:
@@ -22,6 +22,7 @@ def text(model, signatures, weights, difference, metrics):
         weights: String, how weights are stored.
         difference: Dict, what that changed; empty for float32.
         metrics: Dict of what is known of the model, or `None`.
+        notes: Sequence of strings, sentences for those who use the export.
     """
     metrics = metrics or {}
     return (
@@ -40,6 +41,7 @@ def text(model, signatures, weights, difference, metrics):
                 "signatures": signatures,
                 **model.card_entries(),
                 "metrics": metrics,
+                "notes": list(notes),
                 "backend": keras.backend.backend(),
                 "versions": installed_versions(),
             },

@@ -18,13 +18,13 @@ def main(file, folder):
     inputs = np.load(folder / "inputs.npz", allow_pickle=False)
     outputs = np.load(folder / "outputs.npz", allow_pickle=False)
     tolerance = float(np.load(folder / "settings.npz")["tolerance"])
-    for signature, expected in outputs.items():
-        prefix = f"{signature}/inputs/"
+    for key, expected in outputs.items():
+        prefix = f"{key.split('/')[0]}/inputs/"  # of the signature
         for examples in _BATCHES:
             request = {
-                key.removeprefix(prefix): inputs[key][examples]
-                for key in inputs.files
-                if key.startswith(prefix)
+                name.removeprefix(prefix): inputs[name][examples]
+                for name in inputs.files
+                if name.startswith(prefix)
             }
             # Errors are of the size of the largest output, as in check_saved_model.py.
             scale = max(1.0, float(np.abs(expected[examples]).max()))

@@ -18,6 +18,7 @@ from keras_perceiver._files import (
     unfinished_folder,
     write_if_missing,
 )
+from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models import Perceiver, Task
 from keras_perceiver.serving import card
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
@@ -37,6 +38,11 @@ _FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
 # How often outputs that are no numbers, such as names of classes, are computed from
 # predictions changed within the tolerance, to find those that rounding may change.
 _NUM_ROUNDINGS = 8
+_NO_ENCODED = (
+    "There is no signature `encoded`, since the model has no preprocessor that decodes "
+    "files in a graph. Clients send arrays, made as those of the training data. Set "
+    "`model.preprocessor` to have it."
+)
 # Of the difference between the export's outputs and `model.predict`.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
@@ -45,7 +51,7 @@ def export_for_serving(
     model,
     folder,
     version=None,
-    signatures=None,
+    preprocessor=None,
     weights="float32",
     metrics=None,
     test_data=None,
@@ -61,9 +67,10 @@ def export_for_serving(
     The signature `serving_default` takes the model's inputs by name, with a free batch
     size, and returns the `serving_outputs` of the task: for a classifier `logits`,
     `probabilities` and `classes`, the name of the most probable one; for a `Perceiver`
-    `latents`. Others take files as they are, JPEG or PNG images or WAV sounds, and do in
-    the graph what their reader does with the evaluation data. Both refuse what the model
-    was not made for, with an error that names the input and the example.
+    `latents`. The signature `encoded` takes files as they are and does in the graph what
+    the preprocessor of the model does with files on the host. A model without a
+    preprocessor has no such signature: nothing says how its inputs were made. Both
+    signatures refuse invalid requests with an error that names the input and the example.
 
     In the version's folder are also `model_card.json` and requests for TF Serving to warm
     up with. Beside the versions the first export writes `models.config` and, unless the
@@ -77,11 +84,10 @@ def export_for_serving(
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
         folder: Path of the folder that holds the numbered versions.
         version: Integer, number of this version. Defaults to the next free number.
-        signatures: Dict from the names of further signatures to what decodes their
-            files: `keras_perceiver.data.ImageFiles` or `AudioFiles`, or a dict of these
-            by the modality's name. Modalities without one are sent as arrays. Defaults
-            to one signature `encoded` for images of a fixed size and for sounds, with
-            the readers' own defaults, if the model reads any. `{}` for none.
+        preprocessor: `Preprocessor` of the signature `encoded`, or dict of these by the
+            modality's name; modalities without one, or whose preprocessor decodes no
+            files in a graph, are sent as arrays. Defaults to the model's own. `{}` for
+            no such signature.
         weights: String, how weights are stored: `"float32"`, `"float16"`, `"bfloat16"`
             or `"int8"` (matrices only, a scale for each unit). The graph restores them
             with each request and computes as before. What that changes is measured,
@@ -99,9 +105,9 @@ def export_for_serving(
 
     Raises:
         ImportError: if `tensorflow-serving-api` is not installed.
-        TypeError: if `model` or a reader is of another class.
+        TypeError: if `model` or a preprocessor is of another class.
         ValueError: if `version` is not a positive integer, if `weights` is unknown, or
-            if a reader does not make what the model reads.
+            if a preprocessor does not fit its modality.
         FileExistsError: if `version` is there already.
         PermissionError: if the folder cannot be written.
         RuntimeError: if the SavedModel cannot be made, or its outputs differ from those
@@ -127,8 +133,17 @@ def export_for_serving(
             "`test_data` needs a task that has a score. Received: test_data and a "
             f"{type(model).__name__}. Leave `test_data` out, or export the task."
         )
+    preprocessors = _graph_preprocessors(model, preprocessor)
+    notes = []
+    if not preprocessors:
+        notes.append(_NO_ENCODED)
+        print(_NO_ENCODED)
     job = {
-        "readers": _reader_configs(model, signatures),
+        "preprocessors": {
+            name: keras.saving.serialize_keras_object(each)
+            for name, each in preprocessors.items()
+        },
+        "modules": _modules(model, preprocessors),
         "weights": weights,
         "name": folder.resolve().name,
         "batch_sizes": BATCH_SIZES,
@@ -145,7 +160,7 @@ def export_for_serving(
             _run(*_CHECK_PROGRAM, work)
         path = work / "saved_model"
         tables = json.loads((work / "signatures.json").read_text())
-        text = card.text(model, tables, weights, difference, metrics)
+        text = card.text(model, tables, weights, difference, metrics, notes)
         (path / card.NAME).write_text(text)
         write_if_missing(folder / "models.config", models_config(job["name"]))
         if not any(m.dynamic_lengths for m in model.modalities.values()):
@@ -160,25 +175,6 @@ def check_serving():
             "The warm-up requests of an export need TF Serving's protocol, which is not "
             'installed. Install it with `pip install "keras_perceiver[serving]"`.'
         )
-
-
-def file_signatures(files):
-    """Returns the `signatures` of `export_for_serving` for a recipe's readers.
-
-    Args:
-        files: What `keras_perceiver.data.read_folder` reads the evaluation data with, a
-            reader or a dict of them by the modality's name, or `None`.
-
-    Returns:
-        `None` for `None`; else a dict, empty if no reader is for images or sounds.
-    """
-    if files is None:
-        return None
-    from keras_perceiver.serving import encoded  # TensorFlow is loaded: files are its
-
-    files = files if isinstance(files, dict) else {files.input_name: files}
-    readers = {k: reader for k, reader in files.items() if encoded.can_decode(reader)}
-    return {"encoded": readers} if readers else {}
 
 
 def export_file(model, path, format, use_check=True):
@@ -241,23 +237,25 @@ def _check_model(model):
         )
 
 
-def _reader_configs(model, signatures):
-    """Returns the readers of the signatures as what JSON can hold; `None` for default."""
-    if not signatures:
-        return signatures
-    # A reader comes from `keras_perceiver.data`, so TensorFlow is loaded already.
-    from keras_perceiver.serving import encoded
+def _graph_preprocessors(model, preprocessor):
+    """Returns the preprocessors of the signature `encoded`, by the modality's name."""
+    if preprocessor is None:
+        preprocessor = getattr(model, "preprocessor", None)
+    preprocessors = preprocessors_by_name(preprocessor, model.modalities)
+    return {name: each for name, each in preprocessors.items() if each.has_graph_form}
 
-    modalities = model.modalities
-    configs = {}
-    for signature, readers in signatures.items():
-        if not isinstance(readers, dict):
-            readers = {next(iter(modalities)): readers}
-        encoded.check_readers(signature, readers, modalities)
-        configs[signature] = {
-            name: encoded.reader_to_config(reader) for name, reader in readers.items()
-        }
-    return configs
+
+def _modules(model, preprocessors):
+    """Returns the modules of a user's classes, which another process has to import."""
+    modalities = model.modalities.values()
+    encodings = [modality.position_encoding for modality in modalities]
+    parts = [model, *model.layers, *modalities, *encodings, *preprocessors.values()]
+    modules = {type(part).__module__ for part in parts}
+    return sorted(
+        module
+        for module in modules
+        if module.split(".")[0] not in ("__main__", "keras", "keras_perceiver")
+    )
 
 
 def _run_job(model, work, job):
@@ -378,7 +376,12 @@ def _run(*arguments):
     """Runs Python with these arguments under TensorFlow; its failure is an error."""
     result = subprocess.run(
         [sys.executable, *map(str, arguments)],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow"},
+        env={
+            **os.environ,
+            "KERAS_BACKEND": "tensorflow",
+            # Where modules of a user are found.
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        },
         capture_output=True,
         text=True,
         check=False,

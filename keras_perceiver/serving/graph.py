@@ -14,14 +14,14 @@ from keras_perceiver.serving.weights import stored
 DEFAULT = "serving_default"
 
 
-def save(model, path, readers, weights):
+def save(model, path, signatures, weights):
     """Writes a SavedModel.
 
     Args:
         model: `Perceiver` or a task, on the TensorFlow backend.
         path: Path of the SavedModel's folder.
-        readers: Dict from the names of signatures besides `serving_default` to dicts
-            from modality name to reader.
+        signatures: Dict from the names of signatures to the preprocessors of those
+            inputs that are files, a dict by the modality's name.
         weights: String, how weights are stored.
     """
     modalities = model.modalities
@@ -36,27 +36,27 @@ def save(model, path, readers, weights):
         )
         return model.serving_outputs(call(inputs))
 
-    signatures, shapes = {}, {}
-    for name, of_signature in {DEFAULT: {}, **readers}.items():
-        table = input_table(modalities, of_signature)
+    functions, shapes = {}, {}
+    for name, preprocessors in signatures.items():
+        table = input_table(modalities, preprocessors)
         # Shapes are left open here, for the graph to check them itself: a server does
         # not, and what is known beforehand is removed from the graph as needless.
         specs = {k: tf.TensorSpec(None, dtype, k) for k, (dtype, _) in table.items()}
-        function = tf.function(_of_files(answer, modalities, of_signature))
+        function = tf.function(_of_files(answer, modalities, preprocessors))
         with use_portable_kernels():
-            signatures[name] = function.get_concrete_function(**specs)
+            functions[name] = function.get_concrete_function(**specs)
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
     # A server computes no gradients, and those of attention are large functions.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(path), signatures=signatures, options=options)
+    tf.saved_model.save(module, str(path), signatures=functions, options=options)
     _name_shapes(path, shapes)
 
 
-def input_table(modalities, readers):
+def input_table(modalities, preprocessors):
     """Returns dtype and shape of a signature's inputs by name, `None` for any size."""
     table = {}
     for name, modality in modalities.items():
-        if name in readers:
+        if name in preprocessors:
             table[name] = "string", (None,)
             continue
         table[name] = modality.input_dtype, (None, *modality.input_shape)
@@ -65,12 +65,12 @@ def input_table(modalities, readers):
     return table
 
 
-def _of_files(answer, modalities, readers):
+def _of_files(answer, modalities, preprocessors):
     def function(**inputs):
         arrays = dict(inputs)
-        for name, reader in readers.items():
+        for name, preprocessor in preprocessors.items():
             use_mask = modalities[name].use_mask
-            arrays |= encoded.decode(name, inputs[name], reader, use_mask)
+            arrays |= encoded.decode(name, inputs[name], preprocessor, use_mask)
         return answer({name: arrays[name] for name in input_table(modalities, {})})
 
     return function

@@ -1,15 +1,14 @@
 """What an export does under TensorFlow: the model's, or a process of its own."""
 
 import base64
+import importlib
 import json
-import tempfile
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from keras_perceiver.data import AudioFiles
+from keras_perceiver.modalities.preprocessors.base import padded
 from keras_perceiver.serving import encoded, formats, graph, warmup
 
 _NUM_EXAMPLES = 10
@@ -18,6 +17,8 @@ _NUM_EXAMPLES = 10
 def run_file(work):
     """Does the job in a folder for the model that is there as a `.keras` file."""
     work = Path(work)
+    for module in json.loads((work / "job.json").read_text()).get("modules", ()):
+        importlib.import_module(module)
     run(keras.saving.load_model(work / "model.keras", compile=False), work)
 
 
@@ -35,38 +36,36 @@ def run(model, work):
         formats.EXPORT[job["format"]](model, job["file"])
         _write_examples(modalities, {graph.DEFAULT: {}}, work / "inputs.npz")
         return
-    if job["readers"] is None:
-        readers = encoded.default_readers(modalities)
-        readers = {"encoded": readers} if readers else {}
-    else:
-        readers = {
-            signature: {
-                name: encoded.reader_from_config(config)
-                for name, config in configs.items()
-            }
-            for signature, configs in job["readers"].items()
-        }
+    preprocessors = {
+        name: keras.saving.deserialize_keras_object(config)
+        for name, config in job["preprocessors"].items()
+    }
+    signatures = {graph.DEFAULT: {}}
+    if preprocessors:
+        signatures[encoded.ENCODED] = preprocessors
     path = work / "saved_model"
-    graph.save(model, path, readers, job["weights"])
-    readers = {graph.DEFAULT: {}, **readers}
-    warmup.write(path, modalities, readers, job["name"], job["batch_sizes"])
-    tables = {name: _table(modalities, of) for name, of in readers.items()}
+    graph.save(model, path, signatures, job["weights"])
+    warmup.write(path, modalities, signatures, job["name"], job["batch_sizes"])
+    tables = {name: _table(modalities, files) for name, files in signatures.items()}
     (work / "signatures.json").write_text(json.dumps(tables))
-    _write_examples(modalities, readers, work / "inputs.npz")
+    _write_examples(modalities, signatures, work / "inputs.npz")
 
 
-def _table(modalities, readers):
+def _table(modalities, preprocessors):
     """Returns the inputs of a signature, for people and JSON."""
     table = {
         name: {"dtype": dtype, "shape": shape}
-        for name, (dtype, shape) in graph.input_table(modalities, readers).items()
+        for name, (dtype, shape) in graph.input_table(modalities, preprocessors).items()
     }
-    for name, reader in readers.items():
-        table[name]["bytes"] = encoded.reader_to_config(reader)
+    for name, preprocessor in preprocessors.items():
+        table[name]["files"] = {
+            "preprocessor": type(preprocessor).__name__,
+            **preprocessor.get_config(),
+        }
     return table
 
 
-def _write_examples(modalities, readers, path):
+def _write_examples(modalities, signatures, path):
     """Writes random requests for every signature, and the model's inputs in them.
 
     Keys are `signature/inputs/name`, for bytes `signature/base64/name`, and
@@ -74,10 +73,10 @@ def _write_examples(modalities, readers, path):
     """
     rng = np.random.default_rng(0)
     arrays = {}
-    for signature, of_signature in readers.items():
+    for signature, preprocessors in signatures.items():
         for name, modality in modalities.items():
-            if name in of_signature:
-                files, inputs = _files(name, of_signature[name], modality, rng)
+            if name in preprocessors:
+                files, inputs = _files(name, preprocessors[name], modality, rng)
                 coded = [base64.b64encode(file) for file in files]
                 arrays[f"{signature}/base64/{name}"] = np.array(coded)
             else:
@@ -95,41 +94,11 @@ def _inputs(name, modality, rng):
     return inputs
 
 
-def _files(name, reader, modality, rng):
-    """Returns random files, and the inputs that their reader makes of them."""
-    make = _sound if isinstance(reader, AudioFiles) else _image
-    files = [make(reader, modality, rng, i) for i in range(_NUM_EXAMPLES)]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "file"
-        read = []
-        for content in files:
-            path.write_bytes(content)
-            read.append(reader.read(path))
-    length = reader.shape[0] or max(map(len, read))
-    array = np.zeros((len(read), length, *reader.shape[1:]), "float32")
-    mask = np.zeros(array.shape[: 1 + reader.num_mask_axes], "bool")
-    for row, x in enumerate(read):
-        array[row, : len(x)], mask[row, : len(x)] = x, True
-    return files, {name: array, **({f"{name}_mask": mask} if modality.use_mask else {})}
-
-
-def _image(reader, modality, rng, i):
-    """Returns a PNG or JPEG, of the right size or another one in turn."""
-    height, width, channels = reader.shape
-    if i % 3:
-        height, width = height + int(rng.integers(1, height + 1)), width + i
-    pixels = rng.integers(0, 256, (height, width, channels)).astype("uint8")
-    if i % 2 and channels in (1, 3):
-        return tf.io.encode_jpeg(pixels).numpy()
-    return tf.io.encode_png(pixels).numpy()
-
-
-def _sound(reader, modality, rng, i):
-    """Returns a WAV, of the greatest length, shorter or longer as the reader takes."""
-    length = modality.num_samples
-    if i % 3 and reader.use_mask:
-        length = int(rng.integers(1, length + 1))
-    elif i % 3 and reader.shape[0] is not None:
-        length += i
-    samples = rng.uniform(-1, 1, (length, 1)).astype("float32")
-    return tf.audio.encode_wav(samples, reader.sample_rate).numpy()
+def _files(name, preprocessor, modality, rng):
+    """Returns random files, and the raw inputs that the host reads from them."""
+    max_length = modality.example_shape[0]
+    files = [preprocessor.random_file(rng, max_length) for _ in range(_NUM_EXAMPLES)]
+    arrays = [preprocessor.read_content(content, suffix) for suffix, content in files]
+    batch, mask = padded(arrays, preprocessor)
+    inputs = {name: batch, **({f"{name}_mask": mask} if modality.use_mask else {})}
+    return [content for _, content in files], inputs

@@ -2,22 +2,23 @@
 
 import math
 
+import numpy as np
 import tensorflow as tf
 
-from keras_perceiver.data import ImageFiles
 from keras_perceiver.serving.graph import input_table
 
 # Where TF Serving looks for it.
 NAME = "assets.extra/tf_serving_warmup_requests"
 
 
-def write(path, modalities, readers, model_name, batch_sizes):
+def write(path, modalities, signatures, model_name, batch_sizes):
     """Writes one request for every signature and batch size.
 
     Args:
         path: Path of the SavedModel.
         modalities: Dict of modality layers by name.
-        readers: Dict from names of signatures to dicts of readers by modality.
+        signatures: Dict from the names of signatures to the preprocessors of those
+            inputs that are files, a dict by the modality's name.
         model_name: String, the name that clients ask for.
         batch_sizes: Sequence of integers.
     """
@@ -27,28 +28,31 @@ def write(path, modalities, readers, model_name, batch_sizes):
     file = path / NAME
     file.parent.mkdir()
     with tf.io.TFRecordWriter(str(file)) as writer:
-        for signature, of_signature in readers.items():
+        for signature, preprocessors in signatures.items():
             for size in batch_sizes:
                 log = prediction_log_pb2.PredictionLog()
                 request = log.predict_log.request
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = signature
-                tensors = _request(modalities, of_signature, size)
+                tensors = _request(modalities, preprocessors, size)
                 for name, tensor in tensors.items():
                     request.inputs[name].CopyFrom(tensor)
                 writer.write(log.SerializeToString(deterministic=True))
 
 
-def _request(modalities, readers, size):
-    """Returns inputs that are the same everywhere, which take next to no space."""
-    table = input_table(modalities, readers)
+def _request(modalities, preprocessors, size):
+    """Returns one valid example, as often as the batch size says."""
+    table = input_table(modalities, preprocessors)
     tensors = {}
     for name, modality in modalities.items():
-        if name in readers:
-            values = [_file(readers[name], modality)] * size
-            tensors[name] = tf.make_tensor_proto(values, "string", (size,))
+        if name in preprocessors:
+            _, content = preprocessors[name].random_file(
+                np.random.default_rng(0), modality.example_shape[0]
+            )
+            tensors[name] = tf.make_tensor_proto([content] * size, "string", (size,))
             continue
         shape = (size, *modality.example_shape)
+        # One value for all of the shape takes next to no space.
         tensors[name] = _constant(0, table[name][0], shape)
         if modality.use_mask:
             mask_shape = shape[: 1 + len(modality.mask_shape)]
@@ -57,16 +61,8 @@ def _request(modalities, readers, size):
 
 
 def _constant(value, dtype, shape):
-    # One value stands for all of the shape.
     proto = tf.make_tensor_proto(value, dtype, ())
     proto.tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
     if math.prod(shape) == 0:
         raise ValueError(f"An example must not be empty. Received: shape {shape}.")
     return proto
-
-
-def _file(reader, modality):
-    if isinstance(reader, ImageFiles):
-        return tf.io.encode_png(tf.zeros(reader.shape, "uint8")).numpy()
-    samples = tf.zeros((modality.num_samples, 1))
-    return tf.audio.encode_wav(samples, reader.sample_rate).numpy()

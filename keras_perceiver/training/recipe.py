@@ -25,10 +25,10 @@ class Recipe:
     Attributes:
         name: String, the name of the recipe's module.
         data: `Config` of a function that returns `keras_perceiver.data.Splits`, with the
-            arguments `batch_size` and `seed`; `folder` if it reads one, `files` if it
-            takes the reader of this recipe, and `mock` if it has random data of its own.
-        task: `Config` of a task, with the argument `encoder`; `num_classes` and
-            `class_names` if it has classes.
+            arguments `batch_size` and `seed`; `folder` if it reads one, `preprocessor`
+            if it takes that of this recipe, and `mock` if it has random data of its own.
+        task: `Config` of a task, with the arguments `encoder` and `preprocessor`;
+            `num_classes` and `class_names` if it has classes.
         model: `Config` of the encoder.
         optimizer: `Config` of the optimizer. Its `learning_rate` is the peak of the
             schedule.
@@ -45,8 +45,8 @@ class Recipe:
         patience: Integer, see `EarlyStop`: epochs without a better validation score
             before the run ends with the best weights. `None` for all epochs and the last
             weights.
-        files: `Config` of what reads the labelled files of a folder, as
-            `tools/evaluate.py --folder` does; or `None`.
+        preprocessor: `Config` of the preprocessor of the files, or of a dict of these;
+            `None` for that of `data`.
         write_mock: Callable `(folder)` that writes random files for `data`, to try the
             recipe; `None` if `data` takes `mock`, or reads no folder.
         overrides: Mapping from dotted paths to values, what `replace` has changed.
@@ -69,12 +69,12 @@ class Recipe:
     ema_momentum: float | None = None
     accumulation_steps: int = 1
     patience: int | None = None
-    files: Config | None = None
+    preprocessor: Config | None = None
     write_mock: Callable | None = None
     overrides: Mapping = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        for name in (*_CONFIGS, "schedule", "files"):
+        for name in (*_CONFIGS, "schedule", "preprocessor"):
             value = getattr(self, name)
             if isinstance(value, Config) or (value is None and name not in _CONFIGS):
                 continue
@@ -173,7 +173,9 @@ class Recipe:
             ValueError: if there is a folder where none is read, or none where one is.
         """
         folder = self.folder_argument(data_folder)
-        return self.data(batch_size=batch_size, seed=seed, **folder, **self._reader())
+        return self.data(
+            batch_size=batch_size, seed=seed, **folder, **self._preprocessor()
+        )
 
     def folder_argument(self, data_folder=None):
         """Returns the argument `folder` of `data` as a dict, checked as by `splits`."""
@@ -193,9 +195,11 @@ class Recipe:
             )
         return {"folder": Path(folder).expanduser()}
 
-    def _reader(self):
-        """Returns the argument `files` of `data` as a dict."""
-        return {"files": self.files()} if self.data.accepts("files") else {}
+    def _preprocessor(self):
+        """Returns the argument `preprocessor` of `data` as a dict."""
+        return (
+            {} if self.preprocessor is None else {"preprocessor": self.preprocessor()}
+        )
 
     def mock_splits(self, batch_size, seed=0):
         """Returns `Splits` of random data in the shapes of the recipe's, offline.
@@ -203,7 +207,7 @@ class Recipe:
         Raises:
             ValueError: if there are none.
         """
-        options = {"batch_size": batch_size, "seed": seed, **self._reader()}
+        options = {"batch_size": batch_size, "seed": seed, **self._preprocessor()}
         if self.data.accepts("mock"):
             return self.data(**options, mock=True)
         if not self.data.accepts("folder"):
@@ -217,14 +221,18 @@ class Recipe:
             self.write_mock(Path(folder))
             return self.data(**options, folder=Path(folder))
 
-    def build_task(self, encoder, class_names):
+    def build_task(self, encoder, splits):
         """Returns the task around an encoder.
 
         Args:
             encoder: Encoder, which `model` builds.
-            class_names: Sequence of strings, the classes of the data.
+            splits: `Splits` of the data, which know the classes and the preprocessor.
         """
-        known = {"num_classes": len(class_names), "class_names": tuple(class_names)}
+        known = {
+            "num_classes": len(splits.class_names),
+            "class_names": tuple(splits.class_names),
+            "preprocessor": splits.preprocessor,
+        }
         known = {name: x for name, x in known.items() if self.task.accepts(name)}
         return self.task(encoder=encoder, **known)
 

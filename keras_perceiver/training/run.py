@@ -13,7 +13,6 @@ from keras_perceiver.distribution import check_equal, distribution_of
 from keras_perceiver.serving import (
     check_serving,
     export_for_serving,
-    file_signatures,
 )
 from keras_perceiver.serving.card import installed_versions
 from keras_perceiver.training import smoke as smoke_test
@@ -180,7 +179,7 @@ class Run:
             encoder = recipe.model()
         self.splits = self._read_data()
         with self.distribution.scope():
-            self.model = recipe.build_task(encoder, self.splits.class_names)
+            self.model = recipe.build_task(encoder, self.splits)
             self._compile()
             self._prepare_state()
 
@@ -369,12 +368,8 @@ class Run:
         if self.distribution.engine != "none":
             # On one device, like readers of the file, even where others have failed.
             model = keras.saving.load_model(self.result["model"], compile=False)
-        files = self.recipe.files
         self.result["export"] = export_for_serving(
-            model,
-            self.export_folder,
-            signatures=file_signatures(files and files()),
-            metrics=self.metrics,
+            model, self.export_folder, metrics=self.metrics
         )
         # Until here a resumed run could repeat what failed.
         shutil.rmtree(self._checkpoints.folder, ignore_errors=True)

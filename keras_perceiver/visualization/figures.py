@@ -3,10 +3,8 @@
 import math
 
 import numpy as np
-from keras import ops
 
 from keras_perceiver._matplotlib import matplotlib
-from keras_perceiver.modalities import Audio, MelSpectrogram, PointCloud
 
 
 def plot_attention(
@@ -44,14 +42,18 @@ def plot_attention(
         )
     cross_attends = range(len(maps)) if cross_attends is None else cross_attends
     rows, columns = len(cross_attends), len(latents)
-    draw, projection = _drawing(maps, modality, example)
+    layer = maps.modalities[modality]
+    inputs, mask = (
+        None if array is None else array[example]
+        for array in (maps.inputs[modality], maps.inputs.get(f"{modality}_mask"))
+    )
     figure, axes = matplotlib("pyplot").subplots(
         rows,
         columns,
         squeeze=False,
         figsize=(1.6 * columns + 0.6, 1.8 * rows + 0.4),
         layout="constrained",
-        subplot_kw={"projection": projection},
+        subplot_kw={"projection": layer.drawing_projection},
     )
     num_inputs = sum(math.prod(grid) for grid in maps.grids.values())
     for row, read in zip(axes, cross_attends, strict=True):
@@ -59,7 +61,7 @@ def plot_attention(
         for axis, latent, weight in zip(row, latents, weights, strict=True):
             axis.set_xticks([])
             axis.set_yticks([])
-            draw(axis, weight)
+            layer.draw(axis, weight, inputs, mask)
             title = f"latent {latent}: {weight.max() * num_inputs:.1f}x"
             axis.set_title(title, fontsize=8)
         # Three axes have no label at the left of them all.
@@ -78,71 +80,6 @@ def plot_attention(
         f"Attention to {modality}, and its maximum over even attention", fontsize=11
     )
     return figure
-
-
-def _drawing(maps, name, example):
-    """Returns a function `(axis, weights)` that draws a map, and its projection."""
-    grid = maps.grids[name]
-    modality = maps.modalities[name]
-    raw = maps.inputs[name][example]
-    if isinstance(modality, PointCloud):
-
-        def draw(axis, weights):
-            shown = np.isfinite(raw[:, :3]).all(axis=-1)
-            mask = maps.inputs.get(f"{name}_mask")
-            if mask is not None:
-                shown &= mask[example]
-            x, y, z = raw[shown, :3].T
-            axis.scatter(x, y, z, c=weights[shown], s=4, cmap="inferno")
-            axis.set_zticks([])
-
-        return draw, "3d"
-    if len(grid) == 1:
-
-        def draw(axis, weights):
-            axis.fill_between(np.linspace(0, 1, grid[0]), weights, color="tab:orange")
-            if raw.ndim == 1 and np.issubdtype(raw.dtype, np.floating):
-                samples = axis.twinx()
-                samples.plot(np.linspace(0, 1, len(raw)), raw, color="gray", lw=0.3)
-                samples.set_axis_off()
-            if isinstance(modality, Audio):
-                _label_seconds(axis, raw, modality)
-
-        return draw, None
-    if isinstance(modality, MelSpectrogram):
-        backdrop = ops.convert_to_numpy(modality.spectrogram(raw[None]))[0]
-        backdrop, transposed = backdrop.T, True
-    else:
-        backdrop, transposed = _picture(raw), False
-
-    def draw(axis, weights):
-        # Videos and volumes: what is left are the last two axes.
-        weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
-        weights = weights.T if transposed else weights
-        options = {
-            "extent": (0, 1, 0, 1),
-            "origin": "lower" if transposed else "upper",
-            "aspect": "auto" if transposed else backdrop.shape[0] / backdrop.shape[1],
-        }
-        axis.imshow(backdrop, cmap="gray", **options)
-        axis.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, **options)
-        if transposed:
-            _label_seconds(axis, raw, modality)
-
-    return draw, None
-
-
-def _label_seconds(axis, samples, modality):
-    seconds = len(samples) / modality.sample_rate
-    axis.set_xticks([0, 1], ["0", f"{seconds:.3g} s"], fontsize=8)
-
-
-def _picture(raw):
-    """Makes a picture of an array on a grid: the mean over the first axes, in 0..1."""
-    raw = raw.reshape(-1, *raw.shape[-3:]).mean(axis=0)
-    raw = raw if raw.shape[-1] == 3 else raw.mean(axis=-1)
-    low, high = np.nanmin(raw), np.nanmax(raw)
-    return np.nan_to_num((raw - low) / max(high - low, 1e-6))
 
 
 def plot_entropy(maps, example=0):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_perceiver import PointCloudPreprocessor
 from keras_perceiver.data import augmented, digits, read_folder
-from keras_perceiver.data.files import PointFiles
 from tests.data.files import write_points
 
 pytestmark = pytest.mark.one_backend
@@ -49,7 +49,7 @@ def test_epoch_of_a_folder(tmp_path):
     for name in ("chair", "lamp"):
         for i in range(6):
             write_points(tmp_path / name / f"{i}.npy", seed=i, num_points=5 + i)
-    files = PointFiles()  # of any number, so in buckets
+    files = PointCloudPreprocessor()  # of any number, so in buckets
     folder = read_folder(tmp_path, files, batch_size=2, seed=3)
 
     def shapes(number):

@@ -4,15 +4,14 @@ import pytest
 import tensorflow as tf
 
 import keras_perceiver as kp
-from keras_perceiver.data import (
-    AudioFiles,
-    Files,
-    ImageFiles,
-    PointFiles,
-    VideoFiles,
-    folders,
-    read_folder,
+from keras_perceiver import (
+    AudioPreprocessor,
+    ImagePreprocessor,
+    PointCloudPreprocessor,
+    Preprocessor,
+    VideoPreprocessor,
 )
+from keras_perceiver.data import folders, read_folder
 from tests.data.files import (
     cut,
     write_array,
@@ -23,7 +22,7 @@ from tests.data.files import (
     write_video,
 )
 
-IMAGES = ImageFiles((6, 8, 3))
+IMAGES = ImagePreprocessor((6, 8, 3))
 
 pytestmark = pytest.mark.one_backend
 
@@ -112,7 +111,7 @@ def test_class_names_of_the_training_folder(images):
 
 
 def test_any_length_is_padded_with_a_mask(notes):
-    read = read_folder(notes, AudioFiles(8000), batch_size=16, shuffle=False)
+    read = read_folder(notes, AudioPreprocessor(8000), batch_size=16, shuffle=False)
     spec, _ = read.dataset.element_spec
     assert spec["audio"] == tf.TensorSpec((None, None), "float32")
     assert spec["audio_mask"] == tf.TensorSpec((None, None), "bool")
@@ -120,7 +119,7 @@ def test_any_length_is_padded_with_a_mask(notes):
     for inputs, labels in _batches(read.dataset):
         audio, mask = inputs["audio"], inputs["audio_mask"]
         for row in range(len(labels)):
-            expected = AudioFiles(8000).read(read.paths[seen])
+            expected = AudioPreprocessor(8000).read(read.paths[seen])
             np.testing.assert_array_equal(audio[row][mask[row]], expected)
             assert mask[row, : len(expected)].all()
             assert not mask[row, len(expected) :].any()
@@ -131,7 +130,7 @@ def test_any_length_is_padded_with_a_mask(notes):
 
 def test_buckets_pad_little_in_few_shapes(notes):
     def padding(**options):
-        read = read_folder(notes, AudioFiles(8000), batch_size=5, **options)
+        read = read_folder(notes, AudioPreprocessor(8000), batch_size=5, **options)
         batches = _batches(read.dataset)
         assert len(batches) == int(read.dataset.cardinality())
         masks = [inputs["audio_mask"] for inputs, _ in batches]
@@ -160,7 +159,7 @@ def test_buckets_pad_little_in_few_shapes(notes):
 
 def test_buckets_are_shuffled_by_the_seed(notes):
     def epochs(seed):
-        dataset = read_folder(notes, AudioFiles(8000), 5, seed=seed).dataset
+        dataset = read_folder(notes, AudioPreprocessor(8000), 5, seed=seed).dataset
         return [
             [tuple(inputs["audio_mask"].sum(1)) for inputs, _ in _batches(dataset)]
             for _ in range(2)
@@ -174,7 +173,9 @@ def test_buckets_are_shuffled_by_the_seed(notes):
 
 
 def test_fixed_length_with_a_mask(notes):
-    read = read_folder(notes, AudioFiles(8000, 30, use_mask=True), 40, shuffle=False)
+    read = read_folder(
+        notes, AudioPreprocessor(8000, 30, use_mask=True), 40, shuffle=False
+    )
     [(inputs, _)] = _batches(read.dataset)
     assert inputs["audio"].shape == (40, 30)
     lengths = np.array([int(path.stem) for path in read.paths])
@@ -193,7 +194,7 @@ def both(tmp_path, images):
 
 def test_modalities_are_joined_by_class_and_name(both):
     (both["picture"] / "dog" / "6.png").unlink()
-    files = {"picture": IMAGES, "sound": AudioFiles(8000, 5)}
+    files = {"picture": IMAGES, "sound": AudioPreprocessor(8000, 5)}
     read = read_folder(both, files, batch_size=6, shuffle=False)
     [(inputs, labels)] = _batches(read.dataset)
     assert inputs.keys() == {"picture", "sound"}
@@ -208,7 +209,9 @@ def test_modalities_in_one_folder_are_told_by_their_endings(images):
     for seed in range(7):
         name = "cat" if seed < 4 else "dog"
         write_audio(images / name / f"{seed}.wav", seed=seed)
-    read = read_folder(images, {"image": IMAGES, "audio": AudioFiles(8000, 20)}, 7)
+    read = read_folder(
+        images, {"image": IMAGES, "audio": AudioPreprocessor(8000, 20)}, 7
+    )
     [(inputs, _)] = _batches(read.dataset)
     assert {name: x.shape for name, x in inputs.items()} == {
         "image": (7, 6, 8, 3),
@@ -217,7 +220,7 @@ def test_modalities_in_one_folder_are_told_by_their_endings(images):
 
 
 def test_missing_modality_is_masked(both):
-    files = {"picture": IMAGES, "sound": AudioFiles(8000)}
+    files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
     with pytest.raises(ValueError, match=r"6.png without \['sound'\].*allow_missing"):
         read_folder(both, files, 7)
     read = read_folder(both, files, 7, allow_missing=True, shuffle=False)
@@ -238,7 +241,10 @@ def test_two_lengths_share_their_buckets(tmp_path):
     for i in range(24):
         write_audio(tmp_path / "a" / f"{i:02}.wav", 10 + i)
         write_points(tmp_path / "a" / f"{i:02}.npy", 100 - i)
-    files = {"audio": AudioFiles(8000), "points": PointFiles(use_unit_cube=False)}
+    files = {
+        "audio": AudioPreprocessor(8000),
+        "points": PointCloudPreprocessor(use_unit_cube=False),
+    }
     for shuffle in (True, False):
         read = read_folder(tmp_path, files, 4, num_buckets=3, shuffle=shuffle)
         seen = []
@@ -302,7 +308,7 @@ def test_unchecked_bad_file_is_named_when_it_is_met(images):
 def test_bad_file_of_one_modality_leaves_out_the_example(both):
     (both["picture"] / "dog" / "6.png").unlink()
     cut(both["sound"] / "cat" / "2.wav", 3)
-    files = {"picture": IMAGES, "sound": AudioFiles(8000)}
+    files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
     with pytest.warns(UserWarning, match="Left out 1 bad"):
         read = read_folder(both, files, 7, skip_bad_files=True)
     assert [paths["sound"].stem for paths in read.paths] == ["0", "1", "3", "4", "5"]
@@ -311,7 +317,7 @@ def test_bad_file_of_one_modality_leaves_out_the_example(both):
 def test_two_files_of_one_name(both):
     (both["picture"] / "dog" / "6.png").unlink()
     write_image(both["picture"] / "cat" / "1.bmp")
-    files = {"picture": IMAGES, "sound": AudioFiles(8000)}
+    files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
     with pytest.raises(ValueError, match=r"1.png beside 1.bmp.*Remove or rename"):
         read_folder(both, files, 7)
     # Alone there is nothing to join.
@@ -329,13 +335,13 @@ def test_many_files_show_progress(images, monkeypatch, capsys):
 
 def test_cache_reads_every_file_once(images, monkeypatch):
     num_reads = []
-    original = ImageFiles.read
+    original = ImagePreprocessor.read
 
     def counted(self, path):
         num_reads.append(path)
         return original(self, path)
 
-    monkeypatch.setattr(ImageFiles, "read", counted)
+    monkeypatch.setattr(ImagePreprocessor, "read", counted)
     for use_cache, expected in ((True, 7), (False, 21)):
         num_reads.clear()
         read = read_folder(images, IMAGES, 3, use_cache=use_cache)
@@ -353,19 +359,19 @@ def test_split_is_fixed_stratified_and_disjoint(tmp_path):
     for label, count in (("a", 10), ("b", 5), ("c", 2), ("d", 1)):
         for i in range(count):
             write_array(tmp_path / label / f"{i}.npy", np.random.normal(size=(4, 3)))
-    read = read_folder(tmp_path, PointFiles(4), 4, drop_remainder=True)
+    read = read_folder(tmp_path, PointCloudPreprocessor(4), 4, drop_remainder=True)
     train, validation = read.split(0.2)
     assert sorted(train.paths + validation.paths) == sorted(read.paths)
     counts = {n: [p.parent.name for p in validation.paths].count(n) for n in "abcd"}
     assert counts == {"a": 2, "b": 1, "c": 1, "d": 0}
-    again = read_folder(tmp_path, PointFiles(4), 3, seed=7).split(0.2)
+    again = read_folder(tmp_path, PointCloudPreprocessor(4), 3, seed=7).split(0.2)
     assert (again[0].paths, again[1].paths) == (train.paths, validation.paths)
     assert train.class_names == validation.class_names == read.class_names
     # Training drops its remainder and is shuffled, validation is all there, in order.
     assert int(train.dataset.cardinality()) == 3
     inputs, labels = _epoch(validation.dataset)
     np.testing.assert_array_equal(
-        inputs, [PointFiles(4).read(path) for path in validation.paths]
+        inputs, [PointCloudPreprocessor(4).read(path) for path in validation.paths]
     )
     assert list(labels) == [0, 0, 1, 2]
     assert (_epoch(train.dataset)[0] != _epoch(train.dataset)[0]).any()
@@ -374,7 +380,7 @@ def test_split_is_fixed_stratified_and_disjoint(tmp_path):
 def test_split_keeps_groups_together(tmp_path):
     for i in range(20):
         write_array(tmp_path / "a" / f"{i:02}.npy", np.ones((4, 3)))
-    read = read_folder(tmp_path, PointFiles(4), 4)
+    read = read_folder(tmp_path, PointCloudPreprocessor(4), 4)
     train, validation = read.split(0.3, group=lambda stem: int(stem) // 5)
 
     def groups(part):
@@ -391,14 +397,14 @@ def test_split_keeps_groups_together(tmp_path):
 
 def test_video_folder(tmp_path):
     frames = write_video(tmp_path / "a" / "0.npy")
-    read = read_folder(tmp_path, VideoFiles((3, 4, 6, 2)), 1)
+    read = read_folder(tmp_path, VideoPreprocessor((3, 4, 6, 2)), 1)
     video, _ = _epoch(read.dataset)
     np.testing.assert_allclose(video[0], frames / 127.5 - 1, atol=1e-6)
 
 
 def test_policy_does_not_reach_the_data(images):
     keras.config.set_dtype_policy("mixed_bfloat16")
-    x, _ = _epoch(read_folder(images, ImageFiles((5, 5, 3)), 7).dataset)
+    x, _ = _epoch(read_folder(images, ImagePreprocessor((5, 5, 3)), 7).dataset)
     assert x.dtype == "float32"
 
 
@@ -431,9 +437,9 @@ def _bad_arguments(images):
         IMAGES,
         {"check_files": False, "skip_bad_files": True},
     )
-    yield "measured.*lengths", images, PointFiles(), {"check_files": False}
+    yield "measured.*lengths", images, PointCloudPreprocessor(), {"check_files": False}
     yield "<folder>/<class>/<file>", images / "cat", IMAGES, {}
-    yield r"none of \['.wav'\] in .*cat", images, AudioFiles(8000), {}
+    yield r"none of \['.wav'\] in .*cat", images, AudioPreprocessor(8000), {}
 
 
 def test_bad_arguments(images):
@@ -441,38 +447,39 @@ def test_bad_arguments(images):
         with pytest.raises(ValueError, match=message):
             read_folder(folder, files, **{"batch_size": 2, **options})
     with pytest.raises(ValueError, match=r"must be a file to read.*2 left out"):
-        read_folder(images, AudioFiles(8000), 2, skip_bad_files=True)
+        read_folder(images, AudioPreprocessor(8000), 2, skip_bad_files=True)
     with pytest.raises(FileNotFoundError, match=r"no folder. Correct the path"):
         read_folder(images / "horse", IMAGES, 2)
-    for files in (ImageFiles, {"image": "png"}):
-        with pytest.raises((TypeError), match=r"must be a reader.*Pass for example"):
+    for files in (ImagePreprocessor, {"image": "png"}):
+        with pytest.raises((TypeError), match=r"must be a `Preprocessor`.*Pass"):
             read_folder(images, files, 2)
 
 
-class TextFiles(Files):
-    """A reader of a user: a text as its character codes."""
+class TextPreprocessor(Preprocessor):
+    """A preprocessor of a user: a text as its character codes."""
 
     input_name = "text"
     suffixes = (".txt",)
-    num_mask_axes = 1
     shape = (None,)
+    dtype = "int32"
     use_mask = True
 
-    def read(self, path):
-        return np.array([ord(letter) for letter in path.read_text()], "float32")
+    def decode(self, content, suffix=""):
+        return np.frombuffer(content, "uint8")
 
 
-def test_own_reader(tmp_path):
+def test_own_preprocessor(tmp_path):
     write_bytes(tmp_path / "a" / "0.txt", b"hello")
     write_bytes(tmp_path / "a" / "1.txt", b"hi")
-    read = read_folder(tmp_path, TextFiles(), 2, shuffle=False)
+    read = read_folder(tmp_path, TextPreprocessor(), 2, shuffle=False)
     [(inputs, _)] = _batches(read.dataset)
     np.testing.assert_array_equal(inputs["text_mask"].sum(1), [5, 2])
+    assert inputs["text"].dtype == "int32"
     assert bytes(inputs["text"][0].astype("uint8")) == b"hello"
 
 
 def test_text_files_are_points(tmp_path):
     write_bytes(tmp_path / "a" / "0.xyz", b"0 0 0\n1 2 3\n")
-    read = read_folder(str(tmp_path), PointFiles(use_unit_cube=False), 1)
+    read = read_folder(str(tmp_path), PointCloudPreprocessor(use_unit_cube=False), 1)
     [(inputs, _)] = _batches(read.dataset)
     np.testing.assert_array_equal(inputs["points"], [[[0, 0, 0], [1, 2, 3]]])

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_perceiver import ImagePreprocessor, PointCloudPreprocessor
 from keras_perceiver.data import (
-    ImageFiles,
-    PointFiles,
     Splits,
     digits,
     epoch_order,
@@ -32,7 +31,9 @@ def _arrays(dataset):
 
 
 def test_reads_three_parts(folder):
-    splits = folder_splits(folder, PointFiles(20), 4, validation_fraction=0.2)
+    splits = folder_splits(
+        folder, PointCloudPreprocessor(20), 4, validation_fraction=0.2
+    )
     assert splits.class_names == ("chair", "lamp")
     sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
     assert sizes == [16, 4, 6]
@@ -41,13 +42,17 @@ def test_reads_three_parts(folder):
     distances = np.abs(train[:, None] - validation[None]).max(axis=(2, 3))
     assert distances.min() > 1e-3
     # The same part is held out whatever the seed.
-    again = folder_splits(folder, PointFiles(20), 4, seed=1, validation_fraction=0.2)
+    again = folder_splits(
+        folder, PointCloudPreprocessor(20), 4, seed=1, validation_fraction=0.2
+    )
     np.testing.assert_array_equal(_arrays(again.validation), validation)
     assert (_arrays(again.train) != train).any()
 
 
 def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
-    splits = folder_splits(folder, PointFiles(20), 4, augment=lambda x, key: x * 0 + 2)
+    splits = folder_splits(
+        folder, PointCloudPreprocessor(20), 4, augment=lambda x, key: x * 0 + 2
+    )
     assert (_arrays(splits.train) == 2).all()
     assert (_arrays(splits.validation) != 2).any()
     assert (_arrays(splits.test) != 2).any()
@@ -55,7 +60,7 @@ def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     def shift(x, key):
         return x + tf.random.stateless_uniform((), [key, 0])
 
-    splits = folder_splits(folder, PointFiles(20), 16, augment=shift)
+    splits = folder_splits(folder, PointCloudPreprocessor(20), 16, augment=shift)
     first, second = _arrays(splits.train).mean(), _arrays(splits.train).mean()
     assert abs(first - second) > 1e-6
 
@@ -67,7 +72,7 @@ def test_mixes_only_what_is_trained_on(tmp_path):
         write_image(
             tmp_path / part / name / f"{i}.png", (8, 8, 3), seed=8 * ord(name) + i
         )
-    files = ImageFiles((8, 8, 3))
+    files = ImagePreprocessor((8, 8, 3))
     splits = folder_splits(tmp_path, files, 4, augment=image_changes(), mix=mixup)
     for _, labels in splits.epochs(0, 2):
         assert labels.shape == (4, 2)
@@ -86,14 +91,19 @@ def test_mixes_only_what_is_trained_on(tmp_path):
 
 def test_groups_stay_together(folder):
     # Files 0 to 4 and 5 to 9 of each class belong together.
-    splits = folder_splits(folder, PointFiles(20), 1, group=lambda stem: int(stem) // 5)
+    splits = folder_splits(
+        folder, PointCloudPreprocessor(20), 1, group=lambda stem: int(stem) // 5
+    )
     assert [sum(1 for _ in part) for part in splits[:2]] == [10, 10]
 
 
 def test_modalities_may_be_missing(folder):
     for part in ("train", "test"):
         write_image(folder / part / "lamp" / "1.png", (4, 4, 3))
-    files = {"points": PointFiles(20), "image": ImageFiles((4, 4, 3))}
+    files = {
+        "points": PointCloudPreprocessor(20),
+        "image": ImagePreprocessor((4, 4, 3)),
+    }
     with pytest.raises(ValueError, match="allow_missing=True"):
         folder_splits(folder, files, 2)
     splits = folder_splits(folder, files, 2, allow_missing=True)
@@ -105,18 +115,22 @@ def test_going_on_reads_no_file_of_before(folder, monkeypatch):
     def shift(x, key):
         return x + tf.random.stateless_uniform((), [key, 0])
 
-    splits = folder_splits(folder, PointFiles(20), 4, augment=shift)
+    splits = folder_splits(folder, PointCloudPreprocessor(20), 4, augment=shift)
     whole = [x.numpy() for x, _ in splits.epochs(1, 3)]
     num_batches = len(splits.train)
     later = [x.numpy() for x, _ in splits.epochs(1, 3, num_done=num_batches - 1)]
     np.testing.assert_array_equal(later, whole[num_batches - 1 :])
 
     read = []
-    real = PointFiles.read
+    real = PointCloudPreprocessor.read
     monkeypatch.setattr(
-        PointFiles, "read", lambda self, path: read.append(path) or real(self, path)
+        PointCloudPreprocessor,
+        "read",
+        lambda self, path: read.append(path) or real(self, path),
     )
-    files = read_folder(folder / "train", PointFiles(20), 4, check_files=False)
+    files = read_folder(
+        folder / "train", PointCloudPreprocessor(20), 4, check_files=False
+    )
     assert len(_arrays(files.epoch(0, num_done=4))) == len(read) == 4
 
 

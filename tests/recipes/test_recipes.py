@@ -47,7 +47,7 @@ def test_recipe_reads_its_folder(name, write, tmp_path):
     recipe = recipes.get(name)
     splits = recipe.splits(2, data_folder=tmp_path)
     assert splits.class_names == ("first", "second")
-    model = recipe.build_task(recipe.model(), splits.class_names)
+    model = recipe.build_task(recipe.model(), splits)
     for part in splits[:3]:
         inputs, labels = next(iter(part))
         assert model.predict_on_batch(inputs).shape == (len(labels), 2)

@@ -2,10 +2,18 @@
 
 import json
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_perceiver import Audio, Image, Perceiver, PerceiverClassifier
+from keras_perceiver import (
+    Audio,
+    AudioPreprocessor,
+    Image,
+    ImagePreprocessor,
+    Perceiver,
+    PerceiverClassifier,
+)
 from keras_perceiver.serving import job
 
 LABELS = ["cat", "dog", "emu", "fox"]
@@ -14,29 +22,50 @@ IMAGE_SHAPE, SAMPLE_RATE, NUM_SAMPLES = (6, 8, 3), 8000, 40
 
 def image_model(**settings):
     """A classifier of images."""
-    return _model(Image(IMAGE_SHAPE, num_bands=2), **settings)
+    preprocessor = ImagePreprocessor(IMAGE_SHAPE)
+    return _model(Image(IMAGE_SHAPE, num_bands=2), preprocessor, **settings)
 
 
 def both_model():
-    """A classifier of images and sounds of any length up to a greatest."""
+    """A classifier of images and of audio of any length up to a maximum."""
     audio = Audio(NUM_SAMPLES, SAMPLE_RATE, patch_size=5, num_bands=2, use_mask=True)
-    return _model({"image": Image(IMAGE_SHAPE, num_bands=2), "audio": audio})
+    return _model(
+        {"image": Image(IMAGE_SHAPE, num_bands=2), "audio": audio},
+        {
+            "image": ImagePreprocessor(IMAGE_SHAPE),
+            "audio": AudioPreprocessor(SAMPLE_RATE, NUM_SAMPLES, use_mask=True),
+        },
+    )
 
 
-def _model(modality, cls=PerceiverClassifier, **settings):
+def _model(modality, preprocessor, cls=PerceiverClassifier, **settings):
     settings = {"num_latents": 5, "latent_dim": 16, "num_blocks": 1, **settings}
     encoder = Perceiver(modality, num_self_attends_per_block=1, **settings)
-    return cls(encoder, num_classes=len(LABELS), class_names=LABELS)
+    return cls(encoder, len(LABELS), preprocessor, class_names=LABELS)
 
 
-def write(model, folder, **settings):
+def write(model, folder, preprocessors=None, **settings):
     """Writes a SavedModel as an export does, without comparing it.
+
+    Args:
+        model: Model.
+        folder: Path of a new folder.
+        preprocessors: Dict of preprocessors by the modality's name. Defaults to those of
+            the model.
+        **settings: Of the job.
 
     Returns:
         Path of the SavedModel.
     """
+    if preprocessors is None:
+        preprocessors = getattr(model, "preprocessor", None) or {}
+    if not isinstance(preprocessors, dict):
+        preprocessors = {preprocessors.input_name: preprocessors}
     settings = {
-        "readers": None,
+        "preprocessors": {
+            name: keras.saving.serialize_keras_object(preprocessor)
+            for name, preprocessor in preprocessors.items()
+        },
         "weights": "float32",
         "name": "animals",
         "batch_sizes": [1, 3],

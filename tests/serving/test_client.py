@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver.data import ImageFiles
+from keras_perceiver import ImagePreprocessor
 from tests.serving import models, server
 
 pytestmark = pytest.mark.one_backend
@@ -64,7 +64,7 @@ def test_same_numbers_as_in_the_notebook(asking, model_and_path, tmp_path):
     read = []
     for file in files:
         (tmp_path / "file").write_bytes(file)
-        read.append(ImageFiles((6, 8, 3)).read(tmp_path / "file"))
+        read.append(ImagePreprocessor((6, 8, 3)).read(tmp_path / "file"))
     answers = asking.predict({"image": files}, "encoded")
     logits = model.predict(np.stack(read), verbose=0)
     np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5)
@@ -74,7 +74,8 @@ def test_errors_say_what_to_do_and_the_next_request_is_answered(asking):
     good = {"image": models.random_arrays(1)["image"]}
     files = [models.png(), b"no image"]
     with pytest.raises(
-        client.ServingError, match=r"`image` must hold images.*\[1\].*INVALID_ARGUMENT"
+        client.ServingError,
+        match=r"`image` must hold valid files.*\[1\].*INVALID_ARGUMENT",
     ):
         asking.predict({"image": files}, "encoded")
     with pytest.raises(

@@ -11,8 +11,18 @@ import tensorflow as tf
 from google.protobuf import text_format
 from tensorflow_serving.config import model_server_config_pb2
 
-from keras_perceiver import Image, Perceiver, export_for_serving, flops, serving
-from keras_perceiver.data import AudioFiles, ImageFiles, PointFiles
+from keras_perceiver import (
+    AudioPreprocessor,
+    Image,
+    ImagePreprocessor,
+    Perceiver,
+    PerceiverClassifier,
+    PointCloud,
+    PointCloudPreprocessor,
+    export_for_serving,
+    flops,
+    serving,
+)
 from keras_perceiver.serving.card import hash_of_weights
 from tests.serving import models
 
@@ -56,7 +66,8 @@ def test_whole_export(tmp_path, capsys):
     assert card["backend"] == keras.backend.backend()
     assert (card["recipe"], card["labels"]) == ("zoo", models.LABELS)
     assert card["signatures"]["serving_default"]["audio"]["shape"] == [None, None]
-    assert card["signatures"]["encoded"]["audio"]["bytes"]["sample_rate"] == 8000
+    assert card["signatures"]["encoded"]["audio"]["files"]["sample_rate"] == 8000
+    assert card["notes"] == []
     assert re.search(
         r"weights in int8: outputs of up to .* of 10 random examples keep their classes, "
         r"test accuracy \d\.\d{4} \(in float32 \d\.\d{4}\)",
@@ -68,8 +79,8 @@ def test_whole_export(tmp_path, capsys):
 def test_versions_count_up_and_are_never_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["keras_perceiver.serving.export"], "_run", _no_run)
     model = models.image_model(dtype="mixed_bfloat16")
-    assert export_for_serving(model, tmp_path, signatures={}) == tmp_path / "1"
-    assert export_for_serving(model, tmp_path, signatures={}) == tmp_path / "2"
+    assert export_for_serving(model, tmp_path, preprocessor={}) == tmp_path / "1"
+    assert export_for_serving(model, tmp_path, preprocessor={}) == tmp_path / "2"
     before = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*"))
     with pytest.raises(
         FileExistsError, match="never overwritten.*version=2.*number, 3"
@@ -107,7 +118,7 @@ def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
     module = sys.modules["keras_perceiver.serving.export"]
     monkeypatch.setattr(module, "_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        export_for_serving(models.image_model(), tmp_path, signatures={})
+        export_for_serving(models.image_model(), tmp_path, preprocessor={})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -117,9 +128,22 @@ def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
     [
         ({"weights": "int4"}, ValueError, "`weights` must be one of"),
         ({"version": 0}, ValueError, "`version` must be a positive integer"),
-        ({"signatures": {"a": PointFiles()}}, TypeError, "can decode"),
-        ({"signatures": {"a": AudioFiles(8000)}}, ValueError, "must make what"),
-        ({"signatures": {"a": {"b": ImageFiles((6, 8, 3))}}}, ValueError, "must name"),
+        ({"preprocessor": "png"}, TypeError, "must be a `Preprocessor`.*Pass"),
+        (
+            {"preprocessor": {"picture": ImagePreprocessor((6, 8, 3))}},
+            ValueError,
+            r"names of modalities, \['image'\].*'picture'",
+        ),
+        (
+            {"preprocessor": ImagePreprocessor((6, 8, 1))},
+            ValueError,
+            r"valid inputs.*'image', shape \(6, 8, 1\) for \(6, 8, 3\)\. Change",
+        ),
+        (
+            {"preprocessor": AudioPreprocessor(8000)},
+            ValueError,
+            "shape .*, a mask where.*sample_rate=8000 for None",
+        ),
     ],
 )
 def test_bad_arguments_are_found_before_anything_is_written(
@@ -150,20 +174,56 @@ def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
     inputs = keras.Input((2,))
     unsafe = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
     unsafe.save(tmp_path / "model.keras")
+    (tmp_path / "job.json").write_text("{}")
     with pytest.raises(ValueError, match=r"(?s)[Ll]ambda.*unsafe"):
         job.run_file(tmp_path)
 
 
-@pytest.mark.one_backend
-def test_signatures_of_a_recipes_readers():
-    image, audio = ImageFiles((2, 2, 1), crop_to_aspect_ratio=True), AudioFiles(8000)
-    assert serving.file_signatures(None) is None
-    assert serving.file_signatures(PointFiles()) == {}
-    assert serving.file_signatures(image) == {"encoded": {"image": image}}
-    both = {"image": image, "points": PointFiles(), "sound": audio}
-    assert serving.file_signatures(both) == {
-        "encoded": {"image": image, "sound": audio}
+def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys):
+    """0..255 stays 0..255, through a file of the model, and in the card."""
+    preprocessor = ImagePreprocessor((6, 8, 3), value_range=(0, 255))
+    trained = models.image_model()
+    trained.preprocessor = preprocessor
+    trained.save(tmp_path / "model.keras")
+    model = keras.saving.load_model(tmp_path / "model.keras")
+    path = export_for_serving(model, tmp_path / "a")
+    assert "no signature" not in capsys.readouterr().out
+    signature = tf.saved_model.load(path).signatures["encoded"]
+    content = models.png((6, 8, 3))
+    answers = signature(image=tf.constant([content]))
+    pixels = tf.io.decode_png(content).numpy().astype("float32")
+    expected = trained.predict(pixels[None], verbose=0)
+    np.testing.assert_allclose(answers["logits"], expected, rtol=1e-4, atol=1e-4)
+    others = trained.predict(pixels[None] / 127.5 - 1, verbose=0)
+    assert np.abs(answers["logits"].numpy() - others).max() > 1e-2
+    card = json.loads((path / "model_card.json").read_text())
+    assert card["signatures"]["encoded"]["image"]["files"] == {
+        "preprocessor": "ImagePreprocessor",
+        "shape": [6, 8, 3],
+        "value_range": [0, 255],
+        "crop_to_aspect_ratio": False,
+        "crop_fraction": 1.0,
+        "interpolation": "bilinear",
     }
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("has_one_without_graph_form", [False, True])
+def test_no_signature_of_files_without_a_preprocessor(
+    has_one_without_graph_form, tmp_path, capsys
+):
+    preprocessor, modality = None, Image((6, 8, 3), num_bands=2)
+    if has_one_without_graph_form:
+        preprocessor = PointCloudPreprocessor(7)
+        modality = PointCloud(7, num_bands=2)
+    encoder = Perceiver(modality, num_latents=3, latent_dim=8, num_blocks=1)
+    model = PerceiverClassifier(encoder, 4, preprocessor)
+    path = export_for_serving(model, tmp_path)
+    assert set(tf.saved_model.load(path).signatures) == {"serving_default"}
+    line = capsys.readouterr().out.strip()
+    assert "no signature `encoded`" in line
+    assert "\n" not in line
+    assert json.loads((path / "model_card.json").read_text())["notes"] == [line]
 
 
 # tf2onnx imports what its own dependencies will no longer have.

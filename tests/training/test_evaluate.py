@@ -124,27 +124,23 @@ def test_tool_evaluates_a_split(run, capsys):
 
 
 @pytest.mark.one_backend
-def test_tool_evaluates_a_folder_with_the_classes_of_the_model(run, monkeypatch):
-    import dataclasses
-    from functools import partial
-
-    from keras_perceiver import recipes
-    from keras_perceiver.data import ImageFiles
+def test_tool_evaluates_a_folder_with_the_classes_of_the_model(run):
+    from keras_perceiver import ImagePreprocessor
 
     for i in range(3):
         write_image(run / "images" / "7" / f"{i}.png", (8, 8, 1), seed=i)
-    recipe = recipes.get("digits")
     main = runpy.run_path(str(TOOL))["main"]
     arguments = [str(run / "model.keras"), "--recipe", "digits"]
     arguments += ["--folder", str(run / "images")]
     with pytest.raises(
-        SystemExit, match="error: The recipe 'digits' reads no labelled"
+        SystemExit, match="error: A folder of files needs a model with a preprocessor"
     ):
         main(arguments)
     with pytest.raises(SystemExit, match=r"`model` must be a file.*none.keras"):
         main([str(run / "none.keras"), "--recipe", "digits"])
-    recipe = dataclasses.replace(recipe, files=partial(ImageFiles, (8, 8, 1)))
-    monkeypatch.setattr(recipes, "get", lambda name: recipe)
+    model = keras.saving.load_model(run / "model.keras", compile=False)
+    model.preprocessor = ImagePreprocessor((8, 8, 1))
+    model.save(run / "model.keras")
     main(arguments)
     with (run / "evaluation" / "classes.csv").open() as file:
         examples = [int(row["examples"]) for row in csv.DictReader(file)]

@@ -83,7 +83,7 @@ def test_every_field_has_an_effect(reach):
         assert expected <= _differences(prepared, changed), name
     # The others are arguments of the data, and have tests below.
     fields = {field.name for field in dataclasses.fields(Recipe)}
-    assert fields == CHANGES.keys() | {"files", "write_mock"}
+    assert fields == CHANGES.keys() | {"preprocessor", "write_mock"}
 
 
 def test_folder_of_the_data(reach):
@@ -100,13 +100,14 @@ def test_folder_of_the_data(reach):
         reach(little_recipe(), data_folder="7")
 
 
-def test_files_are_those_of_the_recipe():
-    def data(batch_size, seed, files):
-        return batch_size, seed, files
+def test_preprocessor_is_that_of_the_recipe():
+    def data(batch_size, seed, preprocessor):
+        return batch_size, seed, preprocessor
 
-    recipe = little_recipe(data=data, files=Config(dict, size=3))
+    recipe = little_recipe(data=data, preprocessor=Config(dict, size=3))
     assert recipe.splits(4, 1) == (4, 1, {"size": 3})
-    assert recipe.replace({"files.size": 5}).splits(4) == (4, 0, {"size": 5})
+    changed = recipe.replace({"preprocessor.size": 5})
+    assert changed.splits(4) == (4, 0, {"size": 5})
 
 
 def _mock_digits(batch_size, seed, mock=False):

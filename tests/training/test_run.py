@@ -180,15 +180,15 @@ def test_batch_larger_than_the_data(tmp_path):
 
 @pytest.mark.one_backend
 def test_recipe_that_reads_a_folder(tmp_path):
-    from keras_perceiver.data import PointFiles, folder_splits
-    from keras_perceiver.modalities import PointCloud
+    from keras_perceiver.data import folder_splits
+    from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor
     from keras_perceiver.recipes._small import folder_recipe
     from tests.data.files import write_points
 
     recipe = folder_recipe(
         "furniture",
         Config(folder_splits),
-        Config(PointFiles, num_points=20),
+        Config(PointCloudPreprocessor, num_points=20),
         Config(PointCloud, num_points=20, num_bands=2, max_resolution=4),
         epochs=1,
         batch_size=4,
@@ -203,6 +203,7 @@ def test_recipe_that_reads_a_folder(tmp_path):
     run = finished(recipe, tmp_path / "run", data_folder=tmp_path / "data")
     assert run.metrics["class_names"] == ("chair", "lamp", "sofa")
     assert run.model.num_classes == 3
+    assert run.model.preprocessor.num_points == 20
 
 
 @pytest.mark.one_backend

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from keras_perceiver.data.builders import NUM_AUDIOSET_CLASSES
 from keras_perceiver.data.builders.archives import check_there
-from keras_perceiver.data.files import AudioFiles
+from keras_perceiver.modalities import AudioPreprocessor
 
 SAMPLE_RATE = 48_000  # hertz, the paper's
 _CLASSES = "class_labels_indices.csv"
@@ -127,7 +127,7 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, folder, lists, indices):
-        reader = AudioFiles(SAMPLE_RATE)
+        preprocessor = AudioPreprocessor(SAMPLE_RATE)
         num_found = num_missing = 0
         for name in lists:
             for youtube_id, start, labels in _segments(folder / name):
@@ -137,7 +137,7 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
                     num_missing += 1
                     continue
                 num_found += 1
-                audio = np.clip(reader.read(path) * 2**15, -(2**15), 2**15 - 1)
+                audio = np.clip(preprocessor.read(path) * 2**15, -(2**15), 2**15 - 1)
                 example = {
                     "name": segment,
                     "audio": np.rint(audio).astype("int16"),

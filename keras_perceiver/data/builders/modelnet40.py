@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from keras_perceiver.data.builders import MODELNET40_POINTS
 from keras_perceiver.data.builders.archives import check_digest, check_there
-from keras_perceiver.data.files import PointFiles
+from keras_perceiver.modalities import PointCloudPreprocessor
 
 CLASS_NAMES = (
     *("airplane", "bathtub", "bed", "bench", "bookshelf", "bottle", "bowl", "car"),
@@ -82,8 +82,8 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
     """ModelNet40 for TensorFlow Datasets, from an archive in the manual folder.
 
     Configurations: `meshes`, 12,311 meshes of which the surface is sampled when the data
-    are prepared, as `PointFiles` does; and `points_2048`, the HDF5 release of PointNet's
-    authors with 12,308 of them, whose points are already in the unit ball.
+    are prepared, as `PointCloudPreprocessor` does; and `points_2048`, the HDF5 release of
+    PointNet's authors with 12,308 of them, whose points are already in the unit ball.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -146,7 +146,9 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
         return self._meshes(path, part) if is_meshes else self._points(path, part)
 
     def _meshes(self, path, part):
-        reader = PointFiles(self.builder_config.num_points, use_unit_cube=False)
+        preprocessor = PointCloudPreprocessor(
+            self.builder_config.num_points, use_unit_cube=False
+        )
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             for member in archive.namelist():
                 # ModelNet40/<class>/<part>/<file>.off, beside what a Mac added
@@ -157,7 +159,7 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
                     continue
                 mesh = Path(folder) / name
                 mesh.write_bytes(_with_header(archive.read(member)))
-                yield name, {"points": reader.read(mesh), "label": label}
+                yield name, {"points": preprocessor.read(mesh), "label": label}
                 mesh.unlink()
 
     def _points(self, path, part):

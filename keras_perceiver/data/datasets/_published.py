@@ -2,6 +2,9 @@
 
 from keras_perceiver.data.augmentation import image_changes
 from keras_perceiver.data.tfds import tfds_splits
+from keras_perceiver.modalities import ImagePreprocessor
+
+_GRAY_SHAPE = (28, 28, 1)
 
 
 def published_splits(name, batch_size, seed, folder, mock, options, **settings):
@@ -36,7 +39,8 @@ def gray_images(
         batch_size,
         seed,
         folder,
-        mock and (lambda rng: random_image(rng, (28, 28, 1), 10)),
+        mock and (lambda rng: random_image(rng, _GRAY_SHAPE, 10)),
         options,
+        preprocessor=ImagePreprocessor(_GRAY_SHAPE),
         augment=changes if use_changes else None,
     )

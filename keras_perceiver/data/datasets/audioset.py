@@ -6,6 +6,7 @@ from keras_perceiver.data.augmentation import video_changes
 from keras_perceiver.data.builders import NUM_AUDIOSET_CLASSES
 from keras_perceiver.data.crops import overlapping_clips
 from keras_perceiver.data.datasets._published import published_splits
+from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
 # The paper's clips: 32 frames at 25 hertz, 1.28 seconds.
 _NUM_FRAMES = 32
@@ -182,7 +183,7 @@ def _decode_frames(frames):
         size = tf.stack([height, width])
         size = tf.cast(tf.round(tf.cast(size, scale.dtype) * scale), "int32")
         # They may be kept in this size.
-        there = tf.image.resize(there, size, antialias=True) / 127.5 - 1
+        there = scale_pixels(tf.image.resize(there, size, antialias=True))
         missing = tf.shape(frames)[0] - num_there
         return tf.pad(there, [[0, missing], [0, 0], [0, 0], [0, 0]])
 

@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1,797 real grey images of 8x8 pixels."""
+"""Scikit-learn's handwritten digits: 1,797 real gray images of 8x8 pixels."""
 
 import keras
 import tensorflow as tf
@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_perceiver.data.augmentation import change_images
 from keras_perceiver.data.epochs import another_every_time, epoch_order
 from keras_perceiver.data.splits import Splits, augmented
+from keras_perceiver.modalities import ImagePreprocessor
 
 NUM_CLASSES = 10
 IMAGE_SHAPE = (8, 8, 1)
@@ -21,7 +22,8 @@ _EVALUATION_BATCH_SIZE = 180
 def digits(batch_size=32, seed=0, augment=True):
     """Returns the digits as a fixed, stratified train/validation/test split.
 
-    Pixels are scaled from 0..16 to -1..1. The training images come in a new order every
+    Pixels are scaled from 0..16 to -1..1, so that a model of them is served on images of
+    0..255. The training images come in a new order every
     epoch and, with `augment`, half of them shifted, turned, zoomed and noisy.
 
     Source: the test set of the [UCI Optical Recognition of Handwritten Digits data](
@@ -50,7 +52,10 @@ def digits(batch_size=32, seed=0, augment=True):
         ) from error
 
     images, labels = load_digits(return_X_y=True)
-    images = (images / 8 - 1).astype("float32").reshape(-1, *IMAGE_SHAPE)
+    preprocessor = ImagePreprocessor(IMAGE_SHAPE)
+    # There are 17 levels.
+    images = preprocessor.scale(images * (255 / 16)).astype("float32")
+    images = images.reshape(-1, *IMAGE_SHAPE)
     labels = labels.astype("int32")
 
     def split(images, labels, num_held_out):
@@ -89,6 +94,7 @@ def digits(batch_size=32, seed=0, augment=True):
         test=held_out(test_images, test_labels),
         class_names=tuple(map(str, range(NUM_CLASSES))),
         epoch=epoch,
+        preprocessor=preprocessor,
     )
 
 

@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
-from keras_perceiver.data.crops import central_crop, inception_crop
+from keras_perceiver.data.crops import inception_crop
 from keras_perceiver.data.datasets._published import published_splits, random_image
 from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
 from keras_perceiver.data.rand_augment import rand_augment
+from keras_perceiver.modalities import ImagePreprocessor
 
 
 def imagenet(
@@ -17,13 +18,14 @@ def imagenet(
     magnitude=5,
     mixup_alpha=0.2,
     use_cutmix=True,
+    preprocessor=None,
     **options,
 ):
     """Returns ImageNet, 224 x 224 pixels in -1..1, of 1,000 classes.
 
     Training images are random crops (`inception_crop`), half of them mirrored, changed by
-    `rand_augment`, and mixed with each other; the others are resized to 256 pixels and
-    their middle is cut out. The test data are the published validation data, of which the
+    `rand_augment`, and mixed with each other; of the others the central square of 224 / 256
+    of the shorter side is taken. The test data are the published validation data, since the
     published test data have no labels; 10,000 training images are for validation. As in
     DeepMind's training code.
 
@@ -38,6 +40,8 @@ def imagenet(
         mixup_alpha: Float, see `mixup`; 0 leaves it out.
         use_cutmix: Boolean, whether images are mixed by `cutmix`; with `mixup_alpha` half
             of a batch by either.
+        preprocessor: `ImagePreprocessor` of 224 x 224 pixels. Defaults to one that gives
+            the published crops, in -1..1.
         **options: Arguments of `tfds_splits`.
 
     Returns:
@@ -51,18 +55,27 @@ def imagenet(
         mix = mixup(num_classes, mixup_alpha)
     else:
         mix = cutmix(num_classes) if use_cutmix else None
-    distort = rand_augment(num_ops, magnitude) if num_ops else None
+    preprocessor = preprocessor or ImagePreprocessor(
+        (224, 224, 3),
+        crop_to_aspect_ratio=True,
+        crop_fraction=224 / 256,
+        interpolation="bicubic",
+    )
+    distort = None
+    if num_ops:
+        distort = rand_augment(num_ops, magnitude, preprocessor.value_range)
 
     def label_of(example):
         label = tf.cast(example["label"], "int32")
         return label if mix is None else tf.one_hot(label, num_classes)
 
     def prepare(example):
-        image = central_crop(example["image"], 224, resize=256)
-        return image / 127.5 - 1, label_of(example)
+        # Some of the images are gray or CMYK, which a preprocessor refuses.
+        image = tf.io.decode_jpeg(example["image"], channels=3)
+        return preprocessor.convert(image), label_of(example)
 
     def prepare_train(example, key):
-        image = inception_crop(example["image"], key, 224) / 127.5 - 1
+        image = preprocessor.scale(inception_crop(example["image"], key, 224))
         # After resizing, which costs less, and not before it as DeepMind does.
         image = image if distort is None else distort(image, key)
         return image, label_of(example)
@@ -84,6 +97,7 @@ def imagenet(
             **options,
         },
         encoded=("image",),
+        preprocessor=preprocessor,
         prepare=prepare,
         prepare_train=prepare_train,
         mix=mix,

@@ -2,9 +2,10 @@
 
 import tensorflow as tf
 
-from keras_perceiver.data.augmentation import point_scaling, unit_cube
+from keras_perceiver.data.augmentation import point_scaling
 from keras_perceiver.data.builders import MODELNET40_POINTS
 from keras_perceiver.data.datasets._published import published_splits
+from keras_perceiver.modalities import PointCloudPreprocessor
 
 
 def modelnet40(
@@ -14,6 +15,7 @@ def modelnet40(
     mock=False,
     release="meshes",
     scale=0.01,
+    preprocessor=None,
     **options,
 ):
     """Returns ModelNet40: 2,048 points an object, in the unit cube, in 40 classes.
@@ -29,11 +31,15 @@ def modelnet40(
         mock: Boolean, whether to take random examples.
         release: String, which of the two: `"meshes"` or `"points_2048"`.
         scale: Float, see `point_scaling`.
+        preprocessor: `PointCloudPreprocessor` of the points. Defaults to one for the
+            unit cube.
         **options: Arguments of `tfds_splits`.
     """
+    preprocessor = preprocessor or PointCloudPreprocessor(MODELNET40_POINTS)
 
     def prepare(example):
-        return unit_cube(example["points"]), tf.cast(example["label"], "int32")
+        points = preprocessor.convert(example["points"])
+        return points, tf.cast(example["label"], "int32")
 
     def random_example(rng):
         points = rng.normal(size=(MODELNET40_POINTS, 3)).astype("float32")
@@ -46,6 +52,7 @@ def modelnet40(
         folder,
         mock and random_example,
         options,
+        preprocessor=preprocessor,
         prepare=prepare,
         augment=point_scaling(scale),
     )

@@ -4,10 +4,19 @@ import tensorflow as tf
 
 from keras_perceiver.data.crops import time_crop
 from keras_perceiver.data.datasets._published import published_splits
+from keras_perceiver.modalities import AudioPreprocessor
+
+_SAMPLE_RATE = 16_000  # hertz
 
 
 def speech_commands(
-    batch_size, seed=0, folder=None, mock=False, num_samples=16_000, **options
+    batch_size,
+    seed=0,
+    folder=None,
+    mock=False,
+    num_samples=16_000,
+    preprocessor=None,
+    **options,
 ):
     """Returns Speech Commands: spoken words, 16,000 samples at 16 kHz, in 12 classes.
 
@@ -20,14 +29,17 @@ def speech_commands(
         folder: Path of the prepared data.
         mock: Boolean, whether to take random examples.
         num_samples: Integer, length of an example.
+        preprocessor: `AudioPreprocessor` of that length. Defaults to one of 16 kHz.
         **options: Arguments of `tfds_splits`.
     """
+    preprocessor = preprocessor or AudioPreprocessor(_SAMPLE_RATE, num_samples)
     # Up to a tenth of a second earlier or later.
     margin = num_samples // 10
     cut = time_crop(num_samples)
 
     def waveform(example):
-        audio = tf.cast(example["audio"], "float32")[:num_samples] / 2**15
+        audio = tf.cast(example["audio"][:, None], "float32") / 2**15
+        audio = preprocessor.convert(audio)
         audio = tf.pad(audio, [[0, num_samples - tf.shape(audio)[0]]])
         return tf.ensure_shape(audio, [num_samples])
 
@@ -52,6 +64,7 @@ def speech_commands(
         folder,
         mock and random_example,
         {"train_split": "train", "validation_split": "validation", **options},
+        preprocessor=preprocessor,
         prepare=prepare,
         augment=augment,
     )

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_perceiver.layers.composite import inner_settings as settings_of
 from keras_perceiver.layers.composite import restore_inner_settings
+from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models.checked_model import CheckedModel
 from keras_perceiver.models.encoder import Perceiver
 
@@ -82,6 +83,16 @@ class Task(CheckedModel):
     def modalities(self):
         """Dict of the modality layers by name."""
         return self.encoder.modalities
+
+    @property
+    def preprocessor(self):
+        """The preprocessor of the files, or dict of these by the modality's name."""
+        return self._preprocessor
+
+    @preprocessor.setter
+    def preprocessor(self, preprocessor):
+        preprocessors_by_name(preprocessor, self.modalities)  # checks them
+        self._preprocessor = preprocessor
 
     @property
     def target_spec(self):

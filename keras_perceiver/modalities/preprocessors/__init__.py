@@ -1,0 +1,23 @@
+"""Preprocessors: from the files of a modality to its raw inputs."""
+
+from keras_perceiver.modalities.preprocessors.audio import AudioPreprocessor
+from keras_perceiver.modalities.preprocessors.base import (
+    FileRule,
+    Preprocessor,
+    first_error,
+)
+from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
+from keras_perceiver.modalities.preprocessors.point_cloud import (
+    PointCloudPreprocessor,
+)
+from keras_perceiver.modalities.preprocessors.video import VideoPreprocessor
+
+__all__ = [
+    "AudioPreprocessor",
+    "FileRule",
+    "ImagePreprocessor",
+    "PointCloudPreprocessor",
+    "Preprocessor",
+    "VideoPreprocessor",
+    "first_error",
+]

@@ -1,0 +1,295 @@
+"""Image files."""
+
+import io
+
+import keras
+import numpy as np
+
+from keras_perceiver.modalities.preprocessors.base import (
+    FileRule,
+    Preprocessor,
+    checked_range,
+    checked_shape,
+    first_error,
+)
+from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE, scale_pixels
+
+_PNG, _JPEG, _BMP, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
+_HEADER_BYTES = 32
+# Where a PNG has its bits per channel, and a BMP its bits per pixel.
+_PNG_DEPTH, _BMP_DEPTH = 24, 28
+# An image may be small as a file and larger than a server's memory when decoded. The 24
+# megapixels of a camera are fewer.
+_MAX_PIXELS = 25_000_000
+_INTERPOLATIONS = ("bilinear", "bicubic")
+
+_IS_IMAGE = FileRule(
+    "Images must be PNG, JPEG, BMP or GIF.",
+    "other content",
+    "Convert the file, and send its bytes undamaged",
+)
+_IS_SMALL = FileRule(
+    f"Images must have at most {_MAX_PIXELS:,} pixels.", "{} x {}", "Make it smaller"
+)
+_IS_8_BIT = FileRule(
+    "Images must have 8 bits per channel.", "a PNG of 16 bits", "Convert the file"
+)
+_IS_24_BIT = FileRule(
+    "BMP images must have 24 bits per pixel.", "{} bits", "Convert the file to PNG"
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class ImagePreprocessor(Preprocessor):
+    """Reads images (PNG, JPEG, BMP, first frame of a GIF) and scales their values.
+
+    Images of another size are resized, with antialiasing. The orientation that a camera
+    writes into a JPEG is not applied.
+
+    Reference:
+        [Pillow](https://pillow.readthedocs.io) decodes images on the host.
+
+    Args:
+        shape: Tuple `(height, width, channels)`, in pixels. An image with other
+            channels is an error, since a gray image among color images is more often a
+            mistake.
+        value_range: Pair of floats, the values that 0 and 255 become.
+        crop_to_aspect_ratio: Boolean. `True`: an image of another aspect ratio is
+            cropped at both ends before resizing. `False`: resizing distorts it.
+        crop_fraction: Float in (0, 1], the part of the height and of the width of the
+            image that is kept, in its center.
+        interpolation: String, `"bilinear"` or `"bicubic"`.
+
+    Returns:
+        `read` returns the image as a float32 array of shape `shape`.
+
+    Raises:
+        ValueError: if `shape` is not three positive integers, or another argument is out
+            of range; by `read`, if a file is invalid.
+
+    Example:
+
+    >>> suffix, content = ImagePreprocessor((8, 8, 3)).random_file(
+    ...     np.random.default_rng(0)
+    ... )
+    >>> pixels = ImagePreprocessor((4, 4, 3), value_range=(0, 1)).read_content(content)
+    >>> pixels.shape, bool(0 <= pixels.min() <= pixels.max() <= 1)
+    ((4, 4, 3), True)
+    """
+
+    input_name = "image"
+    suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+    file_kind = "an image"
+
+    def __init__(
+        self,
+        shape,
+        value_range=PIXEL_RANGE,
+        crop_to_aspect_ratio=False,
+        crop_fraction=1.0,
+        interpolation="bilinear",
+    ):
+        self.shape = checked_shape(shape, ("height", "width", "channels"))
+        self.value_range = checked_range(value_range)
+        if not 0 < crop_fraction <= 1:
+            raise ValueError(
+                "`crop_fraction` must be in (0, 1]. Received: "
+                f"crop_fraction={crop_fraction}. Set it to 1.0 for whole images."
+            )
+        if interpolation not in _INTERPOLATIONS:
+            raise ValueError(
+                f"`interpolation` must be one of {_INTERPOLATIONS}. Received: "
+                f"interpolation={interpolation!r}. Choose one of them."
+            )
+        self.crop_to_aspect_ratio = crop_to_aspect_ratio
+        self.crop_fraction = crop_fraction
+        self.interpolation = interpolation
+
+    @property
+    def _channels_rule(self):
+        return FileRule(
+            f"Images must have {self.shape[-1]} channels, as `shape` says.",
+            "channels={}",
+            "Convert the file",
+        )
+
+    def decode(self, content, suffix=""):
+        from PIL import Image
+
+        is_16_bit = content.startswith(_PNG) and content[_PNG_DEPTH:][:1] == b"\x10"
+        _IS_8_BIT.check(not is_16_bit)
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+            image.load()
+            if image.format == "GIF":
+                pixels = np.asarray(image.convert("RGBA"))
+                # Transparent pixels are black, as in TensorFlow.
+                pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
+            elif image.mode == "P":
+                has_alpha = "transparency" in image.info
+                pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+            else:
+                pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # (H, W, C)
+        self._channels_rule.check(pixels.shape[-1] == self.shape[-1], pixels.shape[-1])
+        return pixels
+
+    def decode_in_graph(self, content):
+        import tensorflow as tf
+
+        header = _header(content)
+        depth = tf.cast(header[_BMP_DEPTH], "int32")
+        is_known = [_begins(header, magic) for magic in (_PNG, _JPEG, _BMP, _GIF)]
+        is_png, is_jpeg, is_bmp, _ = is_known
+        is_image = tf.reduce_any(is_known)
+        size = tf.cond(
+            is_image, lambda: _size(content, header), lambda: tf.zeros((2,), "int64")
+        )
+        error = first_error(
+            _IS_IMAGE.error(is_image),
+            _IS_8_BIT.error(~is_png | (header[_PNG_DEPTH] != 16)),
+            _IS_24_BIT.error(~is_bmp | (depth == 24), depth),
+            _IS_SMALL.error(tf.reduce_prod(size) <= _MAX_PIXELS, size[0], size[1]),
+        )
+
+        def pixels():
+            # Pillow's decoder of JPEG gives the same pixels as this method.
+            image = tf.cond(
+                is_jpeg,
+                lambda: tf.io.decode_jpeg(content, dct_method="INTEGER_ACCURATE"),
+                lambda: tf.io.decode_image(content, expand_animations=False),
+            )
+            return tf.ensure_shape(image, (None, None, None))
+
+        image = tf.cond(
+            tf.equal(error, ""), pixels, lambda: tf.zeros(self.shape, "uint8")
+        )
+        num_channels = tf.shape(image)[-1]
+        has_channels = tf.equal(num_channels, self.shape[-1])
+        return image, first_error(
+            error, self._channels_rule.error(has_channels, num_channels)
+        )
+
+    def convert(self, array):
+        import tensorflow as tf
+
+        height, width, channels = self.shape
+        with tf.device("CPU"):  # not one small image at a time on an accelerator
+            image = tf.convert_to_tensor(array)
+            image.set_shape((None, None, channels))
+            if self.crop_to_aspect_ratio or self.crop_fraction < 1:
+                image = self._crop(image)
+            is_resized = tf.reduce_any(tf.shape(image)[:2] != [height, width])
+            # Resizing would cost more than all else.
+            image = tf.cond(
+                is_resized,
+                lambda: self._resize(image),
+                lambda: tf.cast(image, "float32"),
+            )
+            image = tf.ensure_shape(image, self.shape)
+            return self.scale(image)
+
+    def scale(self, pixels):
+        """Scales float pixels from 0..255 to the value range."""
+        return scale_pixels(pixels, self.value_range)
+
+    def _crop(self, image):
+        import tensorflow as tf
+
+        size = tf.shape(image)[:2]
+        kept = size
+        if self.crop_to_aspect_ratio:
+            height, width, _ = self.shape
+            rows, columns = tf.unstack(tf.cast(size, "float64"))
+            others = tf.round([columns * height / width, rows * width / height])
+            kept = tf.minimum(size, tf.cast(others, "int32"))
+        if self.crop_fraction < 1:
+            wide = tf.cast(kept, "float64") * self.crop_fraction
+            kept = tf.cast(wide + 1e-6, "int32")  # rounds down
+        kept = tf.maximum(kept, 1)
+        # As DeepMind's training code of the Perceiver.
+        top, left = tf.unstack((size - kept + 1) // 2)
+        return image[top : top + kept[0], left : left + kept[1]]
+
+    def _resize(self, image):
+        import tensorflow as tf
+
+        size, interpolation = self.shape[:2], self.interpolation
+        image = tf.image.resize(image, size, interpolation, antialias=True)
+        # Bicubic filters leave the range, and so do rounded weights.
+        return tf.clip_by_value(image, 0.0, 255.0)
+
+    def random_file(self, rng, max_length=None):
+        from PIL import Image
+
+        height, width, channels = self.shape
+        if rng.integers(3):  # else of the right size
+            height += int(rng.integers(1, height + 1))
+            width += int(rng.integers(width + 1))
+        # Blocks of one color, so that files are small.
+        blocks = rng.integers(0, 256, (-(-height // 8), -(-width // 8), channels))
+        pixels = blocks.astype("uint8").repeat(8, 0).repeat(8, 1)[:height, :width]
+        is_jpeg = channels in (1, 3) and rng.integers(2)
+        file = io.BytesIO()
+        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+        image.save(file, "JPEG" if is_jpeg else "PNG")
+        return ".jpg" if is_jpeg else ".png", file.getvalue()
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shape": self.shape,
+            "value_range": self.value_range,
+            "crop_to_aspect_ratio": self.crop_to_aspect_ratio,
+            "crop_fraction": self.crop_fraction,
+            "interpolation": self.interpolation,
+        }
+
+
+def _header(content):
+    """Returns the first bytes of a file as numbers, zeros after its end."""
+    import tensorflow as tf
+
+    start = tf.strings.substr(content, 0, _HEADER_BYTES)
+    start = tf.strings.join([start, tf.constant(bytes(_HEADER_BYTES))])
+    return tf.io.decode_raw(tf.strings.substr(start, 0, _HEADER_BYTES), tf.uint8)
+
+
+def _begins(header, magic):
+    import tensorflow as tf
+
+    magic = np.frombuffer(magic, "uint8")
+    return tf.reduce_all(header[: len(magic)] == magic)
+
+
+def _size(content, header):
+    """Returns the height and width of an image from its header, undecoded."""
+    import tensorflow as tf
+
+    numbers = tf.cast(header, "int64")
+
+    def at(place, num_bytes, is_big_endian=False):
+        value = numbers[place : place + num_bytes]
+        value = value[::-1] if is_big_endian else value
+        return tf.reduce_sum(value * [1 << 8 * i for i in range(num_bytes)])
+
+    def bmp():
+        height = at(22, 4)
+        # Negative where rows go from top to bottom.
+        height = tf.where(height >= 1 << 31, (1 << 32) - height, height)
+        return tf.stack([height, at(18, 4)])
+
+    return tf.case(
+        [
+            (
+                _begins(header, _JPEG),
+                lambda: tf.io.extract_jpeg_shape(content, tf.int64)[:2],
+            ),
+            (
+                _begins(header, _PNG),
+                lambda: tf.stack([at(20, 4, True), at(16, 4, True)]),
+            ),
+            (_begins(header, _BMP), bmp),
+        ],
+        default=lambda: tf.stack([at(8, 2), at(6, 2)]),  # GIF
+    )

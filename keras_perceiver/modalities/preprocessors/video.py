@@ -1,0 +1,84 @@
+"""Files of videos as arrays of frames."""
+
+import io
+
+import keras
+import numpy as np
+
+from keras_perceiver.modalities.preprocessors.arrays import load_array
+from keras_perceiver.modalities.preprocessors.base import (
+    FileRule,
+    Preprocessor,
+    checked_range,
+    checked_shape,
+)
+from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE, scale_pixels
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class VideoPreprocessor(Preprocessor):
+    """Reads videos as arrays of frames and scales their values.
+
+    Files: `.npy`, uint8, of shape `(frames, height, width, channels)`.
+
+    Reference:
+        NumPy's format `.npy`.
+
+    Args:
+        shape: Tuple `(frames, height, width, channels)`. A file of another shape is an
+            error.
+        value_range: Pair of floats, the values that 0 and 255 become.
+
+    Returns:
+        `read` returns the video as a float32 array of shape `shape`.
+
+    Raises:
+        ValueError: if `shape` is not four positive integers or `value_range` is out of
+            order; by `read`, if a file is invalid.
+
+    Example:
+
+    >>> preprocessor = VideoPreprocessor((2, 8, 8, 3))
+    >>> suffix, content = preprocessor.random_file(np.random.default_rng(0))
+    >>> preprocessor.read_content(content, suffix).shape
+    (2, 8, 8, 3)
+    """
+
+    input_name = "video"
+    suffixes = (".npy",)
+    file_kind = "a NumPy array of numbers"
+
+    def __init__(self, shape, value_range=PIXEL_RANGE):
+        self.shape = checked_shape(shape, ("frames", "height", "width", "channels"))
+        self.value_range = checked_range(value_range)
+
+    def decode(self, content, suffix=""):
+        video = load_array(content)
+        FileRule(
+            f"Videos must be uint8 arrays of shape {self.shape}.",
+            "{} of shape {}",
+            "Convert the file, or set `shape`",
+        ).check(
+            video.shape == self.shape and video.dtype == "uint8",
+            video.dtype,
+            video.shape,
+        )
+        return video
+
+    def convert(self, array):
+        import tensorflow as tf
+
+        with tf.device("CPU"):
+            return scale_pixels(tf.cast(array, "float32"), self.value_range)
+
+    def random_file(self, rng, max_length=None):
+        content = io.BytesIO()
+        np.save(content, rng.integers(0, 256, self.shape).astype("uint8"))
+        return ".npy", content.getvalue()
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "shape": self.shape,
+            "value_range": self.value_range,
+        }
