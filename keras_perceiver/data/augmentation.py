@@ -138,12 +138,14 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=T
             the same.
 
     Returns:
-        Callable of a dict with waveforms `"audio"` and `"audio_mask"`, both of shape
-        `(batch, samples)`, and a key.
+        Callable of waveforms of shape `(batch, samples)` and a key, or of a dict with
+        waveforms `"audio"` and, where they have a mask, `"audio_mask"` of the same shape.
     """
 
     def change(inputs, key):
-        audio, mask = inputs["audio"], inputs["audio_mask"]
+        if not isinstance(inputs, dict):
+            return change({"audio": inputs}, key)["audio"]
+        audio, mask = inputs["audio"], inputs.get("audio_mask")
         num_samples = tf.shape(audio)[1]
         shape = (tf.shape(audio)[0], 1)
         longest = tf.cast(num_samples, "float32") * shift
@@ -161,13 +163,15 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=T
             return tf.gather(audio, index, batch_dims=1) * there
 
         audio = at(before) * (1 - weight) + at(before + 1) * weight
-        length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
         if use_flip:
             side = tf.random.stateless_uniform(shape, [key, 4])
             factor = tf.where(side < 0.5, -factor, factor)
         grain = _noise(tf.shape(audio), [key, 3], noise)
         audio = tf.clip_by_value(audio * factor + grain, -1.0, 1.0)
+        if mask is None:
+            return {**inputs, "audio": audio}
+        length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         return {**inputs, "audio": audio, "audio_mask": times < length}
 
     return change

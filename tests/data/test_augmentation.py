@@ -57,6 +57,23 @@ def test_images_change_with_every_option(option):
     assert (image_changes(**option)(images, 8).numpy() != changed).any()
 
 
+def test_images_change_alike_in_every_value_range():
+    images = _images()
+    expected = image_changes()(images, 7).numpy()
+    changed = image_changes(value_range=(0, 255))((images + 1) * 127.5, 7).numpy()
+    np.testing.assert_allclose(changed / 127.5 - 1, expected, atol=1e-4)
+
+
+def test_waveforms_change_without_a_mask_too():
+    audio = np.random.default_rng(0).uniform(-1, 1, (3, 50)).astype("float32")
+    inputs = {"audio": audio, "audio_mask": np.ones(audio.shape, bool)}
+    expected = sound_changes()(inputs, 7)["audio"]
+    np.testing.assert_array_equal(sound_changes()(audio, 7), expected)
+    found = sound_changes()({"audio": audio}, 7)
+    assert list(found) == ["audio"]
+    np.testing.assert_array_equal(found["audio"], expected)
+
+
 def test_images_of_flat_colours_keep_them_with_nearest_pixels():
     still = {"contrast": 0, "brightness": 0, "noise": 0, "interpolation": "nearest"}
     images = _images()

@@ -3,7 +3,6 @@ import pytest
 import tensorflow as tf
 
 from keras_perceiver.data import (
-    central_crop,
     inception_crop,
     overlapping_clips,
     time_crop,
@@ -58,15 +57,6 @@ def test_inception_crop_is_a_part_of_about_a_square():
     for key in range(10):
         image = inception_crop(encoded, key, 32, use_flip=False)
         assert float(image[16, 0, 0]) < float(image[16, -1, 0])
-
-
-def test_central_crop_equals_resizing_and_cutting():
-    encoded = _jpeg(120, 200)
-    crop = central_crop(encoded, 48, resize=60)
-    whole = tf.image.resize(tf.io.decode_jpeg(encoded), (60, 100), antialias=True)
-    expected = whole[6:54, 26:74]
-    np.testing.assert_allclose(crop, expected, atol=4)
-    np.testing.assert_allclose(central_crop(_jpeg(60, 60), 60, 60)[..., 2], 100, atol=8)
 
 
 def test_time_crop_differs_by_sound():

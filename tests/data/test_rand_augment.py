@@ -89,6 +89,10 @@ def test_each_image_is_changed_for_itself():
     one = change(image, 5).numpy()
     assert one.shape == _SHAPE
 
+    in_bytes = rand_augment(num_ops=2, magnitude=5, value_range=(0, 255))
+    found = in_bytes((images + 1) * 127.5, 3).numpy() / 127.5 - 1
+    np.testing.assert_allclose(found, changed, atol=1e-5)
+
     stronger = rand_augment(num_ops=6, magnitude=10)(images, 3).numpy()
     assert np.abs(stronger - images).mean() > 1.2 * np.abs(changed - images).mean()
 

@@ -31,8 +31,14 @@ def gray_images(
     name, batch_size, seed, folder, mock, use_changes, options, use_flip=True
 ):
     """Returns the `Splits` of a dataset of gray images of 28 x 28 pixels."""
+    preprocessor = options.pop("preprocessor", None) or ImagePreprocessor(_GRAY_SHAPE)
     changes = image_changes(
-        zoom=0.1, rotation=0.03, brightness=0.0, noise=0.0, use_flip=use_flip
+        zoom=0.1,
+        rotation=0.03,
+        brightness=0.0,
+        noise=0.0,
+        use_flip=use_flip,
+        value_range=preprocessor.value_range,
     )
     return published_splits(
         name,
@@ -41,6 +47,6 @@ def gray_images(
         folder,
         mock and (lambda rng: random_image(rng, _GRAY_SHAPE, 10)),
         options,
-        preprocessor=ImagePreprocessor(_GRAY_SHAPE),
+        preprocessor=preprocessor,
         augment=changes if use_changes else None,
     )

@@ -7,7 +7,15 @@ from keras_perceiver.modalities import ImagePreprocessor
 _SHAPE = (32, 32, 3)
 
 
-def cifar10(batch_size, seed=0, folder=None, mock=False, use_changes=True, **options):
+def cifar10(
+    batch_size,
+    seed=0,
+    folder=None,
+    mock=False,
+    use_changes=True,
+    preprocessor=None,
+    **options,
+):
     """Returns CIFAR-10: 32 x 32 pixels in color, in -1..1.
 
     Args:
@@ -17,10 +25,17 @@ def cifar10(batch_size, seed=0, folder=None, mock=False, use_changes=True, **opt
         mock: Boolean, whether to take random examples.
         use_changes: Boolean, whether training images are shifted, zoomed, mirrored and
             recolored a little.
+        preprocessor: `ImagePreprocessor` of 32 x 32 pixels. Defaults to one to -1..1.
         **options: Arguments of `tfds_splits`.
     """
+    preprocessor = preprocessor or ImagePreprocessor(_SHAPE)
     changes = image_changes(
-        shift=0.125, rotation=0.0, contrast=0.1, brightness=0.1, noise=0.0
+        shift=0.125,
+        rotation=0.0,
+        contrast=0.1,
+        brightness=0.1,
+        noise=0.0,
+        value_range=preprocessor.value_range,
     )
     return published_splits(
         "cifar10",
@@ -29,6 +44,6 @@ def cifar10(batch_size, seed=0, folder=None, mock=False, use_changes=True, **opt
         folder,
         mock and (lambda rng: {"id": "", **random_image(rng, _SHAPE, 10)}),
         options,
-        preprocessor=ImagePreprocessor(_SHAPE),
+        preprocessor=preprocessor,
         augment=changes if use_changes else None,
     )

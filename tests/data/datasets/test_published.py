@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver import data
+from keras_perceiver import ImagePreprocessor, data
 
 pytestmark = pytest.mark.one_backend
 
@@ -39,6 +39,21 @@ def test_images_stay_as_they_are_without_changes(name):
         splits = getattr(data, name)(8, mock=True, **options)
         levels = (next(iter(splits.train))[0].numpy() + 1) * 127.5
         assert (np.abs(levels - levels.round()).max() < 1e-3) == are_levels
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist", "imagenet"])
+def test_inputs_are_those_of_the_preprocessor(name):
+    default = getattr(data, name)(4, mock=True).preprocessor
+    assert default.value_range == (-1, 1)
+    preprocessor = ImagePreprocessor(default.shape, value_range=(0, 255))
+    splits = getattr(data, name)(4, mock=True, preprocessor=preprocessor)
+    assert splits.preprocessor is preprocessor
+    images, _ = next(iter(splits.test))
+    assert np.min(images) >= 0
+    assert 100 < np.max(images) <= 255
+    images, _ = next(iter(splits.train))
+    assert np.min(images) >= 0
+    assert 100 < np.max(images) <= 255
 
 
 def test_points_are_scaled():

@@ -71,6 +71,23 @@ def test_a_fraction_of_the_image_is_kept(tmp_path):
     np.testing.assert_allclose(square.read(path), expected, atol=1e-6)
 
 
+def test_crops_of_imagenet_equal_resizing_and_cutting():
+    """DeepMind resizes the shorter side to 256 pixels and cuts 224 out of the center."""
+    rows, columns = np.mgrid[:120, :200]
+    image = np.stack([columns, rows, np.full_like(rows, 100)], -1).astype("uint8")
+    preprocessor = ImagePreprocessor(
+        (48, 48, 3),
+        value_range=(0, 255),
+        crop_to_aspect_ratio=True,
+        crop_fraction=48 / 60,
+        interpolation="bicubic",
+    )
+    whole = tf.image.resize(image, (60, 100), "bicubic", antialias=True)
+    np.testing.assert_allclose(
+        preprocessor.convert(image), whole[6:54, 26:74], atol=1.5
+    )
+
+
 def _noise(*shape):
     return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
 
