@@ -77,14 +77,16 @@ class AttentionBlock(CompositeLayer):
     Args:
         num_heads: Integer, number of attention heads.
         qk_dim: Integer, total width of queries and keys over all heads. Defaults to
-            the width of the inputs.
+            the width of the inputs, as in the paper.
         v_dim: Integer, total width of values over all heads. Defaults to `qk_dim`.
         widening_factor: Integer, hidden width of the MLP over the query's width.
         activation: Activation of the MLP. Defaults to the exact GELU.
-        dropout: Float in `[0, 1)`, rate at the end of both residual branches.
-        use_query_residual: Boolean, whether the query is added to what attention gives.
+        dropout: Float in `[0, 1)`, rate at the end of both residual branches. The
+            paper uses none.
+        use_query_residual: Boolean, whether the query is added to the attention's
+            outputs, as in the paper. Decoders of Perceiver IO may do without.
         is_causal: Boolean. `True`: of N queries, query i attends to inputs j of M with
-            `j <= i + M - N` only.
+            `j <= i + M - N` only, so that the last query attends to all inputs.
         use_bias: Boolean, whether the linear layers have a bias.
         kernel_initializer: Initializer of the kernels of the linear layers. Every kernel
             draws its own values.

@@ -23,20 +23,9 @@ class CrossAttend(AttentionBlock):
 
     Args:
         num_heads: Integer, number of attention heads.
-        qk_dim: Integer, total width of queries and keys over all heads. Defaults to
-            the width of `inputs`, as in the paper.
-        v_dim: Integer, total width of values over all heads. Defaults to `qk_dim`.
-        widening_factor: Integer, hidden width of the MLP over the query's width.
-        activation: Activation of the MLP. Defaults to the exact GELU.
-        dropout: Float in `[0, 1)`, rate at the end of both residual branches. The
-            paper uses none.
-        use_query_residual: Boolean, whether the query is added to what attention gives,
-            as in the paper. Decoders of Perceiver IO may do without.
-        is_causal: Boolean. `True`: of N queries, query i attends to inputs j of M with
-            `j <= i + M - N` only: the last query to all inputs.
-        use_bias: Boolean, whether the linear layers have a bias.
-        kernel_initializer: Initializer of the kernels of the linear layers.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        **kwargs: Other arguments of `AttentionBlock` (`qk_dim`, `v_dim`,
+            `widening_factor`, `activation`, `dropout`, `use_query_residual`, `is_causal`,
+            `use_bias`, `kernel_initializer`) and of `keras.layers.Layer`.
 
     Call arguments:
         query: Tensor of shape `(batch, num_queries, query_dim)`. With a batch of 1, the
