@@ -71,6 +71,8 @@ class Perceiver(CheckedModel):
             third more compute for less memory.
         dtype: Dtype policy of latents and attention. Defaults to the global policy.
             The modality layers bring their own.
+        inner_settings: Dict of what is set on inner layers, such as `trainable`, that a
+            saved model has; see `CompositeLayer`.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:
