@@ -189,23 +189,23 @@ class PerceiverHyperModel(kt.HyperModel):
             "num_self_attends_per_block": trunk.num_self_attends_per_block,
         }
         config = trunk.get_config()
-        cross_attend, self_attend = (
-            keras.saving.deserialize_keras_object(config[name]).get_config()
+        templates = {
+            name: keras.saving.deserialize_keras_object(config[name])
             for name in ("cross_attend", "self_attend")
-        )
-        sizes["self_attend.num_heads"] = self_attend["num_heads"]
+        }
+        sizes["self_attend.num_heads"] = templates["self_attend"].num_heads
         around = {
             name: sorted({max(size // 2, 1), size, size * 2})
             for name, size in sizes.items()
         }
-        around["cross_attend.num_heads"] = cross_attend["num_heads"]
+        around["cross_attend.num_heads"] = templates["cross_attend"].num_heads
         num_cross_attends = trunk.num_cross_attends or trunk.num_blocks
         begin = {
             **sizes,
             "cross_attends_per_block": num_cross_attends / trunk.num_blocks,
             "use_cross_attends_at_start": trunk.use_cross_attends_at_start,
             "share_weights": trunk.share_weights,
-            "dropout": self_attend["dropout"],
+            "dropout": templates["self_attend"].dropout,
             "max_resolution_scale": 1.0,
         }
         byte_array = model.encoder.byte_array
@@ -216,17 +216,16 @@ class PerceiverHyperModel(kt.HyperModel):
             around["num_bands"] = [max(number // 2, 1), number, number * 2]
             begin["num_bands"] = number
         space = {**around, **(space or {})}
-        kept = {
-            "use_remat": trunk.use_remat,
-            **{f"cross_attend.{name}": value for name, value in cross_attend.items()},
-            **{f"self_attend.{name}": value for name, value in self_attend.items()},
-        }
-        left_out = ("name", "dtype", "num_heads", "dropout")
-        settings = {
-            path: value
-            for path, value in kept.items()
-            if path not in space and path.split(".")[-1] not in left_out
-        }
+        kept = {"use_remat": trunk.use_remat}
+        for name, template in templates.items():
+            usual = type(template)().get_config()
+            kept |= {
+                f"{name}.{key}": value
+                for key, value in template.get_config().items()
+                if value != usual[key]
+                and key not in ("name", "dtype", "num_heads", "dropout")
+            }
+        settings = {path: v for path, v in kept.items() if path not in space}
         return cls(
             byte_array,
             model.num_classes,

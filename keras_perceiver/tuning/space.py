@@ -60,8 +60,11 @@ def names(encoder):
     Args:
         encoder: `keras_perceiver.Config` of a `Perceiver`, whose dotted paths are names.
     """
-    paths = set(encoder.paths()) - {"num_cross_attends", "dtype"}
-    return sorted({*paths, *COMBINED, *OF_TRAINING})
+    paths = set()
+    for path in encoder.paths():  # and those that lead to them
+        names = path.split(".")
+        paths |= {".".join(names[:i]) for i in range(1, len(names) + 1)}
+    return sorted({*paths, *COMBINED, *OF_TRAINING} - {"num_cross_attends", "dtype"})
 
 
 def check_names(argument, given, known):
