@@ -34,7 +34,7 @@ def _is_correct(y_true, y_pred):
         labels = ops.reshape(y_true, ops.shape(y_pred)[:-1])
     if is_binary:
         found = y_pred[..., 0] > 0
-        return ops.cast((labels > 0.5) == found, "float32")
+        return ops.cast((ops.cast(labels, "float32") > 0.5) == found, "float32")
     found = ops.argmax(y_pred, axis=-1)
     return ops.cast(ops.cast(labels, found.dtype) == found, "float32")
 

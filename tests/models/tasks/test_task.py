@@ -1,0 +1,280 @@
+"""What every task does: defaults, files, answers, reports, Keras' training features."""
+
+import copy
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver import (
+    Image,
+    Perceiver,
+    PerceiverClassifier,
+    PerceiverMultiLabelClassifier,
+)
+from keras_perceiver.models import Accuracy, MeanAveragePrecision, SmoothedCrossentropy
+from tests.models.small import SMALL, classifier, encoder, images, labels, values
+
+TASKS = PerceiverClassifier, PerceiverMultiLabelClassifier
+NAMES = ("a", "b", "c", "d")
+
+
+def _targets(cls):
+    return labels() if cls is PerceiverClassifier else np.eye(4)[labels()]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Halved:
+    """Stands for a preprocessor: any serializable object."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def get_config(self):
+        return {"size": self.size}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**config)
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_defaults_train_and_are_saved(cls, tmp_path):
+    model = classifier(cls=cls)
+    assert not model.compiled
+    model.compile()
+    history = model.fit(images(), _targets(cls), verbose=0).history
+    assert set(history) == {"loss", cls.score}
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    expected = model.evaluate(images(), _targets(cls), verbose=0)
+    found = again.evaluate(images(), _targets(cls), verbose=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert again.optimizer.iterations == model.optimizer.iterations
+    again.fit(images(), _targets(cls), verbose=0)
+
+
+def test_compile_takes_what_it_is_given():
+    model = classifier()
+    model.compile("sgd", "mse")
+    assert (model.loss, model.optimizer.name) == ("mse", "sgd")
+    weighted = Accuracy(name="weighted")
+    for options, names in (
+        ({}, {"loss", "accuracy"}),
+        ({"metrics": None}, {"loss"}),
+        ({"weighted_metrics": [weighted]}, {"loss", "weighted"}),
+    ):
+        model = classifier()
+        model.compile("sgd", **options)
+        found = model.evaluate(images(), labels(), return_dict=True, verbose=0)
+        assert set(found) == names
+    model.compile(keras.optimizers.SGD(0.1), loss="auto", metrics=["accuracy"])
+    assert isinstance(model.loss, SmoothedCrossentropy)
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_default_loss_is_smoothed(cls):
+    model = classifier(cls=cls)
+    y_true, y_pred = np.eye(4, dtype="float32"), np.eye(4, dtype="float32") * 3
+    soft = 0.9 * y_true + (0.1 / 4 if cls is PerceiverClassifier else 0.1 * 0.5)
+    smoothed = model.default_loss(label_smoothing=0.1)(y_true, y_pred)
+    expected = model.default_loss()(soft.astype("float32"), y_pred)
+    assert float(smoothed) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_names_and_preprocessors_are_saved(cls, tmp_path):
+    preprocessor = {"image": Halved(7)}
+    model = cls(encoder(), 4, preprocessor=preprocessor, class_names=NAMES)
+    model.save(tmp_path / "model.keras")
+    for again in (
+        keras.saving.load_model(tmp_path / "model.keras"),
+        copy.deepcopy(model),
+        cls.from_config(model.get_config()),
+    ):
+        assert type(again) is cls
+        assert again.class_names == NAMES
+        assert again.preprocessor["image"].size == 7
+    for class_names in ("abc", "abca"):
+        with pytest.raises(ValueError, match="4 different names.*Give each class one"):
+            model.class_names = class_names
+    with pytest.raises(ValueError, match="2 different names"):
+        PerceiverClassifier(encoder(), 1, class_names=["only"])
+
+
+def test_serving_outputs():
+    logits = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+    model = PerceiverClassifier(encoder(), 4, class_names=NAMES)
+    powers = np.exp(logits)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    _check_outputs(model, logits, expected, [NAMES[i] for i in logits.argmax(1)])
+    model = PerceiverMultiLabelClassifier(encoder(), 4, class_names=NAMES)
+    expected = 1 / (1 + np.exp(-logits))
+    _check_outputs(model, logits, expected, [NAMES[i] for i in logits.argmax(1)])
+    model = PerceiverClassifier(encoder(), 1)
+    yes = 1 / (1 + np.exp(-logits[:, :1]))
+    classes = [str(int(x > 0)) for x in logits[:, 0]]
+    _check_outputs(model, logits[:, :1], np.hstack([1 - yes, yes]), classes)
+
+
+def _check_outputs(model, logits, probabilities, classes):
+    outputs = {
+        name: keras.ops.convert_to_numpy(x)
+        for name, x in model.serving_outputs(
+            keras.ops.convert_to_tensor(logits)
+        ).items()
+    }
+    assert set(outputs) == {"logits", "probabilities", "classes"}
+    np.testing.assert_array_equal(outputs["logits"], logits)
+    np.testing.assert_allclose(outputs["probabilities"], probabilities, rtol=1e-5)
+    found = [x.decode() if isinstance(x, bytes) else x for x in outputs["classes"]]
+    assert found == classes
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_report_has_the_score(cls):
+    model = classifier(cls=cls)
+    y_pred = 4 * np.eye(4)[labels()]
+    report = model.report(_targets(cls), y_pred)
+    assert report.metrics()[cls.score] == 1
+    assert report.class_names == tuple("0123")
+    assert model.card_entries() == {"labels": list("0123")}
+
+
+@pytest.mark.parametrize("cls", TASKS)
+def test_mean_prediction_is_that_of_the_probabilities(cls):
+    model = classifier(cls=cls)
+    clips = np.random.default_rng(0).normal(size=(3, 6, 4))
+    probabilities = [model.report(_targets(cls), x).probabilities for x in clips]
+    mean = model.report(_targets(cls), model.mean_prediction(clips)).probabilities
+    np.testing.assert_allclose(mean, np.mean(probabilities, axis=0), rtol=1e-6)
+
+
+def test_accuracy_of_one_logit():
+    metric = Accuracy()
+    metric.update_state(np.array([0, 1, 1, 0]), np.array([[-1.0], [2], [-3], [4]]))
+    assert float(metric.result()) == 0.5
+    assert MeanAveragePrecision.from_config(
+        MeanAveragePrecision(3).get_config()
+    ).get_config() == {**MeanAveragePrecision(3).get_config()}
+
+
+def test_float16_of_the_encoder_scales_the_loss(tmp_path):
+    model = classifier(dtype="mixed_float16")
+    model.compile("adam")
+    assert model.dtype_policy.name == "mixed_float16"
+    assert model.encoder.dtype_policy.name == "mixed_float16"
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    model.fit(images(), labels(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert again.dtype_policy.name == "mixed_float16"
+    assert isinstance(again.optimizer, keras.optimizers.LossScaleOptimizer)
+    for old, new in zip(values(model), values(again), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert classifier().dtype_policy.name == "float32"
+
+
+def _masked():
+    """Returns a model with dict inputs, the inputs, and the loss of each example."""
+    model = PerceiverClassifier(
+        Perceiver(Image((3, 2, 1), num_bands=1, use_mask=True), **SMALL), 4
+    )
+    mask = np.random.default_rng(1).random((6, 3, 2)) > 0.4
+    x = {"image": images(), "image_mask": mask}
+    losses = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="none"
+    )(labels(), model.predict(x, verbose=0))
+    return model, x, keras.ops.convert_to_numpy(losses)
+
+
+def test_weights_of_examples_with_dict_inputs():
+    model, x, losses = _masked()
+    model.compile(keras.optimizers.SGD(0.0), weighted_metrics=[])
+    weights = np.arange(6) / 5
+    expected = np.mean(weights * losses)
+    found = model.fit(x, labels(), sample_weight=weights, verbose=0).history["loss"]
+    assert found == [pytest.approx(expected, rel=1e-5)]
+    found = model.evaluate(x, labels(), sample_weight=weights, verbose=0)
+    assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
+    found = model.train_on_batch(x, labels(), sample_weight=weights)
+    assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_of_classes_with_dict_inputs():
+    model, x, losses = _masked()
+    model.compile(keras.optimizers.SGD(0.0), weighted_metrics=[])
+    class_weight = {0: 1.0, 1: 0.5, 2: 2.0, 3: 0.0}
+    weights = np.array([class_weight[y] for y in labels()])
+    expected = np.mean(weights * losses)
+    found = model.fit(x, labels(), class_weight=class_weight, verbose=0).history["loss"]
+    assert found == [pytest.approx(expected, rel=1e-5)]
+    found = model.train_on_batch(x, labels(), class_weight=class_weight)
+    assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_swap_ema_weights():
+    model = classifier()
+    model.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
+    trained, validated = [], []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            trained.append([w.numpy().copy() for w in self.model.trainable_weights])
+
+        def on_test_begin(self, logs=None):
+            validated.extend(w.numpy().copy() for w in self.model.trainable_weights)
+
+    model.fit(
+        images(),
+        labels(),
+        batch_size=3,
+        validation_data=(images(), labels()),
+        callbacks=[keras.callbacks.SwapEMAWeights(), Record()],
+        verbose=0,
+    )
+    first, second = trained
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    # The average begins with the weights after the first step.
+    for a, b, average in zip(first, second, validated, strict=True):
+        np.testing.assert_allclose((a + b) / 2, average, atol=1e-6)
+
+
+class CrashError(RuntimeError):
+    pass
+
+
+def test_backup_and_restore(tmp_path):
+    def train(crash_at=None):
+        def crash(epoch, logs):
+            if epoch == crash_at:
+                raise CrashError
+
+        model.fit(
+            images(),
+            labels(),
+            epochs=4,
+            shuffle=False,
+            verbose=0,
+            callbacks=[
+                keras.callbacks.LambdaCallback(on_epoch_begin=crash),
+                keras.callbacks.BackupAndRestore(tmp_path / "backup"),
+            ],
+        )
+        return values(model)
+
+    def new():
+        keras.utils.set_random_seed(0)
+        model = classifier()
+        model.compile(keras.optimizers.Adam(0.01))
+        return model
+
+    model = new()
+    expected = train()
+    model = new()
+    with pytest.raises(CrashError):
+        train(crash_at=2)
+    model = new()
+    for found, wanted in zip(train(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    assert int(model.optimizer.iterations) == 4
