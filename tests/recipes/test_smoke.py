@@ -38,8 +38,8 @@ _FEW_INPUTS = {
 @pytest.mark.parametrize("name", recipes.names())
 def test_recipe_passes_its_smoke_test(name, tmp_path):
     recipe = recipes.get(name).replace({**_SMALL, **_FEW_INPUTS.get(name, {})})
-    is_multi_label = recipe.task.cls is PerceiverMultiLabelClassifier
-    task = EagerMultiLabelClassifier if is_multi_label else EagerClassifier
+    has_many_labels = recipe.task.cls is PerceiverMultiLabelClassifier
+    task = EagerMultiLabelClassifier if has_many_labels else EagerClassifier
     recipe = dataclasses.replace(recipe, task=task)
     run = finished(recipe, tmp_path / "run", smoke=True)
     assert 0 <= run.metrics[f"test_{run.model.score}"] <= 1
