@@ -180,11 +180,11 @@ class Distribution:
         weight of all others. Each process keeps its own rows.
 
         Args:
-            dataset: Batched `tf.data.Dataset` of `(inputs, labels)`.
+            dataset: Batched `tf.data.Dataset` of `(inputs, targets)`.
 
         Returns:
-            Batched `tf.data.Dataset` of `(inputs, labels)`, or, where it was padded, of
-            `(inputs, labels, weights)`.
+            Batched `tf.data.Dataset` of `(inputs, targets)`, or, where it was padded, of
+            `(inputs, targets, weights)`.
         """
         if self.num_replicas == 1:
             return dataset

@@ -39,22 +39,22 @@ def padded(dataset, num_parts, weight=None):
     These repeat the last example, so that they are valid inputs.
 
     Args:
-        dataset: Batched `tf.data.Dataset` of `(inputs, labels)`.
+        dataset: Batched `tf.data.Dataset` of `(inputs, targets)`.
         num_parts: Integer.
         weight: Float, weight of the other rows. Defaults to the one with which the mean
             over the rows of a batch is that over its examples.
 
     Returns:
-        Batched `tf.data.Dataset` of `(inputs, labels, weights)`.
+        Batched `tf.data.Dataset` of `(inputs, targets, weights)`.
     """
     import tensorflow as tf
 
-    def pad(inputs, labels):
-        num_rows = tf.shape(labels)[0]
+    def pad(*batch):
+        num_rows = tf.shape(keras.tree.flatten(batch)[0])[0]
         num_padded = _rounded_up(num_rows, num_parts)
         indices = tf.range(num_padded)
         last = tf.minimum(indices, num_rows - 1)
-        batch = keras.tree.map_structure(lambda x: tf.gather(x, last), (inputs, labels))
+        batch = keras.tree.map_structure(lambda x: tf.gather(x, last), batch)
         weights = (
             tf.cast(num_padded / num_rows, "float32") if weight is None else weight
         )
@@ -72,7 +72,7 @@ def mean_padding(dataset, num_parts):
     import tensorflow as tf
 
     def add(counts, batch):
-        num_rows = tf.shape(batch[1], "int64")[0]
+        num_rows = tf.shape(keras.tree.flatten(batch)[0], "int64")[0]
         return counts[0] + num_rows, counts[1] + _rounded_up(num_rows, num_parts)
 
     zero = tf.constant(0, "int64")

@@ -6,6 +6,7 @@ not after every error, and not for a second thread. This module is the only one 
 uses private names of Keras' trainers and variables.
 """
 
+import contextlib
 import functools
 import threading
 
@@ -21,11 +22,32 @@ class _State:
     """
 
     def __init__(self):
-        self.lock = threading.RLock()
+        self._lock = threading.RLock()
+        self._is_training = False
         self.clear()
 
     def clear(self):
         self.variables = self.values = ()
+
+    @contextlib.contextmanager
+    def only_user(self, name):
+        """Context for the only thread that uses the model, in a method of a name."""
+        if not self._lock.acquire(blocking=False):
+            if self._is_training:
+                # To wait could take for ever: `fit` may wait for that thread.
+                raise RuntimeError(
+                    "While `fit` runs, one thread only may use a model on JAX. Received: "
+                    f"a call of `{name}` in another thread. Call it in a callback, or "
+                    "after `fit`."
+                )
+            self._lock.acquire()
+        was_training = self._is_training
+        self._is_training = was_training or name == "fit"
+        try:
+            yield
+        finally:
+            self._is_training = was_training
+            self._lock.release()
 
 
 def _guarded(name):
@@ -33,8 +55,7 @@ def _guarded(name):
 
     @functools.wraps(getattr(keras.Model, name))
     def method(self, *args, **kwargs):
-        # One thread at a time: another one would find variables without values.
-        with self._state.lock:
+        with self._state.only_user(name):
             self._restore()  # a callback may call this in the middle of `fit`
             try:
                 return getattr(super(_JaxGuard, self), name)(*args, **kwargs)

@@ -188,6 +188,30 @@ def test_threads_may_predict(trained):
         np.testing.assert_array_equal(old, new)
 
 
+if keras.backend.backend() == "jax":
+
+    def test_threads_do_not_wait_for_fit(trained):
+        before, errors = values(trained), []
+
+        def predict():
+            try:
+                trained.predict(images(), verbose=0)
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        def wait(batch, logs):
+            thread = threading.Thread(target=predict)
+            thread.start()
+            thread.join()
+
+        callback = keras.callbacks.LambdaCallback(on_train_batch_end=wait)
+        trained.fit(images(), labels(), verbose=0, callbacks=[callback])
+        assert len(errors) == 1
+        assert "one thread only" in errors[0]
+        for old, new in zip(before, values(trained), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
 def test_averages_of_weights_survive_evaluation(tmp_path):
     model = classifier()
     model.compile(keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5), LOSS)
