@@ -94,7 +94,9 @@ class Splits(NamedTuple):
         return self._replace(train=train, epoch=epoch, of_process=None)
 
     @classmethod
-    def from_datasets(cls, train, validation, test, class_names, seed=0):
+    def from_datasets(
+        cls, train, validation, test, class_names, seed=0, preprocessor=None
+    ):
         """Makes splits of any datasets, for a recipe to train on.
 
         A run that was interrupted goes on exactly only if its data come again exactly.
@@ -112,6 +114,8 @@ class Splits(NamedTuple):
             test: The same.
             class_names: Sequence of strings; label 0 is the first.
             seed: Integer, seed of the epochs that come when `Splits.train` is read.
+            preprocessor: `Preprocessor` that made the inputs from files, or dict of
+                these by the modality's name, or `None`.
 
         Returns:
             `Splits`.
@@ -166,6 +170,7 @@ class Splits(NamedTuple):
             test=test,
             class_names=tuple(class_names),
             epoch=epoch,
+            preprocessor=preprocessor,
         )
 
 

@@ -1,11 +1,8 @@
 """Preprocessors: from the files of a modality to its raw inputs."""
 
 from keras_perceiver.modalities.preprocessors.audio import AudioPreprocessor
-from keras_perceiver.modalities.preprocessors.base import (
-    FileRule,
-    Preprocessor,
-    first_error,
-)
+from keras_perceiver.modalities.preprocessors.base import Preprocessor
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
 from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
 from keras_perceiver.modalities.preprocessors.point_cloud import (
     PointCloudPreprocessor,

@@ -8,10 +8,9 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.preprocessors.base import (
-    FileRule,
     Preprocessor,
-    first_error,
 )
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
 
 _IS_WAV = FileRule(
     "Audio must be WAV files.",

@@ -1,13 +1,19 @@
 """The base of all preprocessors: from the bytes of a file to a model's raw input."""
 
-import dataclasses
-import math
 import re
 from pathlib import Path
 
 import numpy as np
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.preprocessors.file_rules import (
+    FileRule,
+    FileRuleError,
+    bad_file,
+    first_error,
+)
+
+_FINITE = FileRule("Values must be finite.", "a NaN or infinite number", "Remove it")
 
 
 class Preprocessor:
@@ -308,71 +314,6 @@ class Preprocessor:
         return f"{type(self).__name__}({', '.join(arguments)})"
 
 
-@dataclasses.dataclass(frozen=True)
-class FileRule:
-    """A rule about the content of a file, with the text of its error.
-
-    Args:
-        rule: String, the rule as a sentence.
-        received: String, a format of what was received, with `{}` for each value.
-        fix: String, what to do about it, without a full stop.
-    """
-
-    rule: str
-    received: str
-    fix: str
-
-    def check(self, is_kept, *values):
-        """Raises `FileRuleError` with these values unless the rule is kept."""
-        if not is_kept:
-            raise FileRuleError(self.rule, self.received.format(*values), self.fix)
-
-    def error(self, is_kept, *values):
-        """Returns the text of the error as a string scalar, `""` if the rule is kept.
-
-        Args:
-            is_kept: Boolean scalar tensor.
-            *values: Tensors.
-        """
-        import tensorflow as tf
-
-        text = f"{self.rule} Received: {self.received}. {self.fix}."
-        return tf.cond(
-            tf.convert_to_tensor(is_kept),
-            lambda: tf.constant(""),
-            lambda: tf.strings.format(text, values) if values else tf.constant(text),
-        )
-
-
-_FINITE = FileRule("Values must be finite.", "a NaN or infinite number", "Remove it")
-
-
-class FileRuleError(ValueError):
-    """The content of a file breaks a rule."""
-
-    def __init__(self, rule, received, fix):
-        super().__init__(f"{rule} Received: {received}. {fix}.")
-        self.rule, self.received, self.fix = rule, received, fix
-
-
-def first_error(*errors):
-    """Returns the first of string scalars that is not empty, in a graph."""
-    import tensorflow as tf
-
-    first = tf.constant("")
-    for error in errors:
-        first = tf.where(tf.equal(first, ""), error, first)
-    return first
-
-
-def bad_file(path, rule, received, fix="Repair or remove the file"):
-    """Returns the `ValueError` of an invalid file."""
-    return ValueError(
-        f"{rule} Received: {received} in {path}. {fix}, or leave out bad files with "
-        "`skip_bad_files=True`."
-    )
-
-
 def preprocessors_by_name(preprocessor, modalities):
     """Returns the preprocessors of a model's modalities, checked.
 
@@ -435,29 +376,6 @@ def padded(arrays, preprocessor, length=None):
         if array is not None:
             batch[row, : len(array)], mask[row, : len(array)] = array, True
     return batch, mask
-
-
-def checked_shape(shape, names):
-    """Returns a shape of fixed sizes as a tuple; raises `ValueError` for another."""
-    shape = tuple(shape)
-    if len(shape) != len(names):
-        raise ValueError(
-            f"`shape` must be ({', '.join(names)}). Received: shape={shape}. "
-            f"Give {len(names)} sizes."
-        )
-    check_positive(**dict(zip(names, shape, strict=True)))
-    return shape
-
-
-def checked_range(value_range):
-    """Returns a value range as a pair of floats; raises `ValueError` for another."""
-    low, high = map(float, value_range)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(
-            "`value_range` must be two finite numbers in order. Received: "
-            f"value_range={value_range}. Give the least and the greatest value."
-        )
-    return low, high
 
 
 def _reason(error):

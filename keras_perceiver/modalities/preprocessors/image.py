@@ -5,14 +5,14 @@ import io
 import keras
 import numpy as np
 
-from keras_perceiver.modalities.preprocessors.base import (
-    FileRule,
-    Preprocessor,
+from keras_perceiver.modalities.preprocessors.base import Preprocessor
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
+from keras_perceiver.modalities.preprocessors.pixels import (
+    PIXEL_RANGE,
     checked_range,
     checked_shape,
-    first_error,
+    scale_pixels,
 )
-from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE, scale_pixels
 
 _PNG, _JPEG, _BMP, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF")

@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_perceiver.modalities.preprocessors.arrays import load_array
 from keras_perceiver.modalities.preprocessors.base import (
-    FileRule,
     Preprocessor,
 )
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule
 
 _IS_SAMPLED = FileRule(
     "Meshes are sampled on their surface in `num_points` points.",

@@ -6,13 +6,14 @@ import keras
 import numpy as np
 
 from keras_perceiver.modalities.preprocessors.arrays import load_array
-from keras_perceiver.modalities.preprocessors.base import (
-    FileRule,
-    Preprocessor,
+from keras_perceiver.modalities.preprocessors.base import Preprocessor
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule
+from keras_perceiver.modalities.preprocessors.pixels import (
+    PIXEL_RANGE,
     checked_range,
     checked_shape,
+    scale_pixels,
 )
-from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE, scale_pixels
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
