@@ -31,6 +31,7 @@ from keras_perceiver.modalities import (
     PointCloudPreprocessor,
     Preprocessor,
     Sequence,
+    Series,
     Video,
     VideoPreprocessor,
 )
@@ -86,6 +87,7 @@ __all__ = [
     "Preprocessor",
     "SelfAttend",
     "Sequence",
+    "Series",
     "SmoothedCrossentropy",
     "Video",
     "VideoPreprocessor",

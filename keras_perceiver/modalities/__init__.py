@@ -14,6 +14,7 @@ from keras_perceiver.modalities.preprocessors import (
     VideoPreprocessor,
 )
 from keras_perceiver.modalities.sequence import Sequence
+from keras_perceiver.modalities.series import Series
 
 __all__ = [
     "Array",
@@ -28,6 +29,7 @@ __all__ = [
     "PointCloudPreprocessor",
     "Preprocessor",
     "Sequence",
+    "Series",
     "Video",
     "VideoPreprocessor",
 ]

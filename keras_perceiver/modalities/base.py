@@ -29,8 +29,9 @@ class Modality(CompositeLayer):
 
     Everything else has a default that may be overridden: `positions` and
     `positions_shape`, `augment`, `is_valid_shape`, `shape_rule`, `shape_fix`,
-    `input_range`, `check_values`, `random_inputs`, `draw`. `keras_perceiver.Preprocessor`
-    is the base of what turns files into raw inputs.
+    `input_range`, `check_values`, `random_inputs`, `draw`. `keras_perceiver.Series` is
+    the base of modalities along time, `keras_perceiver.Preprocessor` that of what turns
+    files into raw inputs.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.position import grid_size
 from keras_perceiver.modalities.base import Modality
 
@@ -10,24 +11,62 @@ class Series(Modality):
     """Base of modalities along time, up to a maximum length.
 
     Positions are those of the maximum length, so that they mean the same time in every
-    batch. With a mask, batches may be shorter.
+    batch, however long it is. With a mask, batches may be shorter. A plain `Modality`
+    spaces the positions of an axis of dynamic length over the batch that it is called on.
+
+    Reference:
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
+
+    Args:
+        max_length: Integer, length along time; with `use_mask` the maximum.
+        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+            and of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Attributes:
+        step_shape: Tuple, shape of the raw values at one time, `()` for single ones.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, length, *step_shape)`.
+        inputs_mask: Boolean tensor of shape `(batch, length)`, `False` for padding, which
+            is set to zero, or `None`.
+
+    Returns:
+        Tensor of shape `(batch, num_inputs, input_dim)`, as `Modality`.
+
+    Raises:
+        ValueError: if `max_length` is not positive, and as `Modality`.
+
+    Example:
+
+    >>> class Readings(Series):
+    ...     input_name, step_shape, element_dim = "readings", (3,), 3
+    ...
+    ...     def elements(self, inputs):
+    ...         return inputs
+    >>> layer = Readings(24, num_bands=4, use_mask=True)
+    >>> tuple(layer(keras.random.normal((2, 10, 3))).shape)
+    (2, 10, 12)
     """
 
+    step_shape = ()
+
     def __init__(self, max_length, **kwargs):
+        check_positive(max_length=max_length)
         super().__init__(**kwargs)
         self._max_length = max_length
 
     @property
     def input_shape(self):
-        return (None if self.use_mask else self._max_length,)
+        return (None if self.use_mask else self._max_length, *self.step_shape)
 
     @property
     def mask_shape(self):
-        return self.input_shape
+        return self.input_shape[:1]
 
     @property
     def example_shape(self):
-        return (self._max_length,)
+        return (self._max_length, *self.step_shape)
 
     @property
     def dynamic_lengths(self):
@@ -35,12 +74,12 @@ class Series(Modality):
 
     @property
     def grid(self):
-        return self.grid_of(self.example_shape)
+        return self.grid_of((self._max_length,))
 
     def is_valid_shape(self, sizes):
         if not super().is_valid_shape(sizes):
             return False
-        (length,) = sizes
+        length = sizes[0]
         return not isinstance(length, int) or length <= self._max_length
 
     def positions(self, elements, inputs):

@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from keras_perceiver import (
-    Modality,
     Perceiver,
     PerceiverClassifier,
     Preprocessor,
     SelfAttend,
+    Series,
     export_for_serving,
 )
 from keras_perceiver.data import folder_splits
@@ -30,18 +30,19 @@ NUM_SENSORS, MAX_LENGTH = 2, 12
 
 
 @keras.saving.register_keras_serializable(package="tests")
-class SensorSeries(Modality):
+class SensorSeries(Series):
     """Readings of several sensors over time."""
 
     input_name = "sensors"
 
-    def __init__(self, num_sensors, **kwargs):
-        super().__init__(**kwargs)
+    def __init__(self, max_length, num_sensors, **kwargs):
+        super().__init__(max_length, **kwargs)
+        self.max_length = max_length
         self.num_sensors = num_sensors
 
     @property
-    def input_shape(self):
-        return (None, self.num_sensors)
+    def step_shape(self):
+        return (self.num_sensors,)
 
     @property
     def element_dim(self):
@@ -51,7 +52,11 @@ class SensorSeries(Modality):
         return inputs
 
     def get_config(self):
-        return {**super().get_config(), "num_sensors": self.num_sensors}
+        return {
+            **super().get_config(),
+            "max_length": self.max_length,
+            "num_sensors": self.num_sensors,
+        }
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -139,9 +144,7 @@ def test_from_a_folder_to_a_server(folder, tmp_path):
     preprocessor = SensorPreprocessor(NUM_SENSORS, unit=50.0)
     splits = folder_splits(folder, preprocessor, batch_size=8)
     assert splits.preprocessor is preprocessor
-    modality = SensorSeries(
-        NUM_SENSORS, num_bands=2, max_resolution=MAX_LENGTH, use_mask=True
-    )
+    modality = SensorSeries(MAX_LENGTH, NUM_SENSORS, num_bands=2, use_mask=True)
     encoder = Perceiver(
         modality,
         num_latents=4,
