@@ -10,7 +10,10 @@ import pytest
 from keras_perceiver import PerceiverClassifier
 from tests.test_readme import COMMANDS, ROOT
 
+pytestmark = pytest.mark.integration
 
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "name", "num_inputs"),
     [
@@ -81,6 +84,7 @@ def test_other_works_are_presets_and_get_an_example_of_their_size():
     assert names == ["ours jax"]  # the peers have no such model
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_pipeline_against_training(tmp_path):
     result = subprocess.run(

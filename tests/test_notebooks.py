@@ -5,12 +5,17 @@ from nbclient import NotebookClient
 
 from tests.test_readme import ROOT
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# One of them in the fast tier; each takes as long as dozens of tests.
+FAST = "06_attention_maps"
+NOTEBOOKS = [
+    pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != FAST))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+]
 
 
-# On one backend, as it takes as long as dozens of tests.
 @pytest.mark.one_backend
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.integration
+@pytest.mark.parametrize("path", NOTEBOOKS)
 def test_notebook_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("NOTEBOOK_EPOCHS", "1")
     monkeypatch.setenv("NOTEBOOK_EXAMPLES", "20")

@@ -14,6 +14,8 @@ import pytest
 from keras_perceiver import PerceiverClassifier, recipes
 from tests.models.test_presets import IMAGENET_COUNTS
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -40,7 +42,8 @@ def test_ci_runs_the_test_command():
 @pytest.mark.parametrize(
     "command",
     [
-        command
+        # One of each backend in the fast tier.
+        pytest.param(command, marks=[pytest.mark.slow] * ("--resume" in command))
         for command in COMMANDS
         if command.startswith("make train")
         and _backend_of(command) == keras.backend.backend()

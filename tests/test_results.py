@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 from tests.test_readme import ROOT
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 main = runpy.run_path(str(ROOT / "tools" / "results.py"))["main"]
 

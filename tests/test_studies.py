@@ -12,7 +12,7 @@ from keras_perceiver.data import digits
 from keras_perceiver.recipes import _mock
 from tests.test_readme import ROOT
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,7 @@ def test_models_are_of_about_one_size(shape):
     assert max(counts) < 1.35 * min(counts)
 
 
+@pytest.mark.slow
 def test_permutation_changes_nothing_for_a_perceiver(tmp_path, monkeypatch, capsys):
     module = _module("permutation_study")
     arguments = ["--epochs", "1", "--seeds", "0", "--models", "Perceiver"]
@@ -100,6 +101,7 @@ def test_permutation_changes_nothing_for_a_perceiver(tmp_path, monkeypatch, caps
     assert f"| {mean:.2f} ± {deviation:.2f} |" in found
 
 
+@pytest.mark.slow
 def test_ablation_has_every_arrangement_once(tmp_path, capsys, monkeypatch):
     module = _module("ablation_study")
     # The training is the one of the test above.

@@ -54,6 +54,7 @@ def _free_address():
 # Keras has no distribution on torch.
 if BACKEND != "torch":
 
+    @pytest.mark.slow
     def test_weights_and_scores_are_the_same_on_any_number_of_devices(tmp_path):
         _run("numbers_of_devices", tmp_path)
         found = np.load(tmp_path / "found.npz")
@@ -78,6 +79,7 @@ if BACKEND != "torch":
         found = np.load(folder / "found.npz")
         return [found[name] for name in found.files]
 
+    @pytest.mark.slow
     def test_runs_go_on_with_another_number_of_devices(one_process):
         assert len(one_process) > 20
 
@@ -107,6 +109,7 @@ if BACKEND == "jax":
         address = _free_address()
         return [_start("process", folder, address, i, stop_at) for i in range(2)]
 
+    @pytest.mark.slow
     def test_two_processes_are_one_run(tmp_path, one_process):
         first, second = _two_processes(tmp_path, stop_at=7)
         second.communicate()
@@ -448,6 +451,7 @@ if BACKEND == "tensorflow":
         with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
             Distribution()
 
+    @pytest.mark.slow
     def test_several_workers_still_have_to_be_refused():
         # Where this fails, Keras has learned it: refuse MultiWorkerMirroredStrategy and
         # accumulation under MirroredStrategy no more.

@@ -189,6 +189,7 @@ def test_point_clouds_in_one_batch_use_their_own_positions():
     _assert_equal_logits(shuffled, together)
 
 
+@pytest.mark.slow
 def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
     modality = {
         "points": PointCloud(num_bands=2, use_mask=True),

@@ -12,7 +12,7 @@ import pytest
 from keras_perceiver import ImagePreprocessor
 from tests.serving import models, server
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 _SPEC = util.spec_from_file_location(
     "serving_client", Path(__file__).parents[2] / "tools" / "serving_client.py"
@@ -110,6 +110,7 @@ def test_no_such_model_and_no_server(grpc_address, rest_address):
             asking.close()
 
 
+@pytest.mark.slow
 def test_load_loses_nothing(grpc_address, model_and_path):
     model, _ = model_and_path
     images = models.random_arrays(8)["image"]

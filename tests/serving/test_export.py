@@ -26,6 +26,8 @@ from keras_perceiver import (
 from keras_perceiver.serving.card import hash_of_weights
 from tests.serving import models
 
+pytestmark = pytest.mark.integration
+
 
 def test_whole_export(tmp_path, capsys):
     """On every backend: two modalities, lighter weights, every signature."""

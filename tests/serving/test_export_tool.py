@@ -10,7 +10,7 @@ from keras_perceiver import PerceiverClassifier
 
 TOOL = runpy.run_path(Path(__file__).parents[2] / "tools" / "export.py")
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 
 def _run(capsys, *arguments):

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tests.serving import in_c, models
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +15,7 @@ def program(tmp_path_factory):
     return in_c.build(tmp_path_factory.mktemp("c"))
 
 
+@pytest.mark.slow
 def test_same_answers_without_python(program, tmp_path):
     keras.utils.set_random_seed(1)
     model = models.both_model()

@@ -25,7 +25,7 @@ from keras_perceiver.serving import encoded, graph
 from tests.serving import models
 from tests.serving.in_c import signature_defs
 
-pytestmark = pytest.mark.one_backend
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 
 @pytest.fixture(scope="module")

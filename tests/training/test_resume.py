@@ -158,6 +158,7 @@ def test_settings_have_no_names_of_objects():
     assert first["model.config.num_latents"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_killed_runs_end_as_if_they_had_never_stopped(tmp_path):
     check_killed_runs(tmp_path, num_kills=1)

@@ -119,6 +119,7 @@ def test_stages_have_an_order(tmp_path):
         run.prepare()
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_options_have_an_effect(tmp_path):
     recipe = little_recipe(task=EagerClassifier, epochs=1)

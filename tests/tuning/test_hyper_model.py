@@ -191,6 +191,7 @@ def test_sizes_are_those_of_the_model(modality, space, settings):
     assert sizes.flops == kp.flops(model)
 
 
+@pytest.mark.slow
 @pytest.mark.one_backend
 def test_activation_bytes_are_about_what_training_needs():
     program = """
@@ -226,6 +227,7 @@ print(json.dumps(found))
         assert 0.5 < ratio < 2
 
 
+@pytest.mark.slow
 def test_trains_in_the_precision_after_a_cleared_session():
     """As KerasTuner does it; on splits, arrays and a dataset."""
     hyper_model = _small(precision="mixed_bfloat16", seed=3)
@@ -249,6 +251,7 @@ def test_trains_in_the_precision_after_a_cleared_session():
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_models_are_spread_over_the_devices_after_a_cleared_session():
     engine = {"tensorflow": "mirrored", "jax": "data_parallel", "torch": "none"}
     backend = keras.backend.backend()

@@ -211,6 +211,7 @@ tuning.search(tuner, data, 3)
 """
 
 
+@pytest.mark.slow
 def test_chief_and_workers_of_which_one_is_killed(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     log, killed = tmp_path / "log.txt", []
@@ -287,6 +288,7 @@ def tune():
     return module.main
 
 
+@pytest.mark.slow
 def test_tool_from_the_space_to_the_export(tune, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(

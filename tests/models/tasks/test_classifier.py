@@ -246,6 +246,7 @@ def _two_devices():
 # Keras has no distribution on torch.
 if keras.backend.backend() != "torch":
 
+    @pytest.mark.slow
     @pytest.mark.usefixtures("chunks")
     def test_chunks_on_two_devices():
         expected = _weights_after_training()
