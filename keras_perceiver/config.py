@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import functools
 import inspect
 import json
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ class Config:
             overrides: Mapping from dotted paths to values, for example
                 `{"num_latents": 64, "modality.num_bands": 32}`. A path leads through
                 configs, dicts and Keras objects such as layers. Later paths apply to the
-                result of earlier ones.
+                values of earlier ones. A layer is rebuilt once, with all its new values.
 
         Returns:
             `Config`.
@@ -118,10 +119,8 @@ class Config:
         >>> config.replace({"learning_rate.alpha": 0.1}).kwargs["learning_rate"]
         Config(CosineDecay, initial_learning_rate=0.001, decay_steps=100, alpha=0.1)
         """
-        config = self
-        for path, value in overrides.items():
-            config = _replaced(config, path.split("."), value, path, config)
-        return config
+        changes = [(path.split("."), value, path) for path, value in overrides.items()]
+        return _replaced(self, changes, (), self) if changes else self
 
     def paths(self):
         """Returns a dict from the dotted path of every argument to its value.
@@ -208,6 +207,7 @@ def _path(cls):
     return f"{getattr(cls, '__module__', '')}.{_name(cls)}".lstrip(".")
 
 
+@functools.lru_cache(256)
 def _arguments(cls):
     """Returns a dict of all arguments and their defaults, and whether others fit, too.
 
@@ -290,8 +290,9 @@ def _children(value):
         return {**_defaults(value.cls), **value.kwargs}
     if isinstance(value, Mapping):
         return value
-    if _is_keras_object(value):
-        return _deserialized(dict(value.get_config()))
+    is_leaf = isinstance(value, keras.initializers.Initializer)  # set as a whole
+    if _is_keras_object(value) and not is_leaf:
+        return _deserialized(value.get_config())
     return None
 
 
@@ -306,38 +307,56 @@ def _leaves(value, path):
         yield from _leaves(child, (*path, str(name)))
 
 
-def _replaced(target, names, value, path, root):
-    """Returns `target` with another value at the end of the path's last `names`."""
-    name, *rest = names
-    children = _children(target)
-    parent = ".".join(path.split(".")[: -len(names)])
-    if children is None:
-        raise ValueError(
-            f"A path must lead through configs, dicts and layers. Received: {path!r}, "
-            f"where {parent!r} is {target!r}. Override {parent!r} as a whole."
-        )
-    valid = [str(key) for key in children]
+def _replaced(target, changes, parents, root):
+    """Returns `target` with other values.
+
+    Args:
+        target: Config, mapping or Keras object.
+        changes: List of names that lead from `target` to a value, the value, and the
+            whole path.
+        parents: Tuple of the names that lead to `target`.
+        root: Config at which the paths begin.
+    """
+    children, parent = _children(target), ".".join(parents)
+    new, later, paths = {}, {}, {}
+    for (name, *rest), value, path in changes:
+        if children is None:
+            raise ValueError(
+                "A path must lead through configs, dicts and layers. Received: "
+                f"{path!r}, where {parent!r} is {target!r}. Override {parent!r} as a "
+                "whole."
+            )
+        valid = [str(key) for key in children]
+        if isinstance(target, Config):
+            valid = _valid_names(target.cls)
+        if valid is not None and name not in valid:
+            owner = (
+                f"`{parent}`" if isinstance(target, Mapping) else _class_name(target)
+            )
+            raise _unknown(path, name, value, owner, valid, parent, root)
+        paths[path] = value
+        if rest:
+            later.setdefault(name, []).append((rest, value, path))
+        else:
+            new[name] = value
+            later.pop(name, None)
+    for name, those in later.items():
+        child = new.get(name, children.get(name))
+        new[name] = _replaced(child, those, (*parents, name), root)
     if isinstance(target, Config):
-        valid = _valid_names(target.cls)
-    if valid is not None and name not in valid:
-        owner = f"`{parent}`" if isinstance(target, Mapping) else _class_name(target)
-        raise _unknown(path, name, value, owner, valid, parent, root)
-    if rest:
-        value = _replaced(children.get(name), rest, value, path, root)
-    if isinstance(target, Config):
-        return Config(target.cls, **{**target.kwargs, name: value})
+        return Config(target.cls, **{**target.kwargs, **new})
     if isinstance(target, Mapping):
-        keys = {str(key): key for key in target}
-        return {**target, keys[name]: value}
-    config = {**target.get_config(), name: _serialized(value)}
+        return {key: new.get(str(key), child) for key, child in target.items()}
+    config = {k: _serialized(v) for k, v in new.items()}
     try:
-        return type(target).from_config(config)
+        return type(target).from_config({**target.get_config(), **config})
     except (TypeError, ValueError) as error:
         # Keras raises a TypeError around whatever the constructor raises.
         cause = error.__context__ or error
+        received = ", ".join(f"{path}={value!r}" for path, value in paths.items())
         raise ValueError(
-            f"`{name}` must be a value that `{type(target).__name__}` accepts. Received: "
-            f"{path}={value!r}. Correct it: {cause}"
+            f"`{type(target).__name__}` must be created with valid arguments. Received: "
+            f"{received}. Correct them: {cause}"
         ) from error
 
 
@@ -391,7 +410,8 @@ def describe(value):
         return value.name
     if _is_keras_object(value):
         # Keras counts the names of layers that have none, so they tell nothing.
-        config = {k: v for k, v in _children(value).items() if k != "name"}
+        config = _deserialized(value.get_config())
+        config = {k: v for k, v in config.items() if k != "name"}
         return _described(type(value), config)
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}

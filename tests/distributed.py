@@ -24,7 +24,7 @@ from keras_perceiver import (
     recipes,
 )
 from keras_perceiver.data import digits
-from keras_perceiver.training import TrackingOptimizer
+from keras_perceiver.training import TrackingOptimizer, compile_task
 from tests.training.runs import (
     BeforeStep,
     crash,
@@ -76,11 +76,8 @@ def one_and_ten_steps(engine, num_devices):
     weights = []
     with devices.scope():
         model = little.build_task(little.model(), splits)
-        model.compile(
-            TrackingOptimizer(little.build_optimizer(10)),
-            model.default_loss(label_smoothing=little.label_smoothing),
-            weighted_metrics=model.default_metrics(),
-        )
+        optimizer = TrackingOptimizer(little.build_optimizer(10))
+        compile_task(model, optimizer, little.label_smoothing)
         for first, last, num_done in ((0, 1, 4), (1, 3, 1)):
             model.fit(
                 splits.epochs(first, last, num_done),

@@ -51,6 +51,27 @@ class Outer(keras.layers.Layer):
         return cls(**{**config, "inner": inner})
 
 
+class Pair:
+    def __init__(self, layer, other):
+        self.layer, self.other = layer, other
+
+
+@keras.saving.register_keras_serializable(package="test_config")
+class Halves(keras.layers.Layer):
+    """A layer with a rule between two arguments."""
+
+    def __init__(self, total, part, **kwargs):
+        super().__init__(**kwargs)
+        if total != 2 * part:
+            raise ValueError(
+                f"`total` must be twice `part`. Received: {total}, {part}."
+            )
+        self.total, self.part = total, part
+
+    def get_config(self):
+        return {**super().get_config(), "total": self.total, "part": self.part}
+
+
 def _config():
     return Config(
         Model,
@@ -125,6 +146,20 @@ def test_replaces_with_objects_and_goes_on_from_there():
     assert (model.attend.inner.units, model.attend.inner.use_bias) == (11, False)
 
 
+def test_a_layer_gets_all_its_values_at_once():
+    attend = keras.layers.MultiHeadAttention(num_heads=2, key_dim=4, value_dim=3)
+    config = Config(Pair, layer=Halves(total=8, part=4), other=attend)
+    layer = config.replace({"layer.part": 5, "layer.total": 10})().layer
+    assert (layer.total, layer.part) == (10, 5)
+    with pytest.raises(ValueError, match=r"layer.part=5.*must be twice"):
+        config.replace({"layer.part": 5})
+    # An initializer is set as a whole.
+    replaced = config.replace({"other.kernel_initializer": "zeros"})
+    initializer = replaced().other.get_config()["kernel_initializer"]
+    assert initializer["class_name"] == "Zeros"
+    assert "other.kernel_initializer" in replaced.paths()
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
@@ -163,7 +198,7 @@ def test_arguments_of_keras_classes():
 
 
 def test_values_that_a_constructor_refuses():
-    with pytest.raises(ValueError, match=r"attend.width=0.*must be positive"):
+    with pytest.raises(ValueError, match=r"`Outer`.*attend.width=0.*be positive"):
         _config().replace({"attend.width": 0})
     with pytest.raises(ValueError, match=r"attend.width='a'.*not supported"):
         _config().replace({"attend.width": "a"})

@@ -15,7 +15,6 @@ KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same options everywhere
 """
 
 import argparse
-import ast
 import dataclasses
 import os
 import sys
@@ -23,6 +22,7 @@ import threading
 import time
 from pathlib import Path
 
+_RECIPE = ("data", "task", "model", "optimizer", "schedule", "files")
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -53,7 +53,8 @@ def parser():
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="part of the space: a list of values, a tuple of two ends, or one value",
+        help="part of the space: a list of values, a tuple of two ends, or one value; or "
+        "a setting of the recipe for all trials, such as model.use_remat=true",
     )
     parser.add_argument("--max-parameters", type=int, help="limit of a model")
     parser.add_argument("--max-gflops", type=float, help="limit of an example")
@@ -115,14 +116,20 @@ def _tune(options, arguments):
         )
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import recipes, tuning
+    from keras_perceiver.config import parse_overrides
     from keras_perceiver.training import train
     from keras_perceiver.tuning.search import as_chief, is_worker
 
     recipe = recipes.get(options.recipe)
+    space = parse_overrides(options.set)
+    # Names of the recipe hold for all trials; the others are those of the space.
+    fixed = {k: v for k, v in space.items() if k.split(".")[0] in _RECIPE and "." in k}
+    recipe = recipe.replace(fixed)
+    space = {name: value for name, value in space.items() if name not in fixed}
     recipe.folder_argument(options.data)  # checks it
     budget = tuning.Budget(options.trials, options.total_epochs, options.minutes)
     folder = _folder(options, is_worker())
-    hyper_model = _hyper_model(recipe, options)
+    hyper_model = _hyper_model(recipe, space, options)
 
     def data(batch_size, seed):
         return recipe.splits(batch_size, seed, options.data)
@@ -165,8 +172,9 @@ def _tune(options, arguments):
     def all_data(batch_size, seed):
         return data(batch_size, seed).training_on_validation(batch_size)
 
+    values = {name: best[name] for name in hyper_model.space}
     best_recipe = dataclasses.replace(
-        hyper_model.recipe(best, recipe, epochs), data=all_data
+        hyper_model.recipe(values, recipe, epochs), data=all_data
     )
     result = train(
         best_recipe.at_precision(options.precision),
@@ -176,13 +184,13 @@ def _tune(options, arguments):
         resume=options.resume,
         distribution=hyper_model.distribution,
     )
-    score = f"test_{hyper_model.task.score}"
+    score = f"test_{hyper_model.task.cls.score}"
     print(f"{score}: {result[score]:.4f}")
     print(f"saved: {result['model']}")
     print(f"exported: {result['export']}")
 
 
-def _hyper_model(recipe, options):
+def _hyper_model(recipe, space, options):
     """Returns what is searched: around the recipe's model, with its optimizer."""
     from keras_perceiver import Distribution, PerceiverHyperModel
 
@@ -205,10 +213,7 @@ def _hyper_model(recipe, options):
     }
     return PerceiverHyperModel.around(
         model,
-        space={
-            "batch_size": sorted(sizes),
-            **dict(_setting(text) for text in options.set),
-        },
+        space={"batch_size": sorted(sizes), **space},
         defaults={
             "learning_rate": optimizer["learning_rate"],
             "weight_decay": optimizer.get("weight_decay") or 1e-3,
@@ -222,20 +227,6 @@ def _hyper_model(recipe, options):
         seed=options.seed,
         **limits,
     )
-
-
-def _setting(text):
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        if value.isidentifier():
-            return name, value
-        raise ValueError(
-            "--set takes NAME=VALUE. Received: "
-            f"{text!r}. For example latent_dim='[32, 64]', num_blocks=2, "
-            "learning_rate='(1e-3, 1e-2)' or optimizer=lamb."
-        ) from None
 
 
 def _folder(options, is_worker):

@@ -1,6 +1,7 @@
 """Training: recipes, their runs, and what Keras lacks for them."""
 
 from keras_perceiver.training.evaluate import evaluate, write_report
+from keras_perceiver.training.fit import compile_task
 from keras_perceiver.training.lamb import Lamb
 from keras_perceiver.training.recipe import PRECISIONS, Recipe
 from keras_perceiver.training.resume import (
@@ -22,6 +23,7 @@ __all__ = [
     "Run",
     "TrackingOptimizer",
     "TrainingInterruptedError",
+    "compile_task",
     "evaluate",
     "flat_cosine",
     "saved_overrides",

@@ -1,4 +1,21 @@
-"""Training from any step on, by Keras' own `fit`."""
+"""Compiling a task, and training it from any step on by Keras' own `fit`."""
+
+
+def compile_task(model, optimizer, label_smoothing=0.0):
+    """Compiles a task with its default loss and metrics.
+
+    Args:
+        model: Task.
+        optimizer: `keras.optimizers.Optimizer`.
+        label_smoothing: Float in `[0, 1)`, of tasks whose default loss has it.
+    """
+    options = {"label_smoothing": label_smoothing} if label_smoothing else {}
+    model.compile(
+        optimizer,
+        model.default_loss(**options),
+        # Weighted, as examples that pad a batch have the weight 0.
+        weighted_metrics=model.default_metrics(),
+    )
 
 
 def fit(model, splits, state, callbacks, epochs, verbose="auto"):

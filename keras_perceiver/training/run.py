@@ -25,7 +25,7 @@ from keras_perceiver.training.callbacks import (
     tensor_board,
 )
 from keras_perceiver.training.checkpoints import Checkpoints, check_unused
-from keras_perceiver.training.fit import fit
+from keras_perceiver.training.fit import compile_task, fit
 from keras_perceiver.training.plots import plot_history
 from keras_perceiver.training.resume import SaveState, settings
 from keras_perceiver.training.score import score, score_without_each
@@ -209,14 +209,7 @@ class Run:
         self._optimizer = TrackingOptimizer(
             recipe.build_optimizer(num_updates), recipe.ema_momentum
         )
-        smoothing = recipe.label_smoothing
-        options = {"label_smoothing": smoothing} if smoothing else {}
-        self.model.compile(
-            self._optimizer,
-            self.model.default_loss(**options),
-            # Weighted, as examples that pad a batch have the weight 0.
-            weighted_metrics=self.model.default_metrics(),
-        )
+        compile_task(self.model, self._optimizer, recipe.label_smoothing)
 
     def _prepare_state(self):
         recipe = self.recipe

@@ -10,12 +10,13 @@ from keras_tuner.errors import FailedTrialError
 from keras_perceiver.config import Config
 from keras_perceiver.layers import CrossAttend, IterativeAttention, SelfAttend
 from keras_perceiver.modalities import ByteArray
-from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models import Perceiver
 from keras_perceiver.models.cost import sizes_of
 from keras_perceiver.training import (
     PRECISIONS,
     Lamb,
     TrackingOptimizer,
+    compile_task,
     warm_cosine,
 )
 from keras_perceiver.tuning import space as spaces
@@ -61,7 +62,8 @@ class PerceiverHyperModel(kt.HyperModel):
     Args:
         modality: Modality layer, dict of them or `ByteArray`, see `Perceiver`. Trials
             have copies.
-        num_classes: Integer, number of classes.
+        task: `Config` of the task, such as `Config(PerceiverClassifier, num_classes=10)`,
+            with the argument `encoder`.
         space: Dict of what replaces or adds to the default space.
         settings: Dict from dotted paths to further arguments of `Perceiver`, the same in
             all trials.
@@ -69,7 +71,6 @@ class PerceiverHyperModel(kt.HyperModel):
             middle of the space.
         augmentations: Dict from names to callables `(inputs, key)` that change a batch of
             training inputs, such as `keras_perceiver.data.image_changes()`.
-        task: Class of the task, with the arguments `encoder` and `num_classes`.
         num_inputs: Integer, number of elements of an example, for the limits. Defaults to
             that of the longest.
         max_parameters: Integer, limit of the model's parameters, or `None`.
@@ -86,7 +87,7 @@ class PerceiverHyperModel(kt.HyperModel):
         tunable: Boolean, see `keras_tuner.HyperModel`.
 
     Returns:
-        From `build`: compiled `PerceiverClassifier`.
+        From `build`: the compiled task.
 
     Raises:
         TypeError: if `modality` is none.
@@ -96,7 +97,10 @@ class PerceiverHyperModel(kt.HyperModel):
     Example:
 
     >>> hyper_model = PerceiverHyperModel(
-    ...     Image((8, 8, 1)), num_classes=10, space={"latent_dim": [32, 64]}, max_flops=1e9
+    ...     Image((8, 8, 1)),
+    ...     Config(PerceiverClassifier, num_classes=10),
+    ...     space={"latent_dim": [32, 64]},
+    ...     max_flops=1e9,
     ... )
     >>> import keras_tuner
     >>> model = hyper_model.build(keras_tuner.HyperParameters())
@@ -107,12 +111,11 @@ class PerceiverHyperModel(kt.HyperModel):
     def __init__(
         self,
         modality,
-        num_classes,
+        task,
         space=None,
         settings=None,
         defaults=None,
         augmentations=None,
-        task=PerceiverClassifier,
         num_inputs=None,
         max_parameters=None,
         max_flops=None,
@@ -131,7 +134,7 @@ class PerceiverHyperModel(kt.HyperModel):
             )
         if not isinstance(modality, ByteArray):
             modality = ByteArray(modality, name="byte_array")
-        self.num_classes = num_classes
+        self.task = task
         base = Config(
             Perceiver,
             modality=_copy(modality),
@@ -142,7 +145,6 @@ class PerceiverHyperModel(kt.HyperModel):
         spaces.check_names("settings", self.settings, spaces.names(base))
         self._base = base
         self.augmentations = dict(augmentations or {})
-        self.task = task
         self.num_inputs = num_inputs
         self.max_parameters = max_parameters
         self.max_flops = max_flops
@@ -166,8 +168,7 @@ class PerceiverHyperModel(kt.HyperModel):
         all else is the model's.
 
         Args:
-            model: `PerceiverClassifier`, in the middle of the space. A search begins
-                with its settings.
+            model: Task, in the middle of the space, with whose settings a search begins.
             space: Dict of what replaces that.
             defaults: Dict of values with which a search begins, such as a learning rate.
             **options: Further arguments of `PerceiverHyperModel`.
@@ -228,9 +229,8 @@ class PerceiverHyperModel(kt.HyperModel):
         settings = {path: v for path, v in kept.items() if path not in space}
         return cls(
             byte_array,
-            model.num_classes,
+            _task_of(model),
             space=space,
-            task=type(model),
             settings={**settings, **options.pop("settings", {})},
             defaults={**begin, **(defaults or {})},
             **options,
@@ -362,7 +362,8 @@ class PerceiverHyperModel(kt.HyperModel):
             encoder.kwargs["latent_dim"],
             num_inputs,
             self._input_dim(values),
-            self.num_classes,
+            # Of a head with one layer; other heads are not counted.
+            self.task.kwargs.get("num_classes", 0),
             values["batch_size"] * _BYTES[self.precision],
         )
         extra = self._parameters_of_inputs
@@ -375,7 +376,7 @@ class PerceiverHyperModel(kt.HyperModel):
             hp: `keras_tuner.HyperParameters`.
 
         Returns:
-            `PerceiverClassifier`.
+            The task.
 
         Raises:
             FailedTrialError: if there can be no such model.
@@ -388,7 +389,7 @@ class PerceiverHyperModel(kt.HyperModel):
             keras.utils.set_random_seed(self.seed)
         with _fails_without_memory(), self._scope():
             encoder = self._encoder(values)(dtype=self.precision)
-            model = self.task(encoder, self.num_classes)
+            model = self.task(encoder=encoder)
             self._compile(model, values, num_steps=None)
         return model
 
@@ -452,11 +453,9 @@ class PerceiverHyperModel(kt.HyperModel):
             recipe: `keras_perceiver.training.Recipe`, of the same data.
             epochs: Integer.
         """
-
         rate = values["learning_rate"]
         return dataclasses.replace(
             recipe,
-            task=self.task,
             model=self._encoder(values),
             optimizer=self._optimizer(values).replace({"learning_rate": rate}),
             schedule=warm_cosine,
@@ -471,7 +470,7 @@ class PerceiverHyperModel(kt.HyperModel):
     @property
     def objective(self):
         """`keras_tuner.Objective`, the score on the validation data."""
-        return kt.Objective(f"val_{self.task.score}", "max")
+        return kt.Objective(f"val_{self.task.cls.score}", "max")
 
     def _scope(self):
         if self.distribution is None:
@@ -479,12 +478,9 @@ class PerceiverHyperModel(kt.HyperModel):
         return self.distribution.scope()
 
     def _compile(self, model, values, num_steps):
-        model.compile(
-            # As in a recipe's training: clips once, whatever the number of devices.
-            TrackingOptimizer(self.optimizer(values, num_steps)),
-            model.default_loss(label_smoothing=values["label_smoothing"]),
-            weighted_metrics=model.default_metrics(),
-        )
+        # As in a recipe's training: clips once, whatever the number of devices.
+        optimizer = TrackingOptimizer(self.optimizer(values, num_steps))
+        compile_task(model, optimizer, values["label_smoothing"])
 
     def _encoder(self, values):
         """Returns the `Config` of the `Perceiver` with these values."""
@@ -563,6 +559,13 @@ _NOT_OF_TRUNK = ("modality", "num_latents", "latent_dim", "name", "trainable")
 def _copy(layer, **changes):
     """Returns a new layer with the settings of one that may be built."""
     return type(layer).from_config({**layer.get_config(), **changes})
+
+
+def _task_of(model):
+    """Returns the config of a task, without its encoder and preprocessor."""
+    left_out = ("name", "trainable", "dtype", "encoder", "preprocessor")
+    config = {k: v for k, v in model.get_config().items() if k not in left_out}
+    return Config(type(model), **config)
 
 
 def _is_fourier(layer):

@@ -314,7 +314,7 @@ def test_tool_from_the_space_to_the_export(tune, tmp_path, monkeypatch, capsys):
     for bad, match in (
         ([], "A search is never overwritten"),
         (["--resume", "--folder", "nowhere"], "must be a search to resume"),
-        (["--set", "latent_dim=32 64", "--folder", "a"], "--set takes NAME=VALUE"),
+        (["--set", "latent_dim", "--folder", "a"], "must have the form"),
         (["--set", "latent_dim=31", "--folder", "b"], "not divisible"),
     ):
         with pytest.raises(SystemExit, match=match):
