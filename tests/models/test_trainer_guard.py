@@ -96,6 +96,13 @@ def _interrupts():
     return [keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)]
 
 
+if keras.backend.backend() != "jax":  # others leave the weights where they are
+    RUNS = {
+        name: RUNS[name]
+        for name in ("fit on_epoch_end", "predict on_predict_batch_end")
+    }
+
+
 @pytest.fixture(scope="module")
 def trained():
     """A model that is used for all errors, one after the other."""
@@ -127,26 +134,29 @@ def test_an_error_costs_no_weights(trained, run, tmp_path):
     _is_usable(trained, before, tmp_path / "model.keras")
 
 
-def test_an_error_costs_no_step_before_it():
-    def train(data, error):
-        keras.utils.set_random_seed(0)
-        model = classifier()
-        model.compile(keras.optimizers.Adam(0.1), LOSS)
-        if error is None:
-            model.fit(data, verbose=0, steps_per_epoch=2)
-        else:
-            with pytest.raises(error):
-                model.fit(data, verbose=0)
-        return values(model)
+# tf.data has errors of its own for generators.
+if keras.backend.backend() != "tensorflow":
 
-    expected = train(_batches((images(), labels())), None)
-    for data, error in (
-        (_batches(), CrashError),
-        (_batches((WRONG, labels())), ValueError),
-        (_batches((images(), labels() + 70)), ValueError),
-    ):
-        for old, new in zip(expected, train(data, error), strict=True):
-            np.testing.assert_allclose(old, new, rtol=1e-6)
+    def test_an_error_costs_no_step_before_it():
+        def train(data, error):
+            keras.utils.set_random_seed(0)
+            model = classifier()
+            model.compile(keras.optimizers.Adam(0.1), LOSS)
+            if error is None:
+                model.fit(data, verbose=0, steps_per_epoch=2)
+            else:
+                with pytest.raises(error):
+                    model.fit(data, verbose=0)
+            return values(model)
+
+        expected = train(_batches((images(), labels())), None)
+        for data, error in (
+            (_batches(), CrashError),
+            (_batches((WRONG, labels())), ValueError),
+            (_batches((images(), labels() + 70)), ValueError),
+        ):
+            for old, new in zip(expected, train(data, error), strict=True):
+                np.testing.assert_allclose(old, new, rtol=1e-6)
 
 
 def test_a_callback_may_predict(trained):
