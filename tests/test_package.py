@@ -86,6 +86,25 @@ def test_imports_flow_one_way(path):
         assert root not in ("tools", "tests", "notebooks")
 
 
+# Files over 400 lines, with the reason.
+_LONG_FILES = {
+    "config.py": "one class: overrides, their errors and their JSON belong together",
+    "data/folders.py": "not split yet into finding, checking and batching",
+    "tuning/hyper_model.py": "not split yet into hypermodel, data and failures",
+}
+
+
+@pytest.mark.one_backend
+def test_files_hold_one_concept():
+    lengths = {
+        path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines())
+        for path in ROOT.rglob("*.py")
+    }
+    assert {name for name, length in lengths.items() if length > 400} <= set(
+        _LONG_FILES
+    )
+
+
 def test_public_names_are_documented_classes_and_functions():
     assert keras_perceiver.__all__ == sorted(keras_perceiver.__all__)
     for name in keras_perceiver.__all__:

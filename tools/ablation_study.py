@@ -13,6 +13,7 @@ import argparse
 import sys
 
 import study
+from common import markdown_table
 
 NUM_BLOCKS = 4
 # Name -> arguments of `Perceiver`.
@@ -107,7 +108,7 @@ def table(rows):
                 f"{100 * mean:.2f} ± {100 * deviation:.2f}",
             ]
         )
-    return study.markdown(lines)
+    return markdown_table(lines)
 
 
 def plot(path, rows, recipe):

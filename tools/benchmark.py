@@ -24,7 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
+from common import BACKENDS, markdown_table
+
 # One 224 x 224 image: what replaces the settings of the preset "imagenet".
 IMAGE_WORKS = {
     "imagenet": {},
@@ -225,14 +226,13 @@ def _pipeline_table(rows):
     pipelines = {work: s for (work, mode, _), s in speeds.items() if mode == "pipeline"}
     lines = [
         ["Data", "Training", "Pipeline, examples/s", "Training, examples/s", "Ratio"],
-        ["---"] * 5,
     ]
     for (work, mode, competitor), speed in speeds.items():
         if mode == "consume":
             given = pipelines[work]
             numbers = [f"{given:,.0f}", f"{speed:,.0f}", f"{given / speed:.1f}"]
             lines.append([work, competitor, *numbers])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _measure(tasks, repetitions):
@@ -301,7 +301,7 @@ def _table(rows):
         "GFLOP/s",
         "Of matmul peak",
     ]
-    lines = [header, ["---"] * len(header)]
+    lines = [header]
     for row in rows:
         of_peak = row.get("of_matmul_peak")
         lines.append(
@@ -317,7 +317,7 @@ def _table(rows):
                 "" if of_peak is None else f"{of_peak:.2f}",
             ]
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def _write_csv(path, rows):

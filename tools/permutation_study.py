@@ -18,6 +18,7 @@ import sys
 
 import numpy as np
 import study
+from common import markdown_table
 
 MODELS = ("Perceiver", "ResNet", "ViT")
 POSITIONS = ("Fourier", "other")
@@ -221,7 +222,7 @@ def table(rows):
                 f"{100 * (other - raw):+.2f}",
             ]
         )
-    return study.markdown(lines)
+    return markdown_table(lines)
 
 
 def plot(path, rows, recipe):

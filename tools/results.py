@@ -14,6 +14,8 @@ import statistics
 import sys
 from pathlib import Path
 
+from common import markdown_table
+
 # Runs that are alike in all of these repeat one another.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
 SCORES = ("test_accuracy", "test_mean_average_precision")
@@ -51,7 +53,7 @@ def main(arguments=None):
 
 def table(runs):
     """Returns the table, in Markdown, of a list of dicts as in `metrics.json`."""
-    lines = [HEADER, ("---",) * len(HEADER)]
+    lines = [HEADER]
     for (recipe, backend, precision, *_), group in _groups(runs):
         scores = [run[_score(run)] for run in group]
         lines.append(
@@ -64,7 +66,7 @@ def table(runs):
                 ", ".join(f"{run['train_seconds']:.0f}" for run in group),
             )
         )
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(lines)
 
 
 def plot_curves(path, runs, histories):

@@ -20,7 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from study import BACKENDS, markdown, run_all
+from common import check_backend, markdown_table
+from study import run_all
 
 MODELS = ("perceiver", "transformer")
 SIDES = (16, 32, 64, 112, 224)
@@ -38,12 +39,10 @@ def main(arguments=None):
     if options.worker:
         print(json.dumps(_worker(json.loads(options.worker))))
         return
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        sys.exit(
-            f"error: KERAS_BACKEND must be one of {BACKENDS}. "
-            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
-        )
+    try:
+        backend = check_backend()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     shapes = [(side, DEPTH) for side in options.sides]
     shapes += [(SIDE, depth) for depth in options.depths if depth != DEPTH]
     runs = [
@@ -59,7 +58,7 @@ def main(arguments=None):
     ]
     path = options.output / f"scaling-{backend}-{options.mode}.csv"
     rows = run_all(path, runs, lambda run: _measure(run, options))
-    print(markdown(_table(rows)))
+    print(markdown_table(_table(rows)))
     figure = path.with_suffix(".png")
     _plot(figure, rows, options.max_gib)
     print(f"\nwritten: {path}, {figure}")

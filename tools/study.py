@@ -5,12 +5,11 @@ is in the CSV already is not done again, so that a study goes on where it was st
 """
 
 import csv
-import os
 import statistics
 import time
 from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
+from common import check_backend
 
 
 def add_arguments(parser, epochs):
@@ -40,12 +39,7 @@ def load_splits(options, seed):
     Raises:
         ValueError: if the backend is unknown, or if the recipe has other data.
     """
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"KERAS_BACKEND must be one of {BACKENDS}. Received: "
-            f"KERAS_BACKEND={backend!r}. Set it to one of them."
-        )
+    check_backend()
     from keras_perceiver import recipes
 
     recipe = recipes.get(options.recipe)
@@ -129,12 +123,6 @@ def means(rows, by):
         )
         for key, scores in groups.items()
     }
-
-
-def markdown(lines):
-    """Returns a table of lists of strings, of which the first is the header."""
-    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def _read(path):

@@ -9,13 +9,12 @@ The backend is Keras' own switch, the environment variable KERAS_BACKEND.
 """
 
 import argparse
-import os
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 
-BACKENDS = ("tensorflow", "jax", "torch")
+from common import check_backend
 
 
 def main(arguments=None):
@@ -140,12 +139,7 @@ def main(arguments=None):
 
 
 def _train(options, temporary):
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"KERAS_BACKEND must be one of {BACKENDS}. "
-            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
-        )
+    check_backend()
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import Distribution, distribution, recipes
     from keras_perceiver.training import (

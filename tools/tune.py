@@ -22,8 +22,9 @@ import threading
 import time
 from pathlib import Path
 
+from common import check_backend
+
 _RECIPE = ("data", "task", "model", "optimizer", "schedule", "files")
-BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def parser():
@@ -108,12 +109,7 @@ def main(arguments=None):
 
 
 def _tune(options, arguments):
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"KERAS_BACKEND must be one of {BACKENDS}. "
-            f"Received: KERAS_BACKEND={backend!r}. Set it to one of them."
-        )
+    check_backend()
     # Importing Keras picks the backend, so it comes after the check.
     from keras_perceiver import recipes, tuning
     from keras_perceiver.config import parse_overrides

@@ -5,10 +5,10 @@ imported by the process that exports, never by the package.
 """
 
 from keras_perceiver.serving.export import (
-    check_serving,
     export_file,
     export_for_serving,
 )
+from keras_perceiver.serving.versions import check_serving
 
 __all__ = [
     "check_serving",

@@ -1,6 +1,5 @@
 """Exports of models, published only after a round trip in another process."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +21,7 @@ from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models import Perceiver, Task
 from keras_perceiver.serving import card
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
-from keras_perceiver.serving.versions import check_version
+from keras_perceiver.serving.versions import check_serving, check_version
 from keras_perceiver.serving.weights import check_weights, lighter_copy
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
@@ -166,15 +165,6 @@ def export_for_serving(
         if not any(m.dynamic_lengths for m in model.modalities.values()):
             write_if_missing(folder / "batching.config", batching_config())
         return publish_folder(path, folder, version, is_chosen)
-
-
-def check_serving():
-    """Raises `ImportError` unless the protocol of TF Serving is installed."""
-    if importlib.util.find_spec("tensorflow_serving") is None:
-        raise ImportError(
-            "The warm-up requests of an export need TF Serving's protocol, which is not "
-            'installed. Install it with `pip install "keras_perceiver[serving]"`.'
-        )
 
 
 def export_file(model, path, format, use_check=True):

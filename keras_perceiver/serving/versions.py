@@ -1,5 +1,6 @@
-"""Version numbers of an export folder."""
+"""Checks before an export: the version number and what must be installed."""
 
+import importlib.util
 from pathlib import Path
 
 from keras_perceiver._files import check_writable, next_number
@@ -30,3 +31,12 @@ def check_version(folder, version):
             f"Leave `version` out for the next free number, {next_number(folder)}."
         )
     check_writable("folder", folder)
+
+
+def check_serving():
+    """Raises `ImportError` unless the protocol of TF Serving is installed."""
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ImportError(
+            "The warm-up requests of an export need TF Serving's protocol, which is not "
+            'installed. Install it with `pip install "keras_perceiver[serving]"`.'
+        )

@@ -159,6 +159,9 @@ def as_chief():
 
 def _run_workers(tuner, num_workers, command):
     """Serves the oracle, and keeps the workers running until they are done."""
+    # KerasTuner has the protocol of chief and workers and leaves their processes to the
+    # user. A worker that died would block the search: the chief waits for its trial for
+    # ever, since `max_retries_per_trial` counts exceptions inside a worker only.
     # It ends by itself some 20 seconds after the last worker, if none has died.
     threading.Thread(target=tuner.search, kwargs={"verbose": 0}, daemon=True).start()
     names = [f"worker{i}" for i in range(num_workers)]

@@ -1,0 +1,27 @@
+"""What the programs of this folder share. Needs the standard library only."""
+
+import os
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def check_backend():
+    """Returns the backend that KERAS_BACKEND names.
+
+    Raises:
+        ValueError: if there is no such backend.
+    """
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"KERAS_BACKEND must be one of {BACKENDS}. Received: "
+            f"KERAS_BACKEND={backend!r}. Set it to one of them."
+        )
+    return backend
+
+
+def markdown_table(lines):
+    """Returns a Markdown table of sequences, of which the first is the header."""
+    header, *rows = lines
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
