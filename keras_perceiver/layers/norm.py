@@ -105,6 +105,8 @@ def inverse_std(inputs, inputs_mask=None):
         x = ops.cast(chunk["inputs"], "float32")
         if "keep" in chunk:  # NaN in padding has no influence, on gradients either
             x = ops.where(chunk["keep"][:, :, None], x, 0)
+        if 0 in x.shape:  # PyTorch warns of the variance of nothing
+            return state, (x[:, :, 0],)
         return state, (ops.rsqrt(ops.var(x, axis=-1) + NORM_EPSILON),)
 
     _, (result,) = over_chunks(

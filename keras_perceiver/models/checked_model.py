@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 
+from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
 
 
@@ -61,6 +62,20 @@ class CheckedModel(GuardedModel):
         inputs = _with_arrays(inputs, len(self.inputs))
         self.check_inputs(inputs)
         return super().call(inputs, training=training, mask=mask)
+
+    def export(self, filepath, format="tf_saved_model", **kwargs):
+        """Writes the model as a program for serving, see `keras.Model.export`.
+
+        Args:
+            filepath: Path of the file or folder.
+            format: String.
+            **kwargs: Other arguments of `keras.Model.export`. `jax2tf_kwargs` defaults to
+                what keeps the length of an input and of its mask equal.
+        """
+        is_jax = keras.backend.backend() == "jax" and format == "tf_saved_model"
+        if is_jax and kwargs.get("input_signature") is None:
+            kwargs.setdefault("jax2tf_kwargs", jax2tf_arguments(self.modalities))
+        super().export(filepath, format, **kwargs)
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

@@ -77,6 +77,19 @@ def test_whole_export(tmp_path, capsys):
     )
 
 
+@pytest.mark.slow
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize")
+def test_quantized_model(tmp_path):
+    model = models.image_model()
+    model.quantize("int8")
+    images = models.random_arrays(3)["image"]
+    path = export_for_serving(model, tmp_path / "animals")
+    served = tf.saved_model.load(path).signatures["serving_default"]
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_allclose(served(images)["logits"], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.one_backend
 def test_versions_count_up_and_are_never_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["keras_perceiver.serving.export"], "_run", _no_run)

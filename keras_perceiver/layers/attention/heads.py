@@ -46,4 +46,6 @@ def max_of_rows(scores):
         import tensorflow as tf
 
         return tf.reduce_max(scores, axis=-1, keepdims=True)
-    return ops.max(scores, axis=-1, keepdims=True)
+    # The initial value serves symbolic lengths, of which JAX cannot tell that they are
+    # not zero.
+    return ops.max(scores, axis=-1, keepdims=True, initial=float("-inf"))
