@@ -8,9 +8,6 @@ import keras_tuner as kt
 from keras_tuner.errors import FailedTrialError
 
 from keras_perceiver.config import Config
-from keras_perceiver.layers import CrossAttend, IterativeAttention, SelfAttend
-from keras_perceiver.modalities import ByteArray
-from keras_perceiver.models import Perceiver
 from keras_perceiver.models.cost import sizes_of
 from keras_perceiver.training import (
     PRECISIONS,
@@ -20,6 +17,16 @@ from keras_perceiver.training import (
     warm_cosine,
 )
 from keras_perceiver.tuning import space as spaces
+from keras_perceiver.tuning.batches import batches
+from keras_perceiver.tuning.encoders import (
+    base_config,
+    encoder_config,
+    input_sizes,
+    is_fourier,
+    settings_around,
+    trunk_of,
+)
+from keras_perceiver.tuning.failures import fails_without_memory
 
 _NO_AUGMENTATION = "none"
 _BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
@@ -132,15 +139,8 @@ class PerceiverHyperModel(kt.HyperModel):
                 f"`precision` must be one of {PRECISIONS}. Received: "
                 f"precision={precision!r}. Choose one of them."
             )
-        if not isinstance(modality, ByteArray):
-            modality = ByteArray(modality, name="byte_array")
         self.task = task
-        base = Config(
-            Perceiver,
-            modality=_copy(modality),
-            cross_attend=CrossAttend(num_heads=1),
-            self_attend=SelfAttend(num_heads=8),
-        )
+        base = base_config(modality)
         self.settings = dict(settings or {})
         spaces.check_names("settings", self.settings, spaces.names(base))
         self._base = base
@@ -152,7 +152,7 @@ class PerceiverHyperModel(kt.HyperModel):
         self.precision = precision
         self.distribution = distribution
         self.seed = seed
-        self._input_dims = {}
+        self._sizes = {}
         self.space = self._space(space or {})
         self.defaults = self._defaults(defaults or {})
 
@@ -182,53 +182,11 @@ class PerceiverHyperModel(kt.HyperModel):
         >>> PerceiverHyperModel.around(model).space["latent_dim"]
         [32, 64, 128]
         """
-        trunk = model.encoder.iterative_attention
-        sizes = {
-            "num_latents": model.encoder.latent_array.num_latents,
-            "latent_dim": model.encoder.latent_array.latent_dim,
-            "num_blocks": trunk.num_blocks,
-            "num_self_attends_per_block": trunk.num_self_attends_per_block,
-        }
-        config = trunk.get_config()
-        templates = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("cross_attend", "self_attend")
-        }
-        sizes["self_attend.num_heads"] = templates["self_attend"].num_heads
-        around = {
-            name: sorted({max(size // 2, 1), size, size * 2})
-            for name, size in sizes.items()
-        }
-        around["cross_attend.num_heads"] = templates["cross_attend"].num_heads
-        num_cross_attends = trunk.num_cross_attends or trunk.num_blocks
-        begin = {
-            **sizes,
-            "cross_attends_per_block": num_cross_attends / trunk.num_blocks,
-            "use_cross_attends_at_start": trunk.use_cross_attends_at_start,
-            "share_weights": trunk.share_weights,
-            "dropout": templates["self_attend"].dropout,
-            "max_resolution_scale": 1.0,
-        }
-        byte_array = model.encoder.byte_array
-        bands = {m.num_bands for m in byte_array.modalities.values() if _is_fourier(m)}
-        bands -= {None}
-        if len(bands) == 1:
-            (number,) = bands
-            around["num_bands"] = [max(number // 2, 1), number, number * 2]
-            begin["num_bands"] = number
-        space = {**around, **(space or {})}
-        kept = {"use_remat": trunk.use_remat}
-        for name, template in templates.items():
-            usual = type(template)().get_config()
-            kept |= {
-                f"{name}.{key}": value
-                for key, value in template.get_config().items()
-                if value != usual[key]
-                and key not in ("name", "dtype", "num_heads", "dropout")
-            }
-        settings = {path: v for path, v in kept.items() if path not in space}
+        space_of_model, begin, kept = settings_around(model)
+        space = {**space_of_model, **(space or {})}
+        settings = {path: value for path, value in kept.items() if path not in space}
         return cls(
-            byte_array,
+            model.encoder.byte_array,
             _task_of(model),
             space=space,
             settings={**settings, **options.pop("settings", {})},
@@ -240,7 +198,7 @@ class PerceiverHyperModel(kt.HyperModel):
         spaces.check_names("space", changes, self.space_names())
         space = {**spaces.SPACE, **changes}
         modalities = self._base.kwargs["modality"].modalities
-        if not any(map(_is_fourier, modalities.values())):
+        if not any(map(is_fourier, modalities.values())):
             for name in ("num_bands", "max_resolution_scale"):
                 if name in changes:
                     raise ValueError(
@@ -305,14 +263,10 @@ class PerceiverHyperModel(kt.HyperModel):
         Args:
             values: Dict from the names of the space to values.
         """
-        encoder = self._encoder(values)
+        encoder = self.encoder(values)
         try:
-            trunk = _trunk(encoder)
-            latent_dim, input_dim = (
-                encoder.kwargs["latent_dim"],
-                self._input_dim(values),
-            )
-            trunk.num_parameters(latent_dim, input_dim)
+            input_dim, _ = self._input_sizes(values)
+            trunk_of(encoder).num_parameters(encoder.kwargs["latent_dim"], input_dim)
         except ValueError as error:
             return str(error)
         num_replicas = getattr(self.distribution, "num_replicas", 1)
@@ -344,7 +298,7 @@ class PerceiverHyperModel(kt.HyperModel):
         Raises:
             ValueError: if the number of inputs is not known.
         """
-        encoder = self._encoder(values)
+        encoder = self.encoder(values)
         num_inputs = self.num_inputs
         if num_inputs is None:
             modalities = encoder.kwargs["modality"].modalities
@@ -356,18 +310,18 @@ class PerceiverHyperModel(kt.HyperModel):
                     "example."
                 )
             num_inputs = sum(lengths)
+        input_dim, parameters = self._input_sizes(values)
         sizes = sizes_of(
-            _trunk(encoder),
+            trunk_of(encoder),
             encoder.kwargs["num_latents"],
             encoder.kwargs["latent_dim"],
             num_inputs,
-            self._input_dim(values),
+            input_dim,
             # Of a head with one layer; other heads are not counted.
             self.task.kwargs.get("num_classes", 0),
             values["batch_size"] * _BYTES[self.precision],
         )
-        extra = self._parameters_of_inputs
-        return sizes._replace(parameters=sizes.parameters + extra)
+        return sizes._replace(parameters=sizes.parameters + parameters)
 
     def build(self, hp):
         """Makes the model of a trial, compiled.
@@ -387,8 +341,8 @@ class PerceiverHyperModel(kt.HyperModel):
             raise FailedTrialError(f"{reason} Values: {values}.")
         if self.seed is not None:
             keras.utils.set_random_seed(self.seed)
-        with _fails_without_memory(), self._scope():
-            encoder = self._encoder(values)(dtype=self.precision)
+        with fails_without_memory(), self._scope():
+            encoder = self.encoder(values)(dtype=self.precision)
             model = self.task(encoder=encoder)
             self._compile(model, values, num_steps=None)
         return model
@@ -414,7 +368,7 @@ class PerceiverHyperModel(kt.HyperModel):
         """
         values = self.values(hp)
         seed = 0 if self.seed is None else self.seed
-        train, num_batches, validation = _data(
+        train, num_batches, validation = batches(
             x, y, validation_data, values["batch_size"], seed, self.distribution
         )
         change = self.augmentations.get(values.get("augmentation"))
@@ -424,7 +378,7 @@ class PerceiverHyperModel(kt.HyperModel):
             train = augmented(train, change, seed)
         num_epochs = options.get("epochs", 1) - options.get("initial_epoch", 0)
         num_steps = max(num_epochs * num_batches, 1)
-        with _fails_without_memory(), self._scope():
+        with fails_without_memory(), self._scope():
             self._compile(model, values, num_steps)
             options = {"shuffle": False, **options}  # the dataset is
             return model.fit(train, validation_data=validation, **options)
@@ -456,7 +410,7 @@ class PerceiverHyperModel(kt.HyperModel):
         rate = values["learning_rate"]
         return dataclasses.replace(
             recipe,
-            model=self._encoder(values),
+            model=self.encoder(values),
             optimizer=self._optimizer(values).replace({"learning_rate": rate}),
             schedule=warm_cosine,
             epochs=epochs,
@@ -482,83 +436,24 @@ class PerceiverHyperModel(kt.HyperModel):
         optimizer = TrackingOptimizer(self.optimizer(values, num_steps))
         compile_task(model, optimizer, values["label_smoothing"])
 
-    def _encoder(self, values):
-        """Returns the `Config` of the `Perceiver` with these values."""
-        num_blocks = values["num_blocks"]
-        num_cross_attends = round(values["cross_attends_per_block"] * num_blocks)
-        others = {*spaces.COMBINED, *spaces.OF_TRAINING}
-        overrides = {
-            "num_cross_attends": min(max(num_cross_attends, 1), num_blocks),
-            "cross_attend.dropout": values["dropout"],
-            "self_attend.dropout": values["dropout"],
-            **{name: v for name, v in self.settings.items() if name not in others},
-            **{name: v for name, v in values.items() if name not in others},
-        }
-        encoder = self._base.replace(overrides)
-        byte_array = self._byte_array(encoder.kwargs["modality"], values)
-        return encoder.replace({"modality": byte_array})
+    def encoder(self, values):
+        """Returns the `Config` of the `Perceiver` with these values.
 
-    def _byte_array(self, byte_array, values):
-        """Returns a copy of the modalities, with the values for Fourier features."""
-        modalities = {
-            name: self._modality(layer, values)
-            if _is_fourier(layer)
-            else _copy(layer, dtype=self.precision)
-            for name, layer in byte_array.modalities.items()
-        }
-        modality = modalities
-        if byte_array.is_single:
-            (modality,) = modalities.values()
-        config = byte_array.get_config()
-        return ByteArray(**{**config, "modality": modality, "dtype": self.precision})
+        Args:
+            values: Dict from the names of the space to values.
+        """
+        return encoder_config(self._base, self.settings, values, self.precision)
 
-    def _modality(self, layer, values):
-        resolution, scale = layer.max_resolution, values["max_resolution_scale"]
-        if scale != 1.0:
-            resolution = layer.position_encoding.max_resolution or layer.grid
-            if isinstance(resolution, int):
-                resolution = max(round(resolution * scale), 1)
-            else:
-                resolution = tuple(max(round(n * scale), 1) for n in resolution)
-        changes = {"num_bands": values["num_bands"], "max_resolution": resolution}
-        return _copy(layer, dtype=self.precision, **changes)
-
-    def _input_dim(self, values):
-        """Returns the width of an element, which depends on the modalities only."""
+    def _input_sizes(self, values):
+        """Returns what `input_sizes` does, which depends on the modalities only."""
         key = tuple(
             (name, value)
             for name, value in sorted(values.items())
             if name in spaces.OPTIONAL or name.startswith("modality")
         )
-        if key not in self._input_dims:
-            byte_array = self._encoder(values).kwargs["modality"]
-            inputs = {
-                name: keras.KerasTensor((None, *layer.input_shape))
-                for name, layer in byte_array.modalities.items()
-            }
-            byte_array.build({name: x.shape for name, x in inputs.items()})
-            outputs = byte_array.compute_output_spec(inputs)
-            elements = outputs[0] if byte_array.has_mask else outputs
-            self._input_dims[key] = elements.shape[-1], byte_array.count_params()
-        return self._input_dims[key][0]
-
-    @property
-    def _parameters_of_inputs(self):
-        return next(iter(self._input_dims.values()))[1]
-
-
-def _trunk(encoder):
-    """Returns the `IterativeAttention` of the `Config` of a `Perceiver`, not built."""
-    kwargs = {k: v for k, v in encoder.kwargs.items() if k not in _NOT_OF_TRUNK}
-    return Config(IterativeAttention, **kwargs)()
-
-
-_NOT_OF_TRUNK = ("modality", "num_latents", "latent_dim", "name", "trainable")
-
-
-def _copy(layer, **changes):
-    """Returns a new layer with the settings of one that may be built."""
-    return type(layer).from_config({**layer.get_config(), **changes})
+        if key not in self._sizes:
+            self._sizes[key] = input_sizes(self.encoder(values))
+        return self._sizes[key]
 
 
 def _task_of(model):
@@ -566,78 +461,3 @@ def _task_of(model):
     left_out = ("name", "trainable", "dtype", "encoder", "preprocessor")
     config = {k: v for k, v in model.get_config().items() if k not in left_out}
     return Config(type(model), **config)
-
-
-def _is_fourier(layer):
-    """Returns whether a modality has the positions that `num_bands` is about."""
-    return layer.get_config()["position_encoding"] is None
-
-
-def _data(x, y, validation_data, batch_size, seed, distribution):
-    """Returns training data in batches of this size, their number, validation data."""
-    import tensorflow as tf  # what feeds all backends
-
-    if callable(x) and not isinstance(x, tf.data.Dataset):
-        splits = x(batch_size, seed)
-        if validation_data is not None:
-            splits = splits._replace(validation=validation_data)
-        if distribution is not None:
-            splits = distribution.splits(splits)
-        return splits.train, int(splits.train.cardinality()), splits.validation
-    if isinstance(x, tf.data.Dataset):
-        if y is not None:
-            raise ValueError(
-                "`y` must be None where `x` is a dataset of pairs. Received: both. Leave "
-                "`y` out."
-            )
-        num_examples = _num_examples(x)
-        dataset = x.unbatch()
-    else:
-        num_examples = len(keras.tree.flatten(x)[0])
-        dataset = tf.data.Dataset.from_tensor_slices((x, y))
-        dataset = dataset.shuffle(num_examples, seed=seed)
-    # Full ones only, which every replica can have its part of.
-    dataset = dataset.batch(batch_size, drop_remainder=True)
-    if distribution is not None and validation_data is not None:
-        if not isinstance(validation_data, tf.data.Dataset):
-            validation_data = tf.data.Dataset.from_tensor_slices(validation_data)
-            validation_data = validation_data.batch(batch_size)
-        validation_data = distribution.evaluation(validation_data)
-    return (
-        dataset.prefetch(tf.data.AUTOTUNE),
-        num_examples // batch_size,
-        validation_data,
-    )
-
-
-def _num_examples(dataset):
-    """Returns the number of examples, or a few more if the last batch is not full."""
-    num_batches = int(dataset.cardinality())
-    if num_batches < 0:
-        raise ValueError(
-            "The number of training batches must be known. Received: "
-            f"x={dataset}, of which tf.data knows none. Apply "
-            "`tf.data.experimental.assert_cardinality(num_batches)`."
-        )
-    batch = next(iter(dataset.take(1)), None)
-    return 0 if batch is None else num_batches * len(keras.tree.flatten(batch)[0])
-
-
-@contextlib.contextmanager
-def _fails_without_memory():
-    """Context in which running out of memory is a failed trial, and not the end."""
-    try:
-        yield
-    except Exception as error:
-        names = {kind.__name__ for kind in type(error).__mro__}
-        text = str(error)
-        if (
-            names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
-            or "RESOURCE_EXHAUSTED" in text
-            or "out of memory" in text.lower()
-        ):
-            raise FailedTrialError(
-                f"The trial ran out of memory: {text[:500]} Set `max_activation_bytes` or "
-                "smaller batches."
-            ) from error
-        raise

@@ -1,0 +1,25 @@
+"""Failures of trials that end neither the search nor the process."""
+
+import contextlib
+
+from keras_tuner.errors import FailedTrialError
+
+
+@contextlib.contextmanager
+def fails_without_memory():
+    """Context in which running out of memory is a failed trial, and not the end."""
+    try:
+        yield
+    except Exception as error:
+        names = {kind.__name__ for kind in type(error).__mro__}
+        text = str(error)
+        if (
+            names & {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
+            or "RESOURCE_EXHAUSTED" in text
+            or "out of memory" in text.lower()
+        ):
+            raise FailedTrialError(
+                f"The trial ran out of memory: {text[:500]} Set `max_activation_bytes` or "
+                "smaller batches."
+            ) from error
+        raise
