@@ -4,16 +4,15 @@ import dataclasses
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.data.epochs import another_every_time, epoch_order
+from keras_perceiver.data.buckets import FolderPipeline
+from keras_perceiver.data.examples import check_class_names, find_examples
 from keras_perceiver.modalities.preprocessors import Preprocessor
-from keras_perceiver.modalities.preprocessors.base import padded
 
 # Examples read at once by the checking pass; more of them than this get a progress bar.
 _CHECKED_AT_ONCE = 512
@@ -131,7 +130,7 @@ def read_folder(
             raise error
         skipped.append((path, str(error)))
 
-    pipeline = _Pipeline(
+    pipeline = FolderPipeline(
         preprocessors=preprocessors,
         masked=tuple(
             n for n, p in preprocessors.items() if allow_missing or p.use_mask
@@ -145,8 +144,8 @@ def read_folder(
         cache={} if use_cache else None,
     )
     folders = {name: Path(path) for name, path in folders.items()}
-    class_names = _class_names(folders, class_names)
-    examples = _find(folders, preprocessors, class_names, allow_missing, report)
+    class_names = check_class_names(folders, class_names)
+    examples = find_examples(folders, preprocessors, class_names, allow_missing, report)
     if check_files:
         examples = _check(examples, pipeline, report)
     if not examples:
@@ -237,13 +236,6 @@ class LabelledFolder:
         )
 
 
-class _Example(NamedTuple):
-    label: int
-    stem: str
-    paths: dict  # from modality to path, without those that are missing
-    lengths: dict  # from modality to length, as far as it was read
-
-
 def _labelled(examples, class_names, skipped, pipeline):
     paths = [example.paths for example in examples]
     if not pipeline.is_dict:
@@ -255,90 +247,6 @@ def _labelled(examples, class_names, skipped, pipeline):
         skipped,
         examples,
         pipeline,
-    )
-
-
-def _class_names(folders, class_names):
-    found = set()
-    for folder in folders.values():
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                "`folder` must be a folder of class folders. Received: "
-                f"{str(folder)!r}, which is no folder. Correct the path."
-            )
-        found |= {path.name for path in _visible(folder) if path.is_dir()}
-    if not found:
-        raise ValueError(
-            "Files must lie in `<folder>/<class>/<file>`. Received: "
-            f"{[str(folder) for folder in folders.values()]} without a folder in it. "
-            "Make a folder for each class."
-        )
-    if class_names is None:
-        return tuple(sorted(found))
-    unknown = sorted(found - set(class_names))
-    if unknown:
-        raise ValueError(
-            "Every class folder must be one of `class_names`. Received: folders "
-            f"{unknown}, class_names={list(class_names)}. Remove or rename the folders."
-        )
-    return tuple(class_names)
-
-
-def _visible(folder):
-    """Returns what is in a folder, sorted, without hidden files."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-
-
-def _find(folders, preprocessors, class_names, allow_missing, report):
-    """Returns the examples, sorted by class and name; reports what has no files."""
-    examples = []
-    for label, class_name in enumerate(class_names):
-        stems = {}
-        class_folders = {n: f / class_name for n, f in folders.items()}
-        class_folders = {n: f for n, f in class_folders.items() if f.is_dir()}
-        for name, class_folder in class_folders.items():
-            for path in _visible(class_folder):
-                if path.suffix.lower() not in preprocessors[name].suffixes:
-                    continue
-                # Nothing is joined by the name of a lone modality.
-                stem = path.stem if len(preprocessors) > 1 else path.name
-                paths = stems.setdefault(stem, {})
-                if name in paths:
-                    report(path, _twice(path, paths[name]))
-                else:
-                    paths[name] = path
-        if class_folders and not stems:
-            folder = next(iter(class_folders.values()))
-            report(folder, _empty_class(folder, preprocessors))
-        for stem, paths in sorted(stems.items()):
-            if len(paths) < len(preprocessors) and not allow_missing:
-                path = next(iter(paths.values()))
-                missing = sorted(preprocessors.keys() - paths.keys())
-                report(path, _incomplete(path, missing))
-            else:
-                examples.append(_Example(label, Path(stem).stem, paths, {}))
-    return examples
-
-
-def _twice(path, other):
-    return ValueError(
-        "An example must have one file of each modality. Received: "
-        f"{path} beside {other.name}. Remove or rename one."
-    )
-
-
-def _empty_class(folder, preprocessors):
-    suffixes = sorted({suffix for p in preprocessors.values() for suffix in p.suffixes})
-    return ValueError(
-        f"A class folder must hold files. Received: none of {suffixes} in {folder}. "
-        "Remove the folder, or leave out what is bad with `skip_bad_files=True`."
-    )
-
-
-def _incomplete(path, missing):
-    return ValueError(
-        f"An example must have a file of every modality. Received: {path} without "
-        f"{missing}. Add files of the same name, or set `allow_missing=True`."
     )
 
 
@@ -386,148 +294,3 @@ def _split(examples, validation_fraction, group):
         [e for index, e in enumerate(examples) if index not in held_out],
         [e for index, e in enumerate(examples) if index in held_out],
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pipeline:
-    """How examples become batches."""
-
-    preprocessors: dict
-    masked: tuple
-    is_dict: bool
-    batch_size: int
-    shuffle: bool
-    seed: int
-    drop_remainder: bool
-    num_buckets: int
-    cache: dict | None
-
-    def lengths(self, example):
-        """Returns the length of each array, or the path and error of a bad file."""
-        lengths = {}
-        for name, path in example.paths.items():
-            try:
-                lengths[name] = len(self._read(name, path))
-            except ValueError as error:
-                return path, error
-        return lengths
-
-    def _read(self, name, path):
-        if self.cache is None:
-            return self.preprocessors[name].read(path)
-        key = name, path
-        if key not in self.cache:
-            self.cache[key] = self.preprocessors[name].read(path)
-        return self.cache[key]
-
-    def dataset(self, examples):
-        """Returns the examples, shuffled another way whenever they are read."""
-        epoch = self.epoch(examples, tf.constant(0, "int64"))
-        if not self.shuffle:
-            return epoch
-        return another_every_time(
-            lambda number: self.epoch(examples, number),
-            self.seed,
-            int(epoch.cardinality()),
-        )
-
-    def epoch(self, examples, number, num_done=0):
-        """Returns the examples, shuffled in the way of one epoch."""
-        buckets, lengths = self._buckets(examples)
-        if self.shuffle:
-            dataset = epoch_order(len(examples), self.seed, number)
-        else:
-            dataset = tf.data.Dataset.range(len(examples))
-        if self.shuffle and lengths:
-            keys = tf.constant(buckets)
-            dataset = dataset.group_by_window(
-                lambda index: keys[index],
-                lambda _, window: window.batch(self.batch_size, self.drop_remainder),
-                window_size=self.batch_size,
-            )
-            # tf.data does not count these itself.
-            sizes = np.bincount(buckets)
-            if not self.drop_remainder:
-                sizes = sizes + self.batch_size - 1
-            num_batches = int((sizes // self.batch_size).sum())
-            dataset = dataset.apply(
-                tf.data.experimental.assert_cardinality(num_batches)
-            )
-        else:
-            dataset = dataset.batch(self.batch_size, self.drop_remainder)
-
-        specs = self._specs()
-
-        # Python, so that a bad file is named and one function reads, checks and pads. It
-        # runs once for a batch, and the decoders in it run in parallel.
-        def read(indices):
-            some = [examples[index] for index in indices]
-            bucket = buckets[indices].max()
-            longest = {name: sizes[bucket] for name, sizes in lengths.items()}
-            labels = np.array([example.label for example in some], "int32")
-            return [*self._batch(some, longest), labels]
-
-        def load(indices):
-            dtypes = [spec.dtype for spec in specs.values()]
-            tensors = tf.numpy_function(read, [indices], dtypes)
-            for tensor, spec in zip(tensors, specs.values(), strict=True):
-                tensor.set_shape((indices.shape[0], *spec.shape))
-            *inputs, labels = tensors
-            if self.is_dict or self.masked:
-                return dict(zip(specs, inputs, strict=False)), labels
-            return inputs[0], labels
-
-        dataset = dataset.skip(num_done)
-        dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return dataset.prefetch(tf.data.AUTOTUNE)
-
-    def _specs(self):
-        """Returns the shape and dtype of one example's tensors, by name, labels last."""
-        specs = {}
-        for name, preprocessor in self.preprocessors.items():
-            specs[name] = tf.TensorSpec(preprocessor.shape, preprocessor.dtype)
-            if name in self.masked:
-                mask_shape = preprocessor.shape[: preprocessor.num_mask_axes]
-                specs[f"{name}_mask"] = tf.TensorSpec(mask_shape, "bool")
-        return {**specs, "": tf.TensorSpec((), "int32")}
-
-    def _batch(self, examples, longest):
-        """Returns the arrays of a batch and their masks, in the order of `_specs`."""
-        tensors = []
-        for name, preprocessor in self.preprocessors.items():
-            arrays = [
-                self._read(name, example.paths[name]) if name in example.paths else None
-                for example in examples
-            ]
-            batch, mask = padded(arrays, preprocessor, longest.get(name))
-            tensors += [batch, mask] if name in self.masked else [batch]
-        return tensors
-
-    def _buckets(self, examples):
-        """Groups examples by length.
-
-        Returns:
-            Array, the group of each example, and dict from the modalities of any length
-            to an array, the length of the longest in each group or those before it.
-        """
-        ragged = {
-            name: np.array([max(e.lengths.get(name, 0), 1) for e in examples])
-            for name, preprocessor in self.preprocessors.items()
-            if preprocessor.shape[0] is None
-        }
-        if not ragged:
-            return np.zeros(len(examples), "int64"), {}
-        # With several such modalities, what they fill of their longest, together.
-        sizes = sum(lengths / lengths.max() for lengths in ragged.values())
-        # A group has at least a batch.
-        num_buckets = max(min(self.num_buckets, len(examples) // self.batch_size), 1)
-        counts = len(examples) * np.arange(1, num_buckets + 1) // num_buckets
-        ends = np.unique(np.sort(sizes)[counts - 1])
-        buckets = np.searchsorted(ends, sizes)
-        lengths = {
-            name: np.maximum.accumulate(
-                [lengths[buckets == bucket].max() for bucket in range(len(ends))]
-            )
-            for name, lengths in ragged.items()
-        }
-        return buckets, lengths

@@ -110,6 +110,8 @@ def main():
             print(f"{path} is there, and stays as it is")
             continue
         x = inputs(model)
+        # As after training: else loading warns of a state that is not there.
+        model.optimizer.build(model.trainable_variables)
         model.save(path)
         outputs = predictions(model, x)
         np.savez_compressed(path.with_suffix(".npz"), outputs=outputs, **x)
