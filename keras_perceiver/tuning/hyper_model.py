@@ -29,6 +29,8 @@ from keras_perceiver.tuning.encoders import (
 from keras_perceiver.tuning.failures import fails_without_memory
 
 _NO_AUGMENTATION = "none"
+# A search asks about thousands of values that differ in these only.
+_WITHOUT_SIZE = ("dropout", *(n for n in spaces.OF_TRAINING if n != "batch_size"))
 _BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
 
 
@@ -152,7 +154,7 @@ class PerceiverHyperModel(kt.HyperModel):
         self.precision = precision
         self.distribution = distribution
         self.seed = seed
-        self._sizes = {}
+        self._sizes, self._reasons = {}, {}
         self.space = self._space(space or {})
         self.defaults = self._defaults(defaults or {})
 
@@ -263,6 +265,16 @@ class PerceiverHyperModel(kt.HyperModel):
         Args:
             values: Dict from the names of the space to values.
         """
+        key = tuple(
+            (name, value)
+            for name, value in sorted(values.items())
+            if name not in _WITHOUT_SIZE
+        )
+        if key not in self._reasons:
+            self._reasons[key] = self._reason_against(values)
+        return self._reasons[key]
+
+    def _reason_against(self, values):
         encoder = self.encoder(values)
         try:
             input_dim, _ = self._input_sizes(values)

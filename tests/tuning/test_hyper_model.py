@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused_before_the_first_trial():
     assert some.defaults["latent_dim"] == 16
     hp = kt.HyperParameters()
     hp.Fixed("latent_dim", 15)
-    with pytest.raises(FailedTrialError, match="not divisible"):
+    with pytest.raises(FailedTrialError, match="must be divisible by `num_heads`"):
         some.build(hp)
 
 
