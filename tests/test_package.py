@@ -114,7 +114,7 @@ def test_public_names_are_documented_classes_and_functions():
             sections.remove("Returns:")  # nobody calls one
         for section in sections:
             assert section in public.__doc__, (name, section)
-        if not is_class:
+        if not is_class or public.__init__ is object.__init__:
             continue
         for parameter in list(inspect.signature(public.__init__).parameters.values())[
             1:

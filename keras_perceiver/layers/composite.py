@@ -155,6 +155,8 @@ def restore_inner_settings(layer, settings, exclude=()):
     # Layers that were frozen when they were created have had no weights to freeze then.
     for frozen in (layer, *(inner for _, inner, _ in inner_layers(layer))):
         if not frozen.trainable:
+            # TensorFlow passes over an assignment that changes nothing.
+            frozen.trainable = True
             frozen.trainable = False
 
 

@@ -116,6 +116,7 @@ def export_for_serving(
 
     >>> import tempfile
     >>> model = PerceiverClassifier.from_preset("digits", num_blocks=1)
+    >>> model.preprocessor = ImagePreprocessor((8, 8, 1))
     >>> export_for_serving(model, tempfile.mkdtemp()).name
     '1'
     """

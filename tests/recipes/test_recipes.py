@@ -81,7 +81,9 @@ def test_notes_and_drawings(tmp_path):
 
 
 def test_folders_of_pairs_are_named_if_they_are_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no \.wav file in .*bass.*--data"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no file of .*\.wav.* in .*bass.*--data"
+    ):
         recipes.get("instruments_clipart").splits(6, 0, tmp_path)
     classes = instruments_clipart.CLASSES
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=1)

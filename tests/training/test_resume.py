@@ -122,12 +122,12 @@ def test_other_configuration_is_refused(tmp_path):
 
 @pytest.mark.one_backend
 def test_checkpoints_have_the_overrides(tmp_path):
-    overrides = {"epochs": 2, "model.modality.shape": (8, 8, 1)}
+    overrides = {"epochs": 2, "model.modality.modality.shape": (8, 8, 1)}
     assert saved_overrides(tmp_path / "checkpoints") == {}
     with pytest.raises(RuntimeError, match="crashed"):
         _run(tmp_path, _recipe().replace(overrides), callbacks=[BeforeStep(4, crash)])
     saved = saved_overrides(tmp_path / "checkpoints")
-    assert saved == {**overrides, "model.modality.shape": [8, 8, 1]}
+    assert saved == {**overrides, "model.modality.modality.shape": [8, 8, 1]}
     run, _ = _run(tmp_path, _recipe().replace(saved), resume=True)
     assert len(run.history["loss"]) == 2
 

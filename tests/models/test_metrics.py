@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from keras_perceiver.training import Accuracy, MeanAveragePrecision
+from keras_perceiver.models import Accuracy, MeanAveragePrecision
 
 
 def test_accuracy_takes_indices_and_parts_of_classes():
