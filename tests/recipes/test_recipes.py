@@ -87,5 +87,5 @@ def test_folders_of_pairs_are_named_if_they_are_missing(tmp_path):
         recipes.get("instruments_clipart").splits(6, 0, tmp_path)
     classes = instruments_clipart.CLASSES
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=1)
-    with pytest.raises(FileNotFoundError, match=r"no \.png file in .*animals"):
+    with pytest.raises(FileNotFoundError, match=r"no file of .*\.png.* in .*animals"):
         recipes.get("instruments_clipart").splits(6, 0, tmp_path)
