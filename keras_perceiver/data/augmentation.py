@@ -111,7 +111,7 @@ def image_changes(
     def change(images, key):
         images = (change_images(layers, images, key) - center) / half
         shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
-        # Each channel for itself: a change of colour as well.
+        # Each channel for itself: a change of color as well.
         factor = tf.random.stateless_uniform(
             shape, [key, 0], 1 - contrast, 1 + contrast
         )
@@ -253,11 +253,11 @@ def point_scaling(scale=0.01):
 def video_changes(
     size=None, brightness=0.125, contrast=0.2, saturation=0.2, hue=0.05, use_flip=True
 ):
-    """Crops and mirrors videos, and changes their colours, all frames of one alike.
+    """Crops and mirrors videos, and changes their colors, all frames of one alike.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2, which names
-        colour, crop and flip. How strong they are is our choice.
+        color, crop and flip. How strong they are is our choice.
 
     Args:
         size: Integer, height and width of the part that is cut out, in pixels. Defaults

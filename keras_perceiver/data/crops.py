@@ -17,7 +17,7 @@ def inception_crop(
         aspect ratio as in DeepMind's training of the Perceiver.
 
     Args:
-        encoded: String scalar, a JPEG in colour.
+        encoded: String scalar, a JPEG in color.
         key: Int64 scalar; the same key gives the same part.
         size: Integer, height and width of the result in pixels.
         area: Pair of floats, range of the part of the image's area.

@@ -37,7 +37,7 @@ def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
         value_range: Pair of floats, the values of the images that stand for 0 and 255.
 
     Returns:
-        Callable of colour images of shape `(batch, height, width, 3)`, or of one image,
+        Callable of color images of shape `(batch, height, width, 3)`, or of one image,
         in the value range, and a key. Each image is changed in a way of its own, to
         256 levels.
 

@@ -267,7 +267,7 @@ class AttentionBlock(CompositeLayer):
 
     def norm_inputs(self, inputs):
         """Returns the inputs as the keys' and values' projections take them."""
-        raise NotImplementedError
+        return self.inputs_norm(inputs)
 
     def attend_to(self, query, keys_values, seeds=None, training=None):
         """Returns the block's outputs, of shape `(batch, num_queries, query_dim)`.

@@ -72,9 +72,6 @@ class CrossAttend(AttentionBlock):
             super().num_parameters(query_dim, input_dim) + 2 * input_dim
         )  # their norm
 
-    def norm_inputs(self, inputs):
-        return self.inputs_norm(inputs)
-
     def call(
         self,
         query,

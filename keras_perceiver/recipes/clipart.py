@@ -4,7 +4,7 @@ Command:   make train RECIPE=clipart ARGS="--data DIR", DIR with train/ and test
 Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
 Time:      487 to 506 s of training, beside other work
 Score:     test accuracy 0.386, the median of seeds 0, 1 and 2 (0.375 to 0.387), on 811
-           drawings that trees on colours and thumbnails get to 0.48
+           drawings that trees on colors and thumbnails get to 0.48
 """
 
 from keras_perceiver.config import Config

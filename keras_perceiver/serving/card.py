@@ -34,7 +34,7 @@ def text(model, signatures, weights, difference, metrics, notes=()):
                 "parameters": model.count_params(),
                 "flops_per_example": _flops(model),
                 "weights": {
-                    "sha256": hash_of_weights(model),
+                    "sha256": weights_hash(model),
                     "stored_as": weights,
                     **difference,
                 },
@@ -51,7 +51,7 @@ def text(model, signatures, weights, difference, metrics, notes=()):
     )
 
 
-def hash_of_weights(model):
+def weights_hash(model):
     """Returns SHA-256 over the paths, shapes and values of the weights, as hex."""
     digest = hashlib.sha256()
     for weight, array in zip(model.weights, model.get_weights(), strict=True):

@@ -141,7 +141,7 @@ def _points(rows):
 
 
 def _parallel(rows, names):
-    """Draws one line a trial over one axis a setting, coloured by the score's rank.
+    """Draws one line a trial over one axis a setting, colored by the score's rank.
 
     By the score itself, one that is far off would make all others look the same.
     """

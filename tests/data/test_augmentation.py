@@ -74,15 +74,15 @@ def test_waveforms_change_without_a_mask_too():
     np.testing.assert_array_equal(found["audio"], expected)
 
 
-def test_images_of_flat_colours_keep_them_with_nearest_pixels():
+def test_images_of_flat_colors_keep_them_with_nearest_pixels():
     still = {"contrast": 0, "brightness": 0, "noise": 0, "interpolation": "nearest"}
     images = _images()
     change = image_changes(shift=0.25, zoom=0.2, rotation=0.1, **still)
     changed = change(images, 7).numpy()
     assert (changed != images).any()
     for before, after in zip(images, changed, strict=True):
-        colours = {tuple(pixel) for pixel in before.reshape(-1, 3)}
-        assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colours
+        colors = {tuple(pixel) for pixel in before.reshape(-1, 3)}
+        assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colors
 
     nothing = image_changes(shift=0, zoom=0, rotation=0, use_flip=False, **still)
     np.testing.assert_array_equal(nothing(images, 7), images)
@@ -221,7 +221,7 @@ def test_videos_are_cut_and_mirrored_all_frames_alike():
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_videos_change_their_colours_all_frames_alike(name):
+def test_videos_change_their_colors_all_frames_alike(name):
     videos = _videos()
     changed = video_changes(**{**_STILL, name: 0.3})(videos, 3).numpy()
     assert np.abs(changed).max() <= 1

@@ -89,7 +89,7 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
         assert errors[start] < 1e-4
         starts.add(start)
         if label != 2:
-            # Colours changed, and still brighter with every frame that is not black.
+            # Colors changed, and still brighter with every frame that is not black.
             levels = inputs["video"][0].numpy().mean(axis=(1, 2, 3))
             assert (np.diff(levels[5:]) > 0.02).all()
     assert len(starts) > 1

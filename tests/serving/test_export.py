@@ -23,7 +23,7 @@ from keras_perceiver import (
     flops,
     serving,
 )
-from keras_perceiver.serving.card import hash_of_weights
+from keras_perceiver.serving.card import weights_hash
 from tests.serving import models
 
 pytestmark = pytest.mark.integration
@@ -58,7 +58,7 @@ def test_whole_export(tmp_path, capsys):
     assert set(signatures) == {"serving_default", "encoded"}
 
     card = json.loads((path / "model_card.json").read_text())
-    assert card["weights"]["sha256"] == hash_of_weights(model)
+    assert card["weights"]["sha256"] == weights_hash(model)
     assert card["weights"]["stored_as"] == "int8"
     right = (logits.argmax(-1) == labels).mean()
     assert card["weights"]["test_accuracy_float32"] == pytest.approx(right)

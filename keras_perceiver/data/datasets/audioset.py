@@ -27,7 +27,7 @@ def audioset(
 ):
     """Returns AudioSet: clips of 1.28 seconds, sound at 48 kHz and video, 527 labels.
 
-    Training takes a clip at a random time, changes the colours of the video, crops and
+    Training takes a clip at a random time, changes the colors of the video, crops and
     mirrors it. Validation takes the clip in the middle.
 
     Reference:
