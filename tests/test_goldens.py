@@ -7,7 +7,7 @@ import pytest
 from tests.goldens.write import FOLDER, predictions
 
 FILES = sorted(path.stem for path in FOLDER.glob("*.keras"))
-# Of the largest output: the second model computes in bfloat16.
+# Of the largest output: a layer of the second model computes in bfloat16.
 TOLERANCES = {"classifier": 1e-5, "multi_label": 3e-2}
 
 
@@ -31,6 +31,7 @@ def test_golden_model_predicts_as_it_did(stem):
     np.testing.assert_allclose(predictions(model, x), expected, atol=tolerance)
     assert type(model.optimizer).__name__ == "Lamb"
     assert type(model.loss) is type(model.default_loss())
+    assert model.get_compile_config()["jit_compile"] == "auto"
 
 
 def test_golden_model_has_its_inner_settings_and_trains():

@@ -49,8 +49,15 @@ USES = {
     "_generate_examples": "data/builders/",
 }
 
-# Public in spite of their names, and attributes that Python gives to every class.
-_NO_PRIVATE_NAMES = {"_replace", "_asdict", "_fields", "_exit", "_abc_impl"}
+# Public in spite of their names, and attributes that Python and torch give to classes.
+_NO_PRIVATE_NAMES = {
+    "_replace",
+    "_asdict",
+    "_fields",
+    "_exit",
+    "_abc_impl",
+    "_backward_cls",
+}
 _PROGRAMS = ("check_saved_model", "check_file")  # without the package
 
 

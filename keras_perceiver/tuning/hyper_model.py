@@ -99,7 +99,7 @@ class PerceiverHyperModel(kt.HyperModel):
         From `build`: the compiled task.
 
     Raises:
-        TypeError: if `modality` is none.
+        TypeError: if `modality` is no modality or `task` is no `Config`.
         ValueError: if a name in the space or a setting is unknown, if a value is of no use,
             or if nothing in the space can be built.
 
@@ -140,6 +140,12 @@ class PerceiverHyperModel(kt.HyperModel):
             raise ValueError(
                 f"`precision` must be one of {PRECISIONS}. Received: "
                 f"precision={precision!r}. Choose one of them."
+            )
+        if not isinstance(task, Config):
+            raise TypeError(
+                "`task` must be a `Config` of a task. Received: "
+                f"task={task!r} of type {type(task).__name__}. Pass for example "
+                "`Config(PerceiverClassifier, num_classes=10)`."
             )
         self.task = task
         base = base_config(modality)

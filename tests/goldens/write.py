@@ -49,7 +49,7 @@ def _classifier():
 
 
 def _multi_label():
-    """All other modalities, weights that are not shared, a mixed dtype policy."""
+    """All other modalities, weights that are not shared, one layer in bfloat16."""
     modalities = {
         "array": kp.Array((3, 4, 2), num_bands=2, projection_dim=5),
         "audio": kp.Audio(24, sample_rate=24, patch_size=6, num_bands=2, use_mask=True),
@@ -73,10 +73,9 @@ def _multi_label():
         num_self_attends_per_block=1,
         num_cross_attends=2,
         cross_attend=kp.CrossAttend(use_bias=False, activation="relu"),
-        self_attend=kp.SelfAttend(num_heads=2),
+        self_attend=kp.SelfAttend(num_heads=2, dtype="mixed_bfloat16"),
         share_weights=False,
         use_cross_attends_at_start=True,
-        dtype="mixed_bfloat16",
     )
     model = kp.PerceiverMultiLabelClassifier(encoder, num_classes=2)
     model.compile(kp.Lamb(1e-3, weight_decay=0.1))

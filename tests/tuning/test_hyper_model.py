@@ -124,6 +124,8 @@ def test_space_may_be_replaced_and_frozen():
             _small(settings={name: 3})
     with pytest.raises(TypeError, match="must be a modality layer"):
         PerceiverHyperModel(keras.layers.Dense(3), TASK)
+    with pytest.raises(TypeError, match="`task` must be a `Config` of a task"):
+        PerceiverHyperModel(kp.Image((8, 8, 1)), 10)
     with pytest.raises(ValueError, match="`precision` must be one of"):
         _small(precision="float8")
     learned = kp.Image((8, 8, 1), position_encoding=kp.LearnedPositionEncoding(6))

@@ -16,7 +16,13 @@ import keras_tuner as kt
 import pytest
 from keras_tuner.errors import FailedTrialError
 
-from keras_perceiver import Image, PerceiverHyperModel, tuning
+from keras_perceiver import (
+    Config,
+    Image,
+    PerceiverClassifier,
+    PerceiverHyperModel,
+    tuning,
+)
 from keras_perceiver.tuning.search import as_chief
 
 pytestmark = pytest.mark.one_backend
@@ -68,7 +74,8 @@ class _Quick(PerceiverHyperModel):
 
 
 def hyper_model(**options):
-    return _Quick(Image((8, 8, 1), num_bands=2), 10, {**SPACE, **options})
+    task = Config(PerceiverClassifier, num_classes=10)
+    return _Quick(Image((8, 8, 1), num_bands=2), task, {**SPACE, **options})
 
 
 def _search(folder, budget, algorithm="random", epochs=3, **options):

@@ -149,6 +149,7 @@ class Task(CheckedModel):
         *,
         metrics="auto",
         weighted_metrics=None,
+        jit_compile="auto",
         **kwargs,
     ):
         """Configures the model for training, see `keras.Model.compile`.
@@ -159,6 +160,8 @@ class Task(CheckedModel):
             metrics: List of metrics or `"auto"`: those of the task, or none where
                 `weighted_metrics` are given.
             weighted_metrics: List of metrics that sample weights weigh.
+            jit_compile: Boolean, or `"auto"` for what is best on the backend: a saved
+                model that is loaded on another backend has what is best there.
             **kwargs: Other arguments of `keras.Model.compile`.
         """
         if optimizer == "auto":
@@ -173,8 +176,16 @@ class Task(CheckedModel):
             loss=loss,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile,
             **kwargs,
         )
+        self._has_auto_jit = jit_compile == "auto"
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self._has_auto_jit:  # Keras saves what it is on this backend
+            config["jit_compile"] = "auto"
+        return config
 
     def compile_from_config(self, config):
         # Keras does this only where `compile` is its own.

@@ -58,6 +58,19 @@ def test_compile_takes_what_it_is_given():
     assert isinstance(model.loss, SmoothedCrossentropy)
 
 
+@pytest.mark.parametrize("jit_compile", ["auto", False])
+def test_compilation_is_saved_as_it_was_asked_for(jit_compile, tmp_path):
+    model = classifier()
+    model.compile(jit_compile=jit_compile)
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        assert each.get_compile_config()["jit_compile"] == jit_compile
+    is_best = jit_compile == "auto" and keras.backend.backend() != "torch"
+    assert again.jit_compile == is_best
+
+
 @pytest.mark.parametrize("cls", TASKS)
 def test_default_loss_is_smoothed(cls):
     model = classifier(cls=cls)
