@@ -5,7 +5,9 @@ TensorFlow for its data, since the other order crashes.
 """
 
 import functools
+import gc
 import os
+from pathlib import Path
 
 # Several virtual devices, so that nothing passes only because there is one.
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
@@ -16,6 +18,13 @@ os.environ.setdefault(
     "JAX_DISABLE_MOST_OPTIMIZATIONS",
     "0" if os.environ.get("TEST_COMPILERS") == "real" else "1",
 )
+
+# The tests compile few programs, each of them many times.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import keras
 import pytest
@@ -35,8 +44,16 @@ if keras.backend.backend() == "torch" and os.environ.get("TEST_COMPILERS") != "r
 
 
 def pytest_collection_modifyitems(config, items):
-    """Runs tests that no backend affects once, among TensorFlow's tests."""
-    if keras.backend.backend() == "tensorflow":
+    """Marks what is fast on one backend only, and leaves out what no backend affects.
+
+    The latter runs once, among TensorFlow's tests.
+    """
+    backend = keras.backend.backend()
+    for item in items:
+        marker = item.get_closest_marker("fast_on")
+        if marker is not None and backend not in marker.args:
+            item.add_marker(pytest.mark.slow)
+    if backend == "tensorflow":
         return
     left_out = [item for item in items if item.get_closest_marker("one_backend")]
     config.hook.pytest_deselected(items=left_out)
@@ -44,10 +61,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_state():
+def _fresh_state(monkeypatch):
     """Every test starts from the same seed and leaves no global policy behind."""
+    # Keras collects garbage for each weight that it quantizes, KerasTuner before each
+    # trial: minutes with all that hundreds of tests have built. Python does it anyway.
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
-    # Collecting garbage after each of hundreds of tests takes minutes.
     keras.utils.clear_session(free_memory=False)

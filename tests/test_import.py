@@ -117,6 +117,7 @@ print(json.dumps([logits, float(loss), names]))
 """
 
 
+@pytest.mark.fast_on("torch")
 def test_compiled_file_is_loaded_in_a_new_process(tmp_path):
     encoder = Perceiver(
         Image((8, 8, 1), num_bands=2),

@@ -70,6 +70,7 @@ def _files():
     ]
 
 
+@pytest.mark.one_backend
 @pytest.mark.parametrize("path", _files(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_flow_one_way(path):
     part = path.relative_to(ROOT).parts[0].removesuffix(".py")
@@ -133,6 +134,7 @@ def _modules():
 
 
 @pytest.mark.parametrize("name", list(_modules()))
+@pytest.mark.fast_on("torch")
 def test_docstring_examples_run(name):
     __import__(name)
     names = {n: getattr(keras_perceiver, n) for n in keras_perceiver.__all__}

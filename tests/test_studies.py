@@ -135,6 +135,7 @@ def test_other_data_are_refused(tmp_path):
     assert not (tmp_path / "never").exists()
 
 
+@pytest.mark.slow
 def test_scaling_study_measures_until_it_does_not_fit(tmp_path, capsys, monkeypatch):
     module = _module("scaling_study")
     arguments = ["--sides", "16", "--depths", "4", "--calls", "1", "--mode", "forward"]

@@ -21,7 +21,7 @@ def test_contract():
     def config():
         return {
             "num_blocks": 3,
-            "num_self_attends_per_block": 2,
+            "num_self_attends_per_block": 1,
             "num_cross_attends": 2,
             "cross_attend": CrossAttend(
                 num_heads=2, qk_dim=10, v_dim=6, widening_factor=2, dropout=0.1

@@ -42,7 +42,9 @@ def test_audio_contract(use_mask):
     contracts.check_layer(Audio, config, sounds, unknown_length=unknown)
 
 
-@pytest.mark.parametrize("use_mask", [False, True])
+@pytest.mark.parametrize(
+    "use_mask", [pytest.param(False, marks=pytest.mark.fast_on("torch")), True]
+)
 def test_mel_contract(use_mask):
     def config():
         return {

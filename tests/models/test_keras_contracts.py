@@ -119,6 +119,7 @@ def test_copies_keep_class_and_outputs(filters):
     ("name", "settings"),
     [("model.weights.h5", {}), ("model.weights.json", {"max_shard_size": 1e-5})],
 )
+@pytest.mark.fast_on("torch")
 def test_weights_files(name, settings, tmp_path):
     model, other = (_quantized(_classifier(), filters="^value$") for _ in range(2))
     model.save_weights(tmp_path / name, **settings)

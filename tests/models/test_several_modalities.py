@@ -160,6 +160,7 @@ def test_missing_and_wrong_inputs_are_named():
             model.predict(bad, verbose=0)
 
 
+@pytest.mark.fast_on("torch")
 def test_many_labels_an_example():
     import tensorflow as tf
 
@@ -236,6 +237,7 @@ def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
     np.testing.assert_array_equal(again.predict(x, verbose=0), expected)
 
 
+@pytest.mark.fast_on("torch")
 def test_answers_from_the_modality_that_is_left():
     rng = np.random.default_rng(0)
     labels = np.arange(96) % 3

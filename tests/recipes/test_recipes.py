@@ -53,6 +53,7 @@ def test_recipe_reads_its_folder(name, write, tmp_path):
         assert model.predict_on_batch(inputs).shape == (len(labels), 2)
 
 
+@pytest.mark.slow
 def test_notes_and_drawings(tmp_path):
     classes = instruments_clipart.CLASSES
     _write_folder(tmp_path / "instruments", _write_note, classes, num_files=2)

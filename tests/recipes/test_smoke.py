@@ -35,7 +35,13 @@ _FEW_INPUTS = {
 }
 
 
-@pytest.mark.parametrize("name", recipes.names())
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "audioset"))
+        for name in recipes.names()
+    ],
+)
 def test_recipe_passes_its_smoke_test(name, tmp_path):
     recipe = recipes.get(name).replace({**_SMALL, **_FEW_INPUTS.get(name, {})})
     has_many_labels = recipe.task.cls is PerceiverMultiLabelClassifier

@@ -29,6 +29,7 @@ from tests.serving import models
 pytestmark = pytest.mark.integration
 
 
+@pytest.mark.fast_on("tensorflow")
 def test_whole_export(tmp_path, capsys):
     """On every backend: two modalities, lighter weights, every signature."""
     model = models.both_model()
@@ -113,6 +114,7 @@ def _no_run(*arguments):
     """The check, of which other tests know."""
 
 
+@pytest.mark.fast_on("tensorflow")
 def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
     model = models.image_model()
     honest = type(model).predict
@@ -194,6 +196,7 @@ def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
         job.run_file(tmp_path)
 
 
+@pytest.mark.fast_on("tensorflow")
 def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys):
     """0..255 stays 0..255, through a file of the model, and in the card."""
     preprocessor = ImagePreprocessor((6, 8, 3), value_range=(0, 255))
@@ -223,7 +226,9 @@ def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys
 
 
 @pytest.mark.one_backend
-@pytest.mark.parametrize("has_one_without_graph_form", [False, True])
+@pytest.mark.parametrize(
+    "has_one_without_graph_form", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_no_signature_of_files_without_a_preprocessor(
     has_one_without_graph_form, tmp_path, capsys
 ):

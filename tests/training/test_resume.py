@@ -73,6 +73,7 @@ def _run(folder, recipe=None, **options):
     return run, [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
+@pytest.mark.fast_on("jax")
 def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
     whole, expected = _run(tmp_path / "whole")
     # A signal within an epoch. Runs that are killed have a test of their own.
@@ -121,6 +122,7 @@ def test_other_configuration_is_refused(tmp_path):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_checkpoints_have_the_overrides(tmp_path):
     overrides = {"epochs": 2, "model.modality.modality.shape": (8, 8, 1)}
     assert saved_overrides(tmp_path / "checkpoints") == {}

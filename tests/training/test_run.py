@@ -26,6 +26,7 @@ from tests.training.runs import (
 TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 
 
+@pytest.mark.fast_on("torch")
 def test_writes_everything_that_it_says(tmp_path, capsys):
     recipe = little_recipe().replace({"model.num_latents": 6})
     run = finished(recipe, tmp_path / "run")

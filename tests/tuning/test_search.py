@@ -1,5 +1,4 @@
 import csv
-import gc
 import json
 import os
 import signal
@@ -46,12 +45,6 @@ SPACE = {
     "label_smoothing": 0.0,
     "batch_size": 32,
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_garbage(monkeypatch):
-    """KerasTuner collects it before each trial, which takes longer than these trials."""
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
 
 
 class _Quick(PerceiverHyperModel):

@@ -64,6 +64,7 @@ def test_contract(tmp_path):
     contracts.check_model(make, *_data(), tmp_path, half_policies=half_policies)
 
 
+@pytest.mark.fast_on("torch", "jax")
 def test_contract_with_mask(tmp_path):
     images, labels = _data()
     mask = np.random.default_rng(2).random((6, 4, 6)) > 0.4
@@ -217,6 +218,7 @@ def test_chunks_change_nothing(request):
 # JAX always compiles, torch leaves chunks out of what it compiles.
 if keras.backend.backend() == "tensorflow":
 
+    @pytest.mark.slow
     def test_chunks_change_nothing_compiled(request):
         options = {"num_blocks": 1, "jit_compile": True}
         expected = _weights_after_training(num_blocks=1)
@@ -229,6 +231,7 @@ if keras.backend.backend() == "tensorflow":
 if keras.backend.backend() == "tensorflow":
 
     @pytest.mark.usefixtures("chunks")
+    @pytest.mark.slow
     def test_chunks_are_exported(tmp_path):
         # The export compares the SavedModel with `predict`.
         export_for_serving(_model(num_self_attends_per_block=1), tmp_path)
