@@ -9,14 +9,14 @@ import gc
 import os
 from pathlib import Path
 
-# Several virtual devices, so that nothing passes only because there is one.
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-
-# The slow tier compiles as users do. The fast one leaves out optimizations of XLA and
-# torch.compile, which take minutes for programs that run for milliseconds.
+# Several virtual devices, so that nothing passes only because there is one. The slow tier
+# compiles as users do. The fast one leaves out optimizations of XLA and torch.compile,
+# which take minutes for programs that run for milliseconds.
 os.environ.setdefault(
-    "JAX_DISABLE_MOST_OPTIMIZATIONS",
-    "0" if os.environ.get("TEST_COMPILERS") == "real" else "1",
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=2"
+    + " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    * (os.environ.get("TEST_COMPILERS") != "real"),
 )
 
 # The tests compile few programs, each of them many times.

@@ -28,11 +28,14 @@ SEVERAL = {"tensorflow": "mirrored", "jax": "data_parallel"}.get(BACKEND)
 
 
 def _start(*arguments, **environment):
+    # Not the number of devices that these tests have.
+    flags = os.environ["XLA_FLAGS"].replace(
+        "--xla_force_host_platform_device_count=2", ""
+    )
     return subprocess.Popen(
         [sys.executable, "-m", "tests.distributed", *map(str, arguments)],
         cwd=ROOT,
-        # Not the number of devices that these tests have.
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
