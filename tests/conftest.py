@@ -61,12 +61,14 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(autouse=True)
-def _fresh_state(monkeypatch):
+def _fresh_state():
     """Every test starts from the same seed and leaves no global policy behind."""
-    # Keras collects garbage for each weight that it quantizes, KerasTuner before each
-    # trial: minutes with all that hundreds of tests have built. Python does it anyway.
-    monkeypatch.setattr(gc, "collect", lambda *_: 0)
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
     keras.utils.clear_session(free_memory=False)
+    # An iterator of TensorFlow that is garbage for minutes is waited for as long. What is
+    # left is not looked at again: else each collection, and Keras makes one for each
+    # weight that it quantizes, walks through all that hundreds of tests have built.
+    gc.collect()
+    gc.freeze()
