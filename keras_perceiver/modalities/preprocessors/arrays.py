@@ -1,26 +1,63 @@
 """NumPy files."""
 
 import io
+import math
 
 import numpy as np
 
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule
 
-def load_array(content):
-    """Returns the array of numbers in the bytes of a `.npy` file."""
-    array = _load(content)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "iuf":
-        found = getattr(array, "dtype", "several arrays")
-        raise TypeError(f"a NumPy array of numbers is needed, not {found}")
-    return array
+_IS_NUMBERS = FileRule(
+    "A NumPy file must hold an array of numbers.", "{}", "Convert the file"
+)
+_IS_WHOLE = FileRule(
+    "A NumPy file must hold the array of its header, and nothing else.",
+    "{} bytes for shape {} of {}",
+    "Repair the file",
+)
+# Version 3 differs in the names of fields, which numbers have none of.
+_READ_HEADER = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 
 
-def _load(content, num_attempts=10):
+def load_array(content, check=None):
+    """Returns the array of numbers in the bytes of a `.npy` file.
+
+    The header is compared with the size of the file before an array is made: no more is
+    allocated than the file holds.
+
+    Args:
+        content: Bytes.
+        check: Callable that takes the shape and dtype of the header and raises an error
+            if they are invalid, or `None`.
+    """
+    file = io.BytesIO(content)
+    shape, is_fortran, dtype = _header(file)
+    _IS_NUMBERS.check(dtype.kind in "iuf", dtype)
+    if check is not None:
+        check(shape, dtype)
+    num_bytes = len(content) - file.tell()
+    is_whole = num_bytes == math.prod(shape) * dtype.itemsize
+    _IS_WHOLE.check(is_whole, num_bytes, shape, dtype)
+    array = np.frombuffer(content, dtype, math.prod(shape), file.tell())
+    return array.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _header(file, num_attempts=10):
     # NumPy reads the header with `ast.literal_eval`, which some releases of Python 3.11
     # and 3.12 let fail, now and then, while another thread parses: nothing is wrong with
     # the file. See https://github.com/python/cpython/issues/106905.
     for _ in range(num_attempts - 1):
         try:
-            return np.load(io.BytesIO(content), allow_pickle=False)
+            return _read_header(file)
         except SystemError:
-            continue
-    return np.load(io.BytesIO(content), allow_pickle=False)
+            file.seek(0)
+    return _read_header(file)
+
+
+def _read_header(file):
+    version = np.lib.format.read_magic(file)
+    _IS_NUMBERS.check(version in _READ_HEADER, f"a header of version {version}")
+    return _READ_HEADER[version](file)

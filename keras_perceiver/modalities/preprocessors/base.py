@@ -7,13 +7,13 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.preprocessors.file_rules import (
+    IS_FINITE,
     FileRule,
     FileRuleError,
     bad_file,
     first_error,
 )
-
-_FINITE = FileRule("Values must be finite.", "a NaN or infinite number", "Remove it")
+from keras_perceiver.modalities.preprocessors.regular_files import read_bytes
 
 
 class Preprocessor:
@@ -29,8 +29,8 @@ class Preprocessor:
     To read another kind of file, make a subclass, register it with
     `keras.saving.register_keras_serializable`, and give it `input_name`, `suffixes`,
     `shape`, `decode`, `random_file` and `get_config`; `convert`, `decode_in_graph`,
-    `num_mask_axes`, `use_mask`, `dtype`, `value_range`, `file_kind` and `check_modality`
-    where their defaults do not fit.
+    `num_mask_axes`, `use_mask`, `dtype`, `value_range`, `file_kind`, `graph_file_kind`,
+    `max_bytes` and `check_modality` where their defaults do not fit.
 
     Reference:
         [KerasHub's Preprocessor](https://keras.io/keras_hub/api/preprocessing_layers/),
@@ -44,6 +44,9 @@ class Preprocessor:
             one modality.
         suffixes: Tuple of lower-case strings, the endings of the file names.
         file_kind: String, what a file must be, in errors, such as `"an image"`.
+        graph_file_kind: String, what a file must be to be decoded in a graph, where that
+            is less than the host reads. Defaults to `file_kind`.
+        max_bytes: Integer. A larger file is an error before it is read.
         shape: Tuple, shape of a raw input. The first size is `None` for any length.
         dtype: String, dtype of a raw input.
         num_mask_axes: Integer, number of axes of a mask. Defaults to those of `shape`
@@ -82,10 +85,15 @@ class Preprocessor:
     dtype = "float32"
     use_mask = False
     value_range = None
+    max_bytes = 2**31
 
     @property
     def num_mask_axes(self):
         return max(len(self.shape) - 1, 1)
+
+    @property
+    def graph_file_kind(self):
+        return self.file_kind
 
     def decode(self, content, suffix=""):
         """Decodes the bytes of a file.
@@ -179,17 +187,20 @@ class Preprocessor:
 
         Raises:
             ValueError: if the file is invalid; names it.
+            OSError: if it cannot be opened, such as `FileNotFoundError`.
         """
         path = Path(path)
-        content = path.read_bytes()
         try:
+            content = read_bytes(path, self.max_bytes)
             return self.read_content(content, path.suffix.lower())
         except FileRuleError as error:
             raise bad_file(path, error.rule, error.received, error.fix) from error
         except ImportError:
-            raise
+            raise  # a library is missing
         except Exception as error:  # of whatever class the library raises
-            reason = _reason(error)
+            if isinstance(error, OSError) and error.filename is not None:
+                raise  # the file cannot be opened
+            reason = error_reason(error)
             raise bad_file(
                 path, f"A file must be {self.file_kind}.", f"invalid content ({reason})"
             ) from error
@@ -203,7 +214,7 @@ class Preprocessor:
         for rule, is_kept in self._length_rules(len(array)):
             rule.check(is_kept, len(array))
         if np.issubdtype(array.dtype, np.floating):
-            _FINITE.check(np.isfinite(array).all())
+            IS_FINITE.check(np.isfinite(array).all())
         return array
 
     def read_content_in_graph(self, content):
@@ -378,7 +389,7 @@ def padded(arrays, preprocessor, length=None):
     return batch, mask
 
 
-def _reason(error):
+def error_reason(error):
     """Returns the text of an error without addresses and names of operations."""
     text = re.sub(r" ?<_io\.\w+ object at \w+>", "", str(error))
     text = text.split("}} ")[-1].split(" [Op:")[0]

@@ -47,6 +47,9 @@ class FileRuleError(ValueError):
         self.rule, self.received, self.fix = rule, received, fix
 
 
+IS_FINITE = FileRule("Values must be finite.", "a NaN or infinite number", "Remove it")
+
+
 def first_error(*errors):
     """Returns the first of string scalars that is not empty, in a graph."""
     import tensorflow as tf

@@ -54,17 +54,14 @@ class VideoPreprocessor(Preprocessor):
         self.value_range = checked_range(value_range)
 
     def decode(self, content, suffix=""):
-        video = load_array(content)
+        return load_array(content, self._check_array)
+
+    def _check_array(self, shape, dtype):
         FileRule(
             f"Videos must be uint8 arrays of shape {self.shape}.",
             "{} of shape {}",
             "Convert the file, or set `shape`",
-        ).check(
-            video.shape == self.shape and video.dtype == "uint8",
-            video.dtype,
-            video.shape,
-        )
-        return video
+        ).check(shape == self.shape and dtype == "uint8", dtype, shape)
 
     def convert(self, array):
         import tensorflow as tf

@@ -43,5 +43,51 @@ def test_array_is_read_while_other_threads_parse():
 def test_only_numbers_are_read(array):
     file = io.BytesIO()
     np.save(file, array)
-    with pytest.raises(TypeError, match="a NumPy array of numbers is needed"):
+    with pytest.raises(ValueError, match="must hold an array of numbers"):
         load_array(file.getvalue())
+
+
+def _npy(array, **options):
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)),
+        np.arange(6, dtype=">i4").reshape(2, 3),
+        np.arange(6, dtype="float16"),
+        np.array(7.0),
+        np.zeros((0, 3)),
+    ],
+)
+def test_arrays_of_any_layout(array):
+    for version in ((1, 0), (2, 0)):
+        read = load_array(_npy(array, version=version))
+        np.testing.assert_array_equal(read, array)
+        assert read.shape == array.shape
+
+
+def test_the_header_is_compared_with_the_file():
+    """Nothing as large as a header says is allocated before."""
+    content = _npy(np.zeros((4, 3)))
+    shape, lie = b"(4, 3), }         ", b"(4000000000, 3), }"
+    for bad, found in (
+        (content.replace(shape, lie), "96 bytes for shape .4000000000, 3. of float64"),
+        (content[:-1], "95 bytes"),
+        (content + content, "bytes for shape"),  # two arrays in one file
+    ):
+        with pytest.raises(ValueError, match=f"of its header, and nothing.*{found}"):
+            load_array(bad)
+    for bad in (b"", content[:20], b"PK" + content):
+        with pytest.raises(ValueError, match="magic|EOF|header"):
+            load_array(bad)
+
+
+def test_the_header_is_checked_before_the_array():
+    seen = []
+    load_array(_npy(np.zeros((4, 3), "int8")), lambda *args: seen.append(args))
+    assert seen == [((4, 3), np.dtype("int8"))]
