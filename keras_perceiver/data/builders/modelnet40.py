@@ -158,7 +158,7 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
                 if its_part != part:
                     continue
                 mesh = Path(folder) / name
-                mesh.write_bytes(_with_header(archive.read(member)))
+                mesh.write_bytes(archive.read(member))
                 yield name, {"points": preprocessor.read(mesh), "label": label}
                 mesh.unlink()
 
@@ -177,13 +177,3 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
                 for i, (cloud, label) in enumerate(zip(points, labels, strict=True)):
                     cloud = cloud[: self.builder_config.num_points].astype("float32")
                     yield f"{name}-{i}", {"points": cloud, "label": int(label)}
-
-
-def _with_header(content):
-    """Returns an OFF file with its first word on a line of its own.
-
-    In a good part of ModelNet40 the counts follow it without a space.
-    """
-    if content.startswith(b"OFF") and content[3:4] not in b"\r\n":
-        return b"OFF\n" + content[3:]
-    return content

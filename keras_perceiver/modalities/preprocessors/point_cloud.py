@@ -5,11 +5,15 @@ import io
 import keras
 import numpy as np
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.preprocessors.arrays import load_array
-from keras_perceiver.modalities.preprocessors.base import (
-    Preprocessor,
-)
+from keras_perceiver.modalities.preprocessors.base import Preprocessor
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule
+from keras_perceiver.modalities.preprocessors.meshes import (
+    read_off,
+    read_ply,
+    sample_surface,
+)
 
 _IS_SAMPLED = FileRule(
     "Meshes are sampled on their surface in `num_points` points.",
@@ -17,16 +21,23 @@ _IS_SAMPLED = FileRule(
     "Set `num_points`",
 )
 _IS_FINITE = FileRule("Points must be finite.", "a NaN or infinite number", "Remove it")
+_HAS_NO_FEATURES = FileRule(
+    "Points sampled on a mesh have no features.",
+    "num_features={}",
+    "Set `num_features=0`, or remove the faces",
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PointCloudPreprocessor(Preprocessor):
     """Reads point clouds: NumPy arrays, text, and meshes sampled on their surface.
 
-    Files: `.npy` of shape `(points, 3 + num_features)`, `.xyz` with one point per line,
-    numbers separated by spaces, and with `pip install "keras_perceiver[points]"` `.off`
-    and `.ply`. A mesh gives `num_points` random points of its surface, the same ones
-    each time; one without faces gives its vertices.
+    Files: `.npy` of shape `(points, 3 + num_features)`; `.xyz` with one point per line,
+    numbers separated by spaces; `.off` and `.ply`. A mesh gives `num_points` random
+    points of its surface, the same ones each time, with faces divided into fans of
+    triangles; one without faces gives its vertices. `num_features` other properties of
+    the vertices of a `.ply` are features, in the order of the file; with
+    `num_features=0` they are left out.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3: zero mean,
@@ -42,6 +53,8 @@ class PointCloudPreprocessor(Preprocessor):
         use_mask: Boolean, whether a mask goes with the points. Defaults to `True` for
             files of any length, else to `False`.
         seed: Integer, seed of the random points.
+        max_points: Integer. A file with more points, or a mesh with more vertices or
+            faces, is an error before it is decoded.
 
     Returns:
         `read` returns the points as a float32 array of shape
@@ -70,7 +83,9 @@ class PointCloudPreprocessor(Preprocessor):
         use_unit_cube=True,
         use_mask=None,
         seed=0,
+        max_points=50_000_000,
     ):
+        check_positive(max_points=max_points)
         self._set_length("num_points", num_points, use_mask)
         if num_features < 0:
             raise ValueError(
@@ -81,48 +96,62 @@ class PointCloudPreprocessor(Preprocessor):
         self.num_features = num_features
         self.use_unit_cube = use_unit_cube
         self.seed = seed
+        self.max_points = max_points
         self.shape = (num_points, 3 + num_features)
 
     def decode(self, content, suffix=""):
         if suffix == ".npy":
-            points = load_array(content)
+            points = load_array(content, self._check_array)
         elif suffix == ".xyz":
-            rows = [line.split() for line in content.decode().splitlines()]
-            points = np.array([row for row in rows if row], "float64")
+            self._check_size(content.count(b"\n"))
+            points = self._decode_text(content.decode("utf-8-sig"))
         else:
             points = self._decode_mesh(content, suffix)
+        self._check_shape(points.shape)
+        _IS_FINITE.check(np.isfinite(points).all())
+        return points
+
+    def _check_array(self, shape, dtype):
+        self._check_shape(shape)
+        self._check_size(shape[0])
+
+    def _check_size(self, num_points):
+        FileRule(
+            f"A file must have at most `max_points={self.max_points}` points.",
+            "{}",
+            "Make it smaller, or set `max_points`",
+        ).check(num_points <= self.max_points, num_points)
+
+    def _check_shape(self, shape):
         width = self.shape[1]
-        if points.size == 0:
-            points = points.reshape(0, width)
+        fix = "Convert the file"
+        if len(shape) == 2 and shape[1] >= 3:
+            fix = f"Set `num_features={shape[1] - 3}`"
+        if len(shape) == 2 and shape[0] == width:
+            fix = "Transpose the array"
         FileRule(
             f"Points must have shape `(points, {width})`: three coordinates and "
             f"{self.num_features} features.",
             "shape {}",
-            "Set `num_features`",
-        ).check(points.ndim == 2 and points.shape[1] == width, points.shape)
-        _IS_FINITE.check(np.isfinite(points).all())
-        return points
+            fix,
+        ).check(len(shape) == 2 and shape[1] == width, shape)
+
+    def _decode_text(self, text):
+        lines = [line.partition("#")[0] for line in text.splitlines()]
+        lines = [line for line in lines if line.strip()]
+        if not lines:
+            return np.zeros((0, self.shape[1]))
+        return np.loadtxt(lines, "float64", comments=None, ndmin=2)
 
     def _decode_mesh(self, content, suffix):
-        try:
-            import trimesh
-        except ImportError as error:
-            raise ImportError(
-                "Meshes are read with trimesh, which is not installed. "
-                'Install it with `pip install "keras_perceiver[points]"`.'
-            ) from error
-
-        # `process` would drop what is not finite without an error.
-        mesh = trimesh.load(
-            io.BytesIO(content), file_type=suffix.removeprefix("."), process=False
-        )
-        vertices = np.asarray(mesh.vertices)
-        _IS_FINITE.check(np.isfinite(vertices).all())
-        if not len(getattr(mesh, "faces", ())):
-            return vertices
+        read = read_off if suffix == ".off" else read_ply
+        mesh = read(content, self._check_size)
+        _IS_FINITE.check(np.isfinite(mesh.vertices[:, :3]).all())
+        if not len(mesh.triangles):
+            return mesh.vertices if self.num_features else mesh.vertices[:, :3]
         _IS_SAMPLED.check(self.num_points is not None)
-        points, _ = trimesh.sample.sample_surface(mesh, self.num_points, seed=self.seed)
-        return np.asarray(points)
+        _HAS_NO_FEATURES.check(self.num_features == 0, self.num_features)
+        return sample_surface(mesh, self.num_points, self.seed)
 
     def convert(self, array):
         import tensorflow as tf
@@ -164,6 +193,7 @@ class PointCloudPreprocessor(Preprocessor):
             "use_unit_cube": self.use_unit_cube,
             "use_mask": self.use_mask,
             "seed": self.seed,
+            "max_points": self.max_points,
         }
 
 

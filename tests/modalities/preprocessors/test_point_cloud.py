@@ -1,5 +1,3 @@
-import builtins
-
 import numpy as np
 import pytest
 import trimesh
@@ -103,18 +101,27 @@ def test_mesh_without_faces_gives_its_vertices(tmp_path):
     np.testing.assert_allclose(read, points, atol=1e-6)
 
 
-def test_missing_trimesh_names_the_extra(monkeypatch, tmp_path):
-    (tmp_path / "a.off").write_text(TETRAHEDRON)
-    real_import = builtins.__import__
+def _ply(properties, values):
+    names = "".join(f"property float {name}\n" for name in ("x", "y", "z", *properties))
+    return f"ply\nformat ascii 1.0\nelement vertex 2\n{names}end_header\n{values}"
 
-    def no_trimesh(name, *args, **kwargs):
-        if name.startswith("trimesh"):
-            raise ImportError(name)
-        return real_import(name, *args, **kwargs)
 
-    monkeypatch.setattr(builtins, "__import__", no_trimesh)
-    with pytest.raises(ImportError, match=r"pip install .keras_perceiver\[points\]"):
-        PointCloudPreprocessor(10).read(tmp_path / "a.off")
+def test_properties_of_vertices_are_features(tmp_path):
+    path = tmp_path / "a.ply"
+    path.write_text(_ply(("nx", "ny"), "1 2 3 4 5\n6 7 8 9 0\n"))
+    expected = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 0]]
+    for num_features in (0, 2):
+        read = PointCloudPreprocessor(
+            num_features=num_features, use_unit_cube=False
+        ).read(path)
+        np.testing.assert_array_equal(read, np.array(expected)[:, : 3 + num_features])
+
+
+def test_comments_in_text(tmp_path):
+    path = tmp_path / "a.xyz"
+    path.write_text("\ufeff# x y z\n1 2 3 # first\n\n4 5 6\r\n", newline="")
+    read = PointCloudPreprocessor(use_unit_cube=False).read(path)
+    np.testing.assert_array_equal(read, [[1, 2, 3], [4, 5, 6]])
 
 
 def _truncated_npy(path):
@@ -140,7 +147,7 @@ def _text(content):
 
 
 BAD_FILES = [
-    (PointCloudPreprocessor(), "a.npy", _truncated_npy, "array of numbers"),
+    (PointCloudPreprocessor(), "a.npy", _truncated_npy, "the array of its header"),
     (PointCloudPreprocessor(), "a.npy", _pickle, "array of numbers"),
     (
         PointCloudPreprocessor(),
@@ -166,7 +173,50 @@ BAD_FILES = [
         PointCloudPreprocessor(num_features=1),
         "a.npy",
         write_points,
-        r"shape `\(points, 4\)`.*shape \(20, 3\).*Set `num_features`",
+        r"shape `\(points, 4\)`.*shape \(20, 3\).*Set `num_features=0`",
+    ),
+    (
+        PointCloudPreprocessor(num_features=3),
+        "a.ply",
+        _text(_ply(("nx", "ny"), "1 2 3 4 5\n6 7 8 9 0\n")),
+        r"shape `\(points, 6\)`.*shape \(2, 5\).*Set `num_features=2`",
+    ),
+    (
+        PointCloudPreprocessor(),
+        "a.npy",
+        lambda path: write_array(path, np.ones((3, 20))),
+        r"shape \(3, 20\).*Transpose the array",
+    ),
+    (
+        PointCloudPreprocessor(),
+        "a.npy",
+        lambda path: write_array(path, np.ones((20, 2))),
+        r"shape \(20, 2\).*Convert the file",
+    ),
+    (
+        PointCloudPreprocessor(10, num_features=1),
+        "a.off",
+        _text(TETRAHEDRON),
+        "sampled on a mesh have no features.*num_features=1.*num_features=0",
+    ),
+    *[
+        (
+            PointCloudPreprocessor(5, max_points=3),
+            f"a.{suffix}",
+            write,
+            "at most `max_points=3` points.*(4|20).*Make it smaller",
+        )
+        for suffix, write in (
+            ("npy", write_points),
+            ("xyz", _text("1 2 3\n" * 4)),
+            ("off", _text(TETRAHEDRON)),
+        )
+    ],
+    (
+        PointCloudPreprocessor(10),
+        "a.off",
+        _text("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n"),
+        "area of a mesh.*area of 0.0.*Remove the faces",
     ),
     (
         PointCloudPreprocessor(21),
@@ -177,7 +227,7 @@ BAD_FILES = [
     (PointCloudPreprocessor(), "a.xyz", _text(""), "length 0"),
     (PointCloudPreprocessor(), "a.xyz", _text("1 2 3\n4 5\n"), "a text of numbers"),
     (PointCloudPreprocessor(), "a.xyz", _text("1 2 nan\n"), "must be finite"),
-    (PointCloudPreprocessor(10), "a.off", _text("hello"), "or a mesh"),
+    (PointCloudPreprocessor(10), "a.off", _text("hello"), "must be OFF in text"),
     (PointCloudPreprocessor(10), "a.off", _text("OFF\n0 0 0\n"), "length 0"),
     (
         PointCloudPreprocessor(10),
@@ -191,7 +241,7 @@ BAD_FILES = [
         _text(TETRAHEDRON),
         "num_points=None.*Set `num_points`",
     ),
-    (PointCloudPreprocessor(10), "a.ply", _text("ply\n"), "or a mesh"),
+    (PointCloudPreprocessor(10), "a.ply", _text("ply\n"), "header from `ply`"),
 ]
 
 
@@ -204,6 +254,7 @@ def test_bad_files_are_named(tmp_path, subtests):
     [
         ({"use_mask": False}, "need a mask.*Set `num_points`"),
         ({"num_features": -1}, "`num_features` must not be negative"),
+        ({"max_points": 0}, "`max_points` must be a positive"),
         ({"num_points": 0}, "`num_points` must be a positive"),
     ],
 )
