@@ -2,6 +2,11 @@
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
+
+# A smooth image with alpha, as photographs are smooth.
+_BLOCKS = np.random.default_rng(0).integers(0, 256, (4, 5, 4)).astype("uint8")
+PHOTO = Image.fromarray(_BLOCKS).resize((31, 23), Image.BICUBIC)
 
 
 def write_image(path, shape=(6, 8, 3), seed=0):

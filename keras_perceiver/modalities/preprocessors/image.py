@@ -5,8 +5,18 @@ import io
 import keras
 import numpy as np
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.preprocessors.base import Preprocessor
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
+from keras_perceiver.modalities.preprocessors.orientation import (
+    orientation_in_graph,
+    upright_in_graph,
+)
+from keras_perceiver.modalities.preprocessors.pictures import (
+    IS_PIXELS,
+    PNG_DEPTH,
+    read_image,
+)
 from keras_perceiver.modalities.preprocessors.pixels import (
     PIXEL_RANGE,
     checked_range,
@@ -15,40 +25,45 @@ from keras_perceiver.modalities.preprocessors.pixels import (
 )
 
 _PNG, _JPEG, _BMP, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF")
 _HEADER_BYTES = 32
-# Where a PNG has its bits per channel, and a BMP its bits per pixel.
-_PNG_DEPTH, _BMP_DEPTH = 24, 28
-# An image may be small as a file and larger than a server's memory when decoded. The 24
-# megapixels of a camera are fewer.
-_MAX_PIXELS = 25_000_000
+# Where a BMP has its bits per pixel.
+_BMP_DEPTH = 28
+_CMYK_CHANNELS = 4
 _INTERPOLATIONS = ("bilinear", "bicubic")
 
 _IS_IMAGE = FileRule(
-    "Images must be PNG, JPEG, BMP or GIF.",
+    "Images must be PNG, JPEG, BMP or GIF where TensorFlow decodes them.",
     "other content",
     "Convert the file, and send its bytes undamaged",
 )
-_IS_SMALL = FileRule(
-    f"Images must have at most {_MAX_PIXELS:,} pixels.", "{} x {}", "Make it smaller"
-)
 _IS_8_BIT = FileRule(
-    "Images must have 8 bits per channel.", "a PNG of 16 bits", "Convert the file"
+    "Images must have 8 bits per channel where TensorFlow decodes them.",
+    "a PNG of 16 bits",
+    "Convert the file",
 )
+_IS_NO_CMYK = FileRule(IS_PIXELS.rule, IS_PIXELS.received.format("CMYK"), IS_PIXELS.fix)
 _IS_24_BIT = FileRule(
-    "BMP images must have 24 bits per pixel.", "{} bits", "Convert the file to PNG"
+    "BMP images must have 24 bits per pixel where TensorFlow decodes them.",
+    "{} bits",
+    "Convert the file to PNG",
 )
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class ImagePreprocessor(Preprocessor):
-    """Reads images (PNG, JPEG, BMP, first frame of a GIF) and scales their values.
+    """Reads images, as they were held by the camera, and scales their values.
 
-    Images of another size are resized, with antialiasing. The orientation that a camera
-    writes into a JPEG is not applied.
+    Files: AVIF, BMP, GIF, JPEG, JPEG 2000, PBM, PGM, PNG, PPM, TIFF of one page and
+    WebP; the first frame of animations. 16 bits per channel are read of gray images. In
+    a graph, such as that of a served model, only PNG, JPEG and GIF of 8 bits per channel
+    and BMP of 24 bits per pixel are decoded.
+
+    Images of another size are resized, with antialiasing. The orientation in the Exif
+    data of a file is applied.
 
     Reference:
-        [Pillow](https://pillow.readthedocs.io) decodes images on the host.
+        [Pillow](https://pillow.readthedocs.io) decodes images on the host, and
+        TensorFlow in a graph.
 
     Args:
         shape: Tuple `(height, width, channels)`, in pixels. An image with other
@@ -60,6 +75,9 @@ class ImagePreprocessor(Preprocessor):
         crop_fraction: Float in (0, 1], the part of the height and of the width of the
             image that is kept, in its center.
         interpolation: String, `"bilinear"` or `"bicubic"`.
+        max_pixels: Integer. An image with more pixels is an error before it is decoded.
+            Defaults to the number from which Pillow warns; twice as many need its own
+            `PIL.Image.MAX_IMAGE_PIXELS` as well.
 
     Returns:
         `read` returns the image as a float32 array of shape `shape`.
@@ -79,8 +97,12 @@ class ImagePreprocessor(Preprocessor):
     """
 
     input_name = "image"
-    suffixes = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
+    suffixes = (
+        *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    )
     file_kind = "an image"
+    graph_file_kind = "a PNG, JPEG or GIF of 8 bits per channel, or a BMP of 24 bits"
 
     def __init__(
         self,
@@ -89,7 +111,9 @@ class ImagePreprocessor(Preprocessor):
         crop_to_aspect_ratio=False,
         crop_fraction=1.0,
         interpolation="bilinear",
+        max_pixels=89_478_485,
     ):
+        check_positive(max_pixels=max_pixels)
         self.shape = checked_shape(shape, ("height", "width", "channels"))
         self.value_range = checked_range(value_range)
         if not 0 < crop_fraction <= 1:
@@ -105,6 +129,7 @@ class ImagePreprocessor(Preprocessor):
         self.crop_to_aspect_ratio = crop_to_aspect_ratio
         self.crop_fraction = crop_fraction
         self.interpolation = interpolation
+        self.max_pixels = max_pixels
 
     @property
     def _channels_rule(self):
@@ -114,25 +139,21 @@ class ImagePreprocessor(Preprocessor):
             "Convert the file",
         )
 
-    def decode(self, content, suffix=""):
-        from PIL import Image
+    @property
+    def _size_rule(self):
+        return FileRule(
+            f"Images must have at most `max_pixels={self.max_pixels}` pixels.",
+            "{} x {}",
+            "Make the image smaller, or set `max_pixels`",
+        )
 
-        is_16_bit = content.startswith(_PNG) and content[_PNG_DEPTH:][:1] == b"\x10"
-        _IS_8_BIT.check(not is_16_bit)
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            image.load()
-            if image.format == "GIF":
-                pixels = np.asarray(image.convert("RGBA"))
-                # Transparent pixels are black, as in TensorFlow.
-                pixels = pixels[..., :3] * (pixels[..., 3:] > 0)
-            elif image.mode == "P":
-                has_alpha = "transparency" in image.info
-                pixels = np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
-            else:
-                pixels = np.asarray(image.convert("L") if image.mode == "1" else image)
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # (H, W, C)
+    def decode(self, content, suffix=""):
+        pixels = read_image(content, self._check_size)  # (H, W, C)
         self._channels_rule.check(pixels.shape[-1] == self.shape[-1], pixels.shape[-1])
         return pixels
+
+    def _check_size(self, height, width):
+        self._size_rule.check(height * width <= self.max_pixels, height, width)
 
     def decode_in_graph(self, content):
         import tensorflow as tf
@@ -143,13 +164,16 @@ class ImagePreprocessor(Preprocessor):
         is_png, is_jpeg, is_bmp, _ = is_known
         is_image = tf.reduce_any(is_known)
         size = tf.cond(
-            is_image, lambda: _size(content, header), lambda: tf.zeros((2,), "int64")
-        )
+            is_image, lambda: _size(content, header), lambda: tf.zeros((3,), "int64")
+        )  # height, width, and the channels of a JPEG
         error = first_error(
             _IS_IMAGE.error(is_image),
-            _IS_8_BIT.error(~is_png | (header[_PNG_DEPTH] != 16)),
+            _IS_8_BIT.error(~is_png | (header[PNG_DEPTH] != 16)),
             _IS_24_BIT.error(~is_bmp | (depth == 24), depth),
-            _IS_SMALL.error(tf.reduce_prod(size) <= _MAX_PIXELS, size[0], size[1]),
+            self._size_rule.error(
+                size[0] * size[1] <= self.max_pixels, size[0], size[1]
+            ),
+            _IS_NO_CMYK.error(tf.not_equal(size[2], _CMYK_CHANNELS)),
         )
 
         def pixels():
@@ -159,7 +183,10 @@ class ImagePreprocessor(Preprocessor):
                 lambda: tf.io.decode_jpeg(content, dct_method="INTEGER_ACCURATE"),
                 lambda: tf.io.decode_image(content, expand_animations=False),
             )
-            return tf.ensure_shape(image, (None, None, None))
+            image = tf.ensure_shape(image, (None, None, None))
+            return upright_in_graph(
+                image, orientation_in_graph(content, is_jpeg, is_png)
+            )
 
         image = tf.cond(
             tf.equal(error, ""), pixels, lambda: tf.zeros(self.shape, "uint8")
@@ -243,6 +270,7 @@ class ImagePreprocessor(Preprocessor):
             "crop_to_aspect_ratio": self.crop_to_aspect_ratio,
             "crop_fraction": self.crop_fraction,
             "interpolation": self.interpolation,
+            "max_pixels": self.max_pixels,
         }
 
 
@@ -263,7 +291,10 @@ def _begins(header, magic):
 
 
 def _size(content, header):
-    """Returns the height and width of an image from its header, undecoded."""
+    """Returns the height and width of an image from its header, undecoded.
+
+    Behind them are the channels of a JPEG, 0 for another image.
+    """
     import tensorflow as tf
 
     numbers = tf.cast(header, "int64")
@@ -277,19 +308,19 @@ def _size(content, header):
         height = at(22, 4)
         # Negative where rows go from top to bottom.
         height = tf.where(height >= 1 << 31, (1 << 32) - height, height)
-        return tf.stack([height, at(18, 4)])
+        return tf.stack([height, at(18, 4), 0])
 
     return tf.case(
         [
             (
                 _begins(header, _JPEG),
-                lambda: tf.io.extract_jpeg_shape(content, tf.int64)[:2],
+                lambda: tf.io.extract_jpeg_shape(content, tf.int64),
             ),
             (
                 _begins(header, _PNG),
-                lambda: tf.stack([at(20, 4, True), at(16, 4, True)]),
+                lambda: tf.stack([at(20, 4, True), at(16, 4, True), 0]),
             ),
             (_begins(header, _BMP), bmp),
         ],
-        default=lambda: tf.stack([at(8, 2), at(6, 2)]),  # GIF
+        default=lambda: tf.stack([at(8, 2), at(6, 2), 0]),  # GIF
     )

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+_GRAPH_FORMS = {}
+
 
 def check_preprocessor(preprocessor, tmp_path, max_length=None):
     """Checks a preprocessor: config, random files, and its graph form if it has one.
@@ -69,9 +71,13 @@ def check_rule(preprocessor, content, message):
 
 
 def graph_form(preprocessor):
-    """Returns the graph form as a function of the bytes of a file."""
-    signature = [tf.TensorSpec((), "string")]
-    return tf.function(preprocessor.read_content_in_graph, input_signature=signature)
+    """Returns the graph form as a function of the bytes of a file, traced once."""
+    if repr(preprocessor) not in _GRAPH_FORMS:
+        _GRAPH_FORMS[repr(preprocessor)] = tf.function(
+            preprocessor.read_content_in_graph,
+            input_signature=[tf.TensorSpec((), "string")],
+        )
+    return _GRAPH_FORMS[repr(preprocessor)]
 
 
 def check_bad_files(files, tmp_path, subtests):

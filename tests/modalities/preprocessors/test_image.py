@@ -3,10 +3,9 @@ import io
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from keras_perceiver import ImagePreprocessor
-from tests.data.files import cut, write_bytes, write_image
+from tests.data.files import PHOTO, cut, write_bytes, write_image
 from tests.modalities.preprocessors.checks import (
     check_bad_files,
     check_graph_form,
@@ -24,6 +23,7 @@ pytestmark = pytest.mark.one_backend
         {"shape": (6, 8, 3)},
         {"shape": (9, 5, 1), "value_range": (0, 255), "crop_to_aspect_ratio": True},
         {"shape": (7, 5, 4), "crop_fraction": 0.7, "interpolation": "bicubic"},
+        {"shape": (6, 8, 1), "max_pixels": 200},
     ],
 )
 def test_contract(arguments, tmp_path):
@@ -88,21 +88,16 @@ def test_crops_of_imagenet_equal_resizing_and_cutting():
     )
 
 
-def _noise(*shape):
-    return np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
-
-
 def _file(mode, format, **options):
     """Returns the bytes of a smooth image, as photographs are."""
-    pixels = Image.fromarray(_noise(4, 5, 4)).resize((31, 23), Image.BICUBIC)
-    pixels = pixels if "A" in mode else pixels.convert("RGB")
+    pixels = PHOTO if "A" in mode else PHOTO.convert("RGB")
     content = io.BytesIO()
     pixels.convert(mode).save(content, format, **options)
     return content.getvalue()
 
 
 def _gif(**options):
-    others = [Image.fromarray(_noise(23, 31, 3)).convert("P")]
+    others = [PHOTO.rotate(180).convert("RGB").convert("P")]
     return _file("P", "GIF", save_all=True, append_images=others, **options)
 
 
@@ -144,6 +139,15 @@ def test_both_forms_give_the_same_pixels(subtests):
                 check_graph_form(ImagePreprocessor(shape), [content])
 
 
+@pytest.mark.parametrize("format", ["AVIF", "DIB", "JPEG2000", "PPM", "TIFF", "WEBP"])
+def test_formats_that_the_host_alone_reads(format):
+    preprocessor = ImagePreprocessor((23, 31, 3))
+    content = _file("RGB", format)
+    assert preprocessor.read_content(content).shape == (23, 31, 3)
+    _, error = graph_form(preprocessor)(content)
+    assert b"PNG, JPEG, BMP or GIF where TensorFlow decodes them" in error.numpy()
+
+
 def _png_of_16_bits():
     return tf.io.encode_png(np.zeros((6, 8, 3), "uint16")).numpy()
 
@@ -152,10 +156,15 @@ def test_both_forms_keep_the_same_rules(subtests):
     for content, message in (
         (_file("L", "PNG"), "must have 3 channels.*channels=1. Convert"),
         (_file("RGBA", "PNG"), "must have 3 channels.*channels=4. Convert"),
-        (_png_of_16_bits(), "8 bits per channel.*16 bits. Convert"),
+        (_png_of_16_bits(), "8 bits per channel.*16 bits.*Convert"),
+        (_file("CMYK", "JPEG"), "in RGB or of a palette.*mode CMYK. Convert"),
     ):
         with subtests.test(message=message):
             check_rule(ImagePreprocessor((6, 8, 3)), content, message)
+    small = ImagePreprocessor((6, 8, 3), max_pixels=712)
+    message = "at most `max_pixels=712` pixels. Received: 23 x 31. Make"
+    for content in (_file("RGB", "JPEG"), _file("RGB", "PNG"), _gif(), _top_down_bmp()):
+        check_rule(small, content, message)
 
 
 def test_rules_of_the_graph_alone():
@@ -164,8 +173,8 @@ def test_rules_of_the_graph_alone():
     bomb = tf.io.encode_png(tf.zeros((10_000, 10_000, 1), "uint8")).numpy()
     for content, message in (
         (b"hello", b"must be PNG, JPEG, BMP or GIF"),
-        (bomb, b"at most 25,000,000 pixels. Received: 10000 x 10000. Make"),
-        (_file("P", "BMP"), b"24 bits per pixel. Received: 8 bits"),
+        (bomb, b"`max_pixels=89478485` pixels. Received: 10000 x 10000. Make"),
+        (_file("P", "BMP"), b"24 bits per pixel where TensorFlow decodes them"),
     ):
         inputs, error = in_graph(content)
         assert message in error.numpy()
@@ -221,6 +230,7 @@ def test_bad_files_are_named(tmp_path, subtests):
         ({"shape": (8, 8)}, r"\(height, width, channels\).*Give 3 sizes"),
         ({"shape": (8, 0, 3)}, "`width` must be a positive integer"),
         ({"shape": (8, 8, 3), "value_range": (1, -1)}, "two finite numbers in order"),
+        ({"shape": (8, 8, 3), "max_pixels": 0}, "`max_pixels` must be a positive"),
         ({"shape": (8, 8, 3), "crop_fraction": 0.0}, r"must be in \(0, 1\]"),
         ({"shape": (8, 8, 3), "interpolation": "area"}, "must be one of.*bicubic"),
     ],

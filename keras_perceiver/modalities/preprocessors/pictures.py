@@ -1,0 +1,113 @@
+"""Image files of any format, read by Pillow."""
+
+import io
+import re
+
+import numpy as np
+
+from keras_perceiver.modalities.preprocessors.file_rules import FileRule
+from keras_perceiver.modalities.preprocessors.orientation import orientation, upright
+
+# No formats that are read by starting other programs, such as EPS.
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
+)
+# Where a PNG has its bits per channel.
+PNG_DEPTH = 24
+# Tags of a TIFF: bits per channel, whether 0 is black, and which page is a thumbnail.
+_BITS, _INTERPRETATION, _SUBFILE_TYPE = 258, 262, 254
+_IS_WHITE = 0
+# The modes of Pillow that are read, with the one that their pixels have.
+_MODES = {
+    **{"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "PA": "RGBA"},
+    **{"La": "LA", "RGBa": "RGBA", "RGBX": "RGB"},
+}
+_IS_SHALLOW = FileRule(
+    "Images must have at most 8 bits per channel, or be gray and have 16.",
+    "{} bits and mode {}",
+    "Convert the file to 8 bits per channel",
+)
+IS_PIXELS = FileRule(
+    "Images must be gray, in RGB or of a palette, with or without alpha.",
+    "mode {}",
+    "Convert the file to RGB",
+)
+_IS_ONE_PAGE = FileRule("TIFF files must have one page.", "{} pages", "Split the file")
+
+
+def read_image(content, check_size):
+    """Returns the pixels of an image, upright.
+
+    Args:
+        content: Bytes.
+        check_size: Callable that takes the height and width in pixels and raises an error
+            if they are invalid, before anything is decoded.
+
+    Returns:
+        Array of shape `(height, width, channels)` with values in 0..255: uint8, or
+        float32 where the file has 16 bits per channel.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        check_size(image.height, image.width)
+        depth = _depth(image, content)
+        is_gray = image.mode.startswith("I;16") or image.mode in ("I", "L", "1")
+        # Pillow scales the values of a PPM.
+        is_read = depth <= 8 or (is_gray and (depth == 16 or image.format == "PPM"))
+        _IS_SHALLOW.check(is_read, depth, image.mode)
+        num_pages = _num_pages(image) if image.format == "TIFF" else 1
+        _IS_ONE_PAGE.check(num_pages == 1, num_pages)
+        # Before the image: a PNG may have data behind it that do not count.
+        exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
+        image.load()
+        pixels = _pixels(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # (H, W, C)
+    return np.ascontiguousarray(upright(pixels, orientation(exif)))
+
+
+def _pixels(image):
+    """Returns the pixels as the file has them, of a format and mode that are read."""
+    if image.format == "GIF":
+        pixels = np.asarray(image.convert("RGBA"))
+        # Transparent pixels are black, as in TensorFlow.
+        return pixels[..., :3] * (pixels[..., 3:] > 0)
+    if image.mode == "P":
+        has_alpha = "transparency" in image.info
+        return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        pixels = np.asarray(image).astype("float32") / 257  # 65535 becomes 255
+        is_tiff = image.format == "TIFF"
+        is_inverted = is_tiff and image.tag_v2.get(_INTERPRETATION) == _IS_WHITE
+        return 255 - pixels if is_inverted else pixels
+    IS_PIXELS.check(image.mode in _MODES, image.mode)
+    return np.asarray(image.convert(_MODES[image.mode]))
+
+
+def _depth(image, content):
+    """Returns the bits per channel that the file has, whatever Pillow makes of them."""
+    if image.format == "PNG":
+        return content[PNG_DEPTH]
+    if image.format == "TIFF":
+        return max(image.tag_v2.get(_BITS, (1,)))
+    if image.format == "PPM":
+        header = re.sub(rb"#[^\n]*", b"", content[:1024]).split(maxsplit=4)
+        has_depth = header[0] in (b"P2", b"P3", b"P5", b"P6")
+        return int(header[3]).bit_length() if has_depth else 1
+    if image.format == "JPEG2000":
+        size = content.index(b"\xff\x4f\xff\x51")  # the first two markers
+        return (content[size + 42] & 0x7F) + 1
+    if image.format == "AVIF":
+        flags = content[content.index(b"av1C") + 6]
+        return 8 if not flags & 0x40 else 12 if flags & 0x20 else 10
+    return 8
+
+
+def _num_pages(image):
+    """Returns how many pages there are that are no smaller copies."""
+    num_pages = 0
+    for number in range(image.n_frames):
+        image.seek(number)
+        num_pages += not image.tag_v2.get(_SUBFILE_TYPE, 0) & 1
+    image.seek(0)
+    return max(num_pages, 1)
