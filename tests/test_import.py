@@ -166,7 +166,7 @@ def test_what_is_imported_is_declared():
             found |= names
             at_top = f"{path} imports {name} at its top"
             assert names & (declared if name in top else declared | optional), at_top
-    assert {"keras", "keras-tuner", "tensorflow-serving-api", "trimesh"} <= found
+    assert {"keras", "keras-tuner", "tensorflow-serving-api", "soundfile"} <= found
 
 
 @pytest.mark.one_backend

@@ -97,7 +97,7 @@ def _decode_each(contents, preprocessor):
         .ignore_errors()
     )
     invalid = (
-        f"A file must be {preprocessor.file_kind}. Received: content that cannot be "
+        f"A file must be {preprocessor.graph_file_kind}. Received: content that cannot be "
         "decoded. Send the bytes of the file undamaged."
     )
     blank = tf.zeros([n or 0 for n in preprocessor.shape], preprocessor.dtype)

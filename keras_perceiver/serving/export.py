@@ -134,10 +134,8 @@ def export_for_serving(
             f"{type(model).__name__}. Leave `test_data` out, or export the task."
         )
     preprocessors = _graph_preprocessors(model, preprocessor)
-    notes = []
-    if not preprocessors:
-        notes.append(_NO_ENCODED)
-        print(_NO_ENCODED)
+    notes = _notes(preprocessors)
+    print(*notes, sep="\n", end="\n" if notes else "")
     job = {
         "preprocessors": {
             name: keras.saving.serialize_keras_object(each)
@@ -234,6 +232,18 @@ def _graph_preprocessors(model, preprocessor):
         preprocessor = getattr(model, "preprocessor", None)
     preprocessors = preprocessors_by_name(preprocessor, model.modalities)
     return {name: each for name, each in preprocessors.items() if each.has_graph_form}
+
+
+def _notes(preprocessors):
+    """Returns what a client has to know of the signature `encoded`."""
+    if not preprocessors:
+        return [_NO_ENCODED]
+    return [
+        f"`encoded` takes as `{name}` {each.graph_file_kind}. Other files that are read "
+        "in training are refused: convert them, or send arrays."
+        for name, each in preprocessors.items()
+        if each.graph_file_kind != each.file_kind
+    ]
 
 
 def _modules(model, preprocessors):

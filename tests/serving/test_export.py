@@ -70,11 +70,18 @@ def test_whole_export(tmp_path, capsys):
     assert (card["recipe"], card["labels"]) == ("zoo", models.LABELS)
     assert card["signatures"]["serving_default"]["audio"]["shape"] == [None, None]
     assert card["signatures"]["encoded"]["audio"]["files"]["sample_rate"] == 8000
-    assert card["notes"] == []
+    printed = capsys.readouterr().out
+    for note, kind in zip(
+        card["notes"],
+        ("`image` a PNG, JPEG or GIF", "`audio` a 16-bit WAV of 8000 hertz"),
+        strict=True,
+    ):
+        assert note in printed.splitlines()
+        assert re.search(rf"takes as {kind}.*refused: convert them, or send ar", note)
     assert re.search(
         r"weights in int8: outputs of up to .* of 10 random examples keep their classes, "
         r"test accuracy \d\.\d{4} \(in float32 \d\.\d{4}\)",
-        capsys.readouterr().out,
+        printed,
     )
 
 
@@ -222,6 +229,7 @@ def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys
         "crop_to_aspect_ratio": False,
         "crop_fraction": 1.0,
         "interpolation": "bilinear",
+        "max_pixels": 89_478_485,
     }
 
 

@@ -1,44 +1,54 @@
-"""WAV files."""
+"""Sound files."""
 
 import io
 import wave
 
 import keras
-import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.preprocessors.base import (
     Preprocessor,
 )
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
+from keras_perceiver.modalities.preprocessors.sounds import (
+    check_size,
+    read_sound,
+    resampled,
+)
+from keras_perceiver.modalities.preprocessors.wav import (
+    check_whole,
+    read_16_bit,
+    read_16_bit_in_graph,
+)
 
-_IS_WAV = FileRule(
-    "Audio must be WAV files.",
-    "other content",
-    "Convert the file, and send its bytes undamaged",
-)
 _IS_MONO = FileRule("Files must be mono.", "{} channels", "Mix them down to one")
-_IS_WHOLE = FileRule(
-    "A file must be a 16-bit WAV with all its samples.",
-    "{} bytes of {}",
-    "Repair or remove the file",
-)
-_IS_16_BIT = FileRule("A file must be a 16-bit WAV.", "{} bits", "Convert the file")
+_FULL_SCALE = 2**15
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class AudioPreprocessor(Preprocessor):
-    """Reads 16-bit mono WAV files as waveforms in -1..1.
+    """Reads mono sound files as waveforms in -1..1.
+
+    Files: 16-bit WAV (also WAVE_FORMAT_EXTENSIBLE), and with
+    `pip install "keras_perceiver[audio]"` WAV of any width and of floats, FLAC, OGG
+    (Vorbis, Opus), MP3 and AIFF. Samples beyond -1..1, as decoders of MP3 and OGG make
+    them, are clipped. In a graph, such as that of a served model, only 16-bit WAV files
+    of `sample_rate` are decoded.
 
     Reference:
-        The standard library's `wave` decodes files on the host.
+        [soundfile](https://python-soundfile.readthedocs.io) decodes files on the host,
+        [soxr](https://python-soxr.readthedocs.io) resamples them.
 
     Args:
-        sample_rate: Integer, in hertz. A file of another rate is an error.
+        sample_rate: Integer, in hertz. A file of another rate is an error unless
+            `resample=True`.
         num_samples: Integer. Longer files are cut at the end, shorter ones padded at
             the end if there is a mask, and an error if not. `None`: files of any length.
         use_mask: Boolean, whether a mask goes with the waveforms. Defaults to `True`
             for files of any length, else to `False`.
+        resample: Boolean, whether files of other rates are resampled.
+        max_samples: Integer. A file with more samples, over all channels, is an error
+            before it is decoded.
 
     Returns:
         `read` returns the waveform as a float32 array of shape `(samples,)`.
@@ -56,56 +66,68 @@ class AudioPreprocessor(Preprocessor):
     """
 
     input_name = "audio"
-    suffixes = (".wav",)
-    file_kind = "a 16-bit WAV"
+    suffixes = (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
+    file_kind = "a WAV, FLAC, OGG, MP3 or AIFF sound"
     value_range = (-1.0, 1.0)
 
-    def __init__(self, sample_rate, num_samples=None, use_mask=None):
-        check_positive(sample_rate=sample_rate)
+    def __init__(
+        self,
+        sample_rate,
+        num_samples=None,
+        use_mask=None,
+        resample=False,
+        max_samples=200_000_000,
+    ):
+        check_positive(sample_rate=sample_rate, max_samples=max_samples)
         self._set_length("num_samples", num_samples, use_mask)
         self.sample_rate = sample_rate
         self.num_samples = num_samples
+        self.resample = resample
+        self.max_samples = max_samples
         self.shape = (num_samples,)
+
+    @property
+    def graph_file_kind(self):
+        return f"a 16-bit WAV of {self.sample_rate} hertz"
 
     @property
     def _rate_rule(self):
         return FileRule(
             f"Files must have `sample_rate={self.sample_rate}` hertz.",
             "sample_rate={}",
-            "Resample the file",
+            "Resample the file, or on the host set `resample=True`",
         )
 
+    def _check_rate(self, rate):
+        is_valid = rate > 0 if self.resample else rate == self.sample_rate
+        self._rate_rule.check(is_valid, rate)
+
     def decode(self, content, suffix=""):
-        with wave.open(io.BytesIO(content)) as file:
-            rate, num_channels = file.getframerate(), file.getnchannels()
-            num_bytes = file.getsampwidth()
-            _IS_16_BIT.check(num_bytes == 2, 8 * num_bytes)
-            size = file.getnframes() * num_channels * num_bytes
-            samples = file.readframes(file.getnframes())
-        _IS_WHOLE.check(len(samples) == size, len(samples), size)
-        self._rate_rule.check(rate == self.sample_rate, rate)
-        _IS_MONO.check(num_channels == 1, num_channels)
-        audio = np.frombuffer(samples, "<i2").reshape(-1, num_channels)
-        return audio.astype("float32") / 2**15  # (samples, channels)
+        check_whole(content)
+        found = read_16_bit(content)
+        if found is None:
+            audio, rate = read_sound(content, self._check_rate, self.max_samples)
+        else:
+            samples, rate = found
+            self._check_rate(rate)
+            check_size(samples.size, self.max_samples)
+            audio = samples.astype("float32") / _FULL_SCALE  # (samples, channels)
+        _IS_MONO.check(audio.shape[1] == 1, audio.shape[1])
+        if rate != self.sample_rate:
+            check_size(len(audio) * self.sample_rate // rate, self.max_samples)
+            audio = resampled(audio, rate, self.sample_rate)
+        return audio
 
     def decode_in_graph(self, content):
         import tensorflow as tf
 
-        start = tf.strings.substr(tf.strings.join([content, " " * 12]), 0, 12)
-        is_wav = tf.equal(tf.strings.substr(start, 0, 4), "RIFF")
-        is_wav &= tf.equal(tf.strings.substr(start, 8, 4), "WAVE")
-        audio, rate = tf.cond(
-            is_wav,
-            lambda: tuple(tf.audio.decode_wav(content)),
-            lambda: (tf.zeros((0, 1)), self.sample_rate),
-        )
-        audio = tf.ensure_shape(audio, (None, None))
+        audio, rate, error = read_16_bit_in_graph(content)
         num_channels = tf.shape(audio)[1]
-        is_mono = tf.equal(num_channels, 1) | tf.equal(tf.shape(audio)[0], 0)
+        is_valid = tf.equal(error, "")
         return audio, first_error(
-            _IS_WAV.error(is_wav),
-            self._rate_rule.error(tf.equal(rate, self.sample_rate), rate),
-            _IS_MONO.error(is_mono, num_channels),
+            error,
+            self._rate_rule.error(~is_valid | tf.equal(rate, self.sample_rate), rate),
+            _IS_MONO.error(tf.equal(num_channels, 1), num_channels),
         )
 
     def convert(self, array):
@@ -138,4 +160,6 @@ class AudioPreprocessor(Preprocessor):
             "sample_rate": self.sample_rate,
             "num_samples": self.num_samples,
             "use_mask": self.use_mask,
+            "resample": self.resample,
+            "max_samples": self.max_samples,
         }

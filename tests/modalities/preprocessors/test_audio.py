@@ -20,7 +20,7 @@ pytestmark = pytest.mark.one_backend
     [
         {"sample_rate": 8000, "num_samples": 20},
         {"sample_rate": 16_000, "num_samples": 20, "use_mask": True},
-        {"sample_rate": 8000},
+        {"sample_rate": 8000, "resample": True, "max_samples": 99},
     ],
 )
 def test_contract(arguments, tmp_path):
@@ -76,8 +76,13 @@ def _cut(path):
 
 MONO = AudioPreprocessor(8000)
 BAD_FILES = [
-    (MONO, "a.wav", _cut, "16-bit WAV with all its samples.*37 bytes of 40"),
-    (MONO, "a.wav", lambda path: path.parent.mkdir() or path.touch(), "EOFError"),
+    (MONO, "a.wav", _cut, "all the samples of its header.*37 bytes of 40"),
+    (
+        MONO,
+        "a.wav",
+        lambda path: path.parent.mkdir() or path.touch(),
+        "must be WAV, FLAC",
+    ),
     (
         MONO,
         "a.wav",
@@ -91,6 +96,12 @@ BAD_FILES = [
         "must be mono.*2 channels.*Mix",
     ),
     (MONO, "a.wav", lambda path: write_audio(path, 0), "length 0"),
+    (
+        AudioPreprocessor(8000, max_samples=19),
+        "a.wav",
+        write_audio,
+        "at most `max_samples=19` samples.*20.*Split",
+    ),
     (
         AudioPreprocessor(8000, 21),
         "a.wav",
@@ -109,6 +120,7 @@ def test_bad_files_are_named(tmp_path, subtests):
     [
         ((0,), "`sample_rate` must be a positive"),
         ((8000, 0), "`num_samples` must be a positive"),
+        ((8000, None, None, False, 0), "`max_samples` must be a positive"),
         ((8000, None, False), "need a mask.*Set `num_samples`"),
     ],
 )
