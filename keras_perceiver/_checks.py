@@ -1,5 +1,7 @@
 """Argument checks whose errors say the rule, what was received, and the fix."""
 
+import collections
+import collections.abc
 import numbers
 
 
@@ -43,3 +45,40 @@ def check_rank(name, shape, rank, layout):
             f"Received: {name}.shape={tuple(shape)}. "
             f"Reshape `{name}` to {rank} dimensions."
         )
+
+
+def check_ordered(argument, names):
+    """Raises `TypeError` unless names have an order that is meant, as a list has."""
+    # A text is a sequence of its letters, and the order of a dict is not that of its
+    # values.
+    no_order = (str, bytes, collections.abc.Mapping, collections.abc.Set)
+    is_ordered = isinstance(names, collections.abc.Iterable)
+    if not is_ordered or isinstance(names, no_order):
+        raise TypeError(
+            f"`{argument}` must be a sequence of strings in the order of the labels. "
+            f"Received: {argument}={names!r} of type {type(names).__name__}. Pass a list."
+        )
+
+
+def check_names(argument, names):
+    """Returns names in their order as a tuple, each a string, and none twice.
+
+    Raises:
+        TypeError: if they have no order, such as a set, or if one is no string.
+        ValueError: if a name comes again.
+    """
+    check_ordered(argument, names)
+    names = tuple(names)
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"`{argument}` must be strings. Received: {name!r} of type "
+                f"{type(name).__name__}. Pass `[str(name) for name in {argument}]`."
+            )
+    again = [name for name, n in collections.Counter(names).items() if n > 1]
+    if again:
+        raise ValueError(
+            f"`{argument}` must be different names. Received: {again[:20]} more than "
+            "once. Give each class one name."
+        )
+    return tuple(map(str, names))  # no strings of NumPy

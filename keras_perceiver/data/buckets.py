@@ -1,12 +1,14 @@
 """Batches of files, padded to the length of a few groups of about one length."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from keras_perceiver.data.epochs import another_every_time, epoch_order
-from keras_perceiver.modalities.preprocessors.base import padded
+from keras_perceiver.modalities.preprocessors.base import error_reason, padded
+from keras_perceiver.modalities.preprocessors.file_rules import bad_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,16 +24,34 @@ class FolderPipeline:
     drop_remainder: bool
     num_buckets: int
     cache: dict | None
+    skipped: dict | None  # from the path of a bad file to the reason, where one may be
 
     def lengths(self, example):
         """Returns the length of each array, or the path and error of a bad file."""
-        lengths = {}
+        arrays = self._arrays(example)
+        if isinstance(arrays, dict):
+            return {name: len(array) for name, array in arrays.items()}
+        return arrays
+
+    def _arrays(self, example):
+        """Returns the array of each modality, or the path and error of a bad file."""
+        arrays = {}
         for name, path in example.paths.items():
             try:
-                lengths[name] = len(self._read(name, path))
-            except ValueError as error:
-                return path, error
-        return lengths
+                arrays[name] = self._read(name, path)
+            except ImportError:
+                raise  # a library is missing, and the file is no worse for it
+            except Exception as error:
+                return path, _named(path, error)
+            length = len(arrays[name])
+            if length != example.lengths.get(name, length):
+                return path, bad_file(
+                    path,
+                    "A file must stay as it was when it was checked.",
+                    f"length {length} in place of {example.lengths[name]}",
+                    "Read the folder again",
+                )
+        return arrays
 
     def _read(self, name, path):
         if self.cache is None:
@@ -85,8 +105,9 @@ class FolderPipeline:
             some = [examples[index] for index in indices]
             bucket = buckets[indices].max()
             longest = {name: sizes[bucket] for name, sizes in lengths.items()}
-            labels = np.array([example.label for example in some], "int32")
-            return [*self._batch(some, longest), labels]
+            rows = self._rows(some)
+            labels = np.array([example.label for example, _ in rows], "int32")
+            return [*self._batch([arrays for _, arrays in rows], longest), labels]
 
         def load(indices):
             dtypes = [spec.dtype for spec in specs.values()]
@@ -112,14 +133,37 @@ class FolderPipeline:
                 specs[f"{name}_mask"] = tf.TensorSpec(mask_shape, "bool")
         return {**specs, "": tf.TensorSpec((), "int32")}
 
-    def _batch(self, examples, longest):
+    def _rows(self, examples):
+        """Reads examples; leaves out those that were good when they were checked.
+
+        Returns:
+            List of pairs of an example and its arrays.
+        """
+        rows = []
+        for example in examples:
+            arrays = self._arrays(example)
+            if isinstance(arrays, dict):
+                rows.append((example, arrays))
+                continue
+            path, error = arrays
+            if self.skipped is None:
+                raise error
+            if path not in self.skipped:
+                self.skipped[path] = str(error)
+                warnings.warn(
+                    f"Left out a file that has changed. {error}", stacklevel=2
+                )
+        if not rows:
+            raise error
+        if self.drop_remainder:  # a batch has one size
+            rows = [rows[i % len(rows)] for i in range(len(examples))]
+        return rows
+
+    def _batch(self, rows, longest):
         """Returns the arrays of a batch and their masks, in the order of `_specs`."""
         tensors = []
         for name, preprocessor in self.preprocessors.items():
-            arrays = [
-                self._read(name, example.paths[name]) if name in example.paths else None
-                for example in examples
-            ]
+            arrays = [row.get(name) for row in rows]
             batch, mask = padded(arrays, preprocessor, longest.get(name))
             tensors += [batch, mask] if name in self.masked else [batch]
         return tensors
@@ -152,3 +196,12 @@ class FolderPipeline:
             for name, lengths in ragged.items()
         }
         return buckets, lengths
+
+
+def _named(path, error):
+    """Returns an error of a file with its path, of whatever class it was."""
+    if isinstance(error, ValueError) and str(path) in str(error):
+        return error
+    named = bad_file(path, "A file must be readable.", error_reason(error))
+    named.__cause__ = error
+    return named

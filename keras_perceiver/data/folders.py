@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.data.buckets import FolderPipeline
-from keras_perceiver.data.examples import check_class_names, find_examples
+from keras_perceiver.data.examples import find_examples
 from keras_perceiver.modalities.preprocessors import Preprocessor
 
 # Examples read at once by the checking pass; more of them than this get a progress bar.
@@ -36,6 +36,9 @@ def read_folder(
 
     Files lie in `<folder>/<class>/<file>`. Several modalities are joined by class and
     by the file's name without its ending: `dog/0001.wav` belongs to `dog/0001.png`.
+    Names that look the same are the same, in whatever form of Unicode a system writes
+    them. What is no file of an example, such as other endings and folders in those of
+    the classes, is counted in a warning and listed in `ignored`.
 
     Where files have any length, a batch is padded at the end. To pad little, examples
     of about one length come together, in `num_buckets` groups of as many examples, and
@@ -47,7 +50,7 @@ def read_folder(
         preprocessor: Preprocessor of the files, such as `ImagePreprocessor((32, 32, 3))`,
             or dict of preprocessors by the modality's name.
         batch_size: Integer, examples per batch.
-        class_names: Sequence of strings, the classes in the order of the labels, such
+        class_names: List of strings, the classes in the order of the labels, such
             as the `class_names` of the training folder for a test folder, which may
             lack some. Defaults to the names of the class folders, sorted.
         shuffle: Boolean, whether examples come in a new order every epoch.
@@ -58,7 +61,9 @@ def read_folder(
         allow_missing: Boolean. `True`: an example may lack modalities; all get masks,
             `False` everywhere for what is missing. `False`: that is an error.
         skip_bad_files: Boolean. `True`: leaves out examples with files that cannot be
-            used, with a warning that counts them. `False`: the first is an error.
+            used, with a warning that counts them; one that changes after it was checked
+            is left out of its batch, or replaced by another of the batch where all
+            batches are full. `False`: the first is an error.
         check_files: Boolean, whether to read all files once before anything is
             returned. `False`: a bad file is an error when it is met.
         use_cache: Boolean, whether to keep all arrays in memory.
@@ -70,7 +75,8 @@ def read_folder(
         booleans `"<name>_mask"` of the shape without channels, `False` for padding.
 
     Raises:
-        TypeError: if there is something else than preprocessors.
+        TypeError: if there is something else than preprocessors, or if `class_names` is
+            no list of strings.
         FileNotFoundError: if a folder is missing.
         ValueError: if there is nothing to read, if a class is not in `class_names`, if
             a file cannot be used (named in the error), or if the arguments do not fit
@@ -123,12 +129,12 @@ def read_folder(
             "Set `check_files=True`, or else a length and `skip_bad_files=False`."
         )
 
-    skipped = []
+    skipped = {}
 
     def report(path, error):
         if not skip_bad_files:
             raise error
-        skipped.append((path, str(error)))
+        skipped[path] = str(error)
 
     pipeline = FolderPipeline(
         preprocessors=preprocessors,
@@ -142,25 +148,30 @@ def read_folder(
         drop_remainder=drop_remainder,
         num_buckets=num_buckets,
         cache={} if use_cache else None,
+        skipped=skipped if skip_bad_files else None,
     )
     folders = {name: Path(path) for name, path in folders.items()}
-    class_names = check_class_names(folders, class_names)
-    examples = find_examples(folders, preprocessors, class_names, allow_missing, report)
+    examples, class_names, ignored = find_examples(
+        folders, preprocessors, class_names, allow_missing, report
+    )
     if check_files:
         examples = _check(examples, pipeline, report)
     if not examples:
+        first = next(iter(skipped.values()), "none")
         raise ValueError(
             "There must be a file to read. Received: none that can be used in "
             f"{[str(path) for path in folders.values()]}, {len(skipped)} left out. "
-            f"The first: {skipped[0][1]}"
+            f"The first: {first} {ignored.text()}".strip()
         )
+    if ignored.text():
+        warnings.warn(ignored.text(), stacklevel=2)
     if skipped:
         warnings.warn(
             f"Left out {len(skipped)} bad files, read {len(examples)} examples. "
-            f"`skipped` lists them, the first: {skipped[0][0]}",
+            f"`skipped` lists them, the first: {next(iter(skipped))}",
             stacklevel=2,
         )
-    return _labelled(examples, class_names, tuple(skipped), pipeline)
+    return _labelled(examples, class_names, tuple(ignored.items()), pipeline)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,15 +184,26 @@ class LabelledFolder:
         paths: Tuple, for every example its path, or, if it was read as a dict of
             modalities, a dict from modality name to path, without those it lacks. Without
             `shuffle` in the order of the dataset.
-        skipped: Tuple of pairs, path and reason, of what was left out.
+        ignored: Tuple of pairs, path and kind, of what lies in the folder and is no file
+            of an example: other endings, folders in those of the classes, what is of the
+            operating system, and, without a warning, what is hidden (its name begins with
+            a dot) or has the name of an example, such as its caption.
     """
 
     dataset: tf.data.Dataset
     class_names: tuple
     paths: tuple
-    skipped: tuple
+    ignored: tuple
     _examples: list = dataclasses.field(repr=False)
     _pipeline: object = dataclasses.field(repr=False)
+
+    @property
+    def skipped(self):
+        """Tuple of pairs, path and reason, of the bad files that were left out.
+
+        A file that has changed since it was checked comes to them when it is met.
+        """
+        return tuple((self._pipeline.skipped or {}).items())
 
     def epoch(self, number, num_done=0):
         """Returns one pass over the examples, in an order that follows from its number.
@@ -231,12 +253,12 @@ class LabelledFolder:
             self._pipeline, shuffle=False, drop_remainder=False
         )
         return (
-            _labelled(train, self.class_names, self.skipped, self._pipeline),
-            _labelled(validation, self.class_names, self.skipped, in_order),
+            _labelled(train, self.class_names, self.ignored, self._pipeline),
+            _labelled(validation, self.class_names, self.ignored, in_order),
         )
 
 
-def _labelled(examples, class_names, skipped, pipeline):
+def _labelled(examples, class_names, ignored, pipeline):
     paths = [example.paths for example in examples]
     if not pipeline.is_dict:
         paths = [path for each in paths for path in each.values()]
@@ -244,7 +266,7 @@ def _labelled(examples, class_names, skipped, pipeline):
         pipeline.dataset(examples),
         class_names,
         tuple(paths),
-        skipped,
+        ignored,
         examples,
         pipeline,
     )

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -57,8 +59,8 @@ def _epoch(dataset):
 def test_folder_in_order(images):
     (images / ".hidden").mkdir()
     (images / "cat" / ".0.png").write_text("of a file manager")
-    (images / "cat" / "notes.txt").write_text("not an image")
     read = read_folder(images, IMAGES, batch_size=3, shuffle=False)
+    assert {kind for _, kind in read.ignored} == {"hidden"}
     assert read.class_names == ("cat", "dog")
     assert read.skipped == ()
     assert [path.relative_to(images).as_posix() for path in read.paths] == [
@@ -314,6 +316,69 @@ def test_bad_file_of_one_modality_leaves_out_the_example(both):
     assert [paths["sound"].stem for paths in read.paths] == ["0", "1", "3", "4", "5"]
 
 
+class FickleReader(ImagePreprocessor):
+    """A reader of a user that raises whatever it likes."""
+
+    def read(self, path):
+        if path.stem == "1":
+            raise IndexError("list index out of range")
+        if path.stem == "2":
+            raise MemoryError
+        return super().read(path)
+
+
+def test_errors_of_any_class_are_bad_files(images):
+    reader = FickleReader((6, 8, 3))
+    with pytest.raises(ValueError, match=r"list index out of range in .*cat.1.png. "):
+        read_folder(images, reader, 7)
+    with pytest.warns(UserWarning, match="Left out 2 bad files, read 5 examples"):
+        read = read_folder(images, reader, 7, skip_bad_files=True)
+    assert [path.stem for path, _ in read.skipped] == ["1", "2"]
+    assert all(str(path) in reason for path, reason in read.skipped)
+
+
+def _remove(path):
+    path.unlink()
+
+
+def _replace_by_text(path):
+    path.write_text("hello")
+
+
+@pytest.mark.parametrize("change", [_remove, _replace_by_text])
+@pytest.mark.parametrize("drop_remainder", [False, True])
+def test_files_that_change_after_they_were_checked(images, change, drop_remainder):
+    options = {"shuffle": False, "drop_remainder": drop_remainder}
+    bad = images / "cat" / "1.png"
+    read = read_folder(images, IMAGES, 3, skip_bad_files=True, **options)
+    strict = read_folder(images, IMAGES, 3, **options)
+    change(bad)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=rf"in {bad}. "):
+        _batches(strict.dataset)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        epochs = [_batches(read.dataset) for _ in range(2)]
+    # It is left out, or another one of its batch takes its place.
+    sizes = [3, 3] if drop_remainder else [2, 3, 1]
+    for batches in epochs:
+        assert [len(labels) for _, labels in batches] == sizes
+        expected = [IMAGES.read(images / "cat" / f"{i}.png") for i in (0, 2)]
+        np.testing.assert_array_equal(batches[0][0][:2], expected)
+    assert [path for path, _ in read.skipped] == [bad]
+    assert str(bad) in read.skipped[0][1]
+
+
+def test_a_file_that_has_become_longer(notes):
+    path = notes / "short" / "07.wav"
+    read = read_folder(notes, AudioPreprocessor(8000), 5, skip_bad_files=True)
+    write_audio(path, 39)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert sum(len(labels) for _, labels in _batches(read.dataset)) == 39
+    assert read.skipped[0][0] == path
+    assert "length 39 in place of 7" in read.skipped[0][1]
+
+
 def test_two_files_of_one_name(both):
     (both["picture"] / "dog" / "6.png").unlink()
     write_image(both["picture"] / "cat" / "1.bmp")
@@ -439,14 +504,17 @@ def _bad_arguments(images):
     )
     yield "measured.*lengths", images, PointCloudPreprocessor(), {"check_files": False}
     yield "<folder>/<class>/<file>", images / "cat", IMAGES, {}
-    yield r"none of \['.wav'\] in .*cat", images, AudioPreprocessor(8000), {}
+    yield r"none of \['.aif'.* in .*cat", images, AudioPreprocessor(8000), {}
 
 
 def test_bad_arguments(images):
     for message, folder, files, options in _bad_arguments(images):
         with pytest.raises(ValueError, match=message):
             read_folder(folder, files, **{"batch_size": 2, **options})
-    with pytest.raises(ValueError, match=r"must be a file to read.*2 left out"):
+    with pytest.raises(
+        ValueError,
+        match=r"must be a file to read.*2 left out.*Ignored.*7 of ending '.png'",
+    ):
         read_folder(images, AudioPreprocessor(8000), 2, skip_bad_files=True)
     with pytest.raises(FileNotFoundError, match=r"no folder. Correct the path"):
         read_folder(images / "horse", IMAGES, 2)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import check_ordered, check_positive
 from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.models.tasks.base import Task, check_encoder
 
@@ -82,6 +82,7 @@ class ClassificationTask(Task):
     @class_names.setter
     def class_names(self, class_names):
         if class_names is not None:
+            check_ordered("class_names", class_names)
             class_names = [str(name) for name in class_names]
             size = self._num_names
             if len(class_names) != size or len(set(class_names)) < size:
