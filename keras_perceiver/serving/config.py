@@ -1,5 +1,7 @@
 """Settings for the server, written beside the versions."""
 
+from keras_perceiver._names import in_protobuf
+
 # Of the batches that a server makes of requests, and that it warms up with: none is new
 # to it. Compute grows with the batch, so there is little to win beyond.
 BATCH_SIZES = (1, 2, 4, 8)
@@ -8,11 +10,11 @@ BATCH_SIZES = (1, 2, 4, 8)
 def models_config(name):
     """Returns the text of `models.config`, for `tensorflow_model_server`."""
     return f"""\
-# tensorflow_model_server --model_config_file=/models/{name}/models.config
+# tensorflow_model_server --model_config_file={in_protobuf(f"/models/{name}/models.config")}
 model_config_list {{
   config {{
-    name: "{name}"
-    base_path: "/models/{name}"
+    name: {in_protobuf(name)}
+    base_path: {in_protobuf(f"/models/{name}")}
     model_platform: "tensorflow"
   }}
 }}

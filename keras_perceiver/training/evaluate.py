@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_perceiver._files import replace_file
+from keras_perceiver._names import in_csv, in_markdown
 from keras_perceiver.distribution import predict_on_batch
 from keras_perceiver.training.plots import plot_figure
 
@@ -116,13 +117,15 @@ def write_report(report, folder):
 
 def _write_rows(report, path):
     rows = report.rows()
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*rows[0]])
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            texts = {k: in_csv(x) for k, x in row.items() if isinstance(x, str)}
+            writer.writerow({**row, **texts})
 
 
 def _text(value):
     if value is None:
         return ""
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else in_markdown(str(value))

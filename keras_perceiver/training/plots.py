@@ -3,6 +3,7 @@
 import functools
 
 from keras_perceiver._matplotlib import matplotlib
+from keras_perceiver._names import one_line
 from keras_perceiver.models.reports import Calibration, Confusion, ratio
 
 
@@ -84,7 +85,9 @@ def _(data: Confusion):
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class", shrink=0.7)
     if size <= 40:  # more names than this cannot be read
-        axis.set_xticks(range(size), data.class_names, rotation=90)
-        axis.set_yticks(range(size), data.class_names)
+        names = list(map(one_line, data.class_names))
+        # A `$` begins no formula.
+        axis.set_xticks(range(size), names, rotation=90, parse_math=False)
+        axis.set_yticks(range(size), names, parse_math=False)
     axis.set(xlabel="predicted", ylabel="true")
     return figure
