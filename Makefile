@@ -26,8 +26,6 @@ EXTRAS_benchmark := benchmark
 SITE ?= site
 PUBLIC := config data distribution layers modalities models serving training tuning visualization
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
-
 .PHONY: help train evaluate tune results test test-slow lint benchmark study docs constraints
 .DEFAULT_GOAL := help
 
@@ -35,16 +33,16 @@ help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and export RECIPE=digits on BACKEND=tensorflow|jax|torch
-	KERAS_BACKEND=$(BACKEND) $(RUN) tools/train.py $(RECIPE) $(ARGS)
+	KERAS_BACKEND=$(BACKEND) $(RUN) -m keras_perceiver train $(RECIPE) $(ARGS)
 
 evaluate: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Evaluate a model, ARGS="runs/digits/1/model.keras --recipe digits"
-	KERAS_BACKEND=$(BACKEND) $(RUN) tools/evaluate.py $(ARGS)
+	KERAS_BACKEND=$(BACKEND) $(RUN) -m keras_perceiver evaluate $(ARGS)
 
 tune: $(VENV)/.installed-tune  ## Search settings for RECIPE, ARGS="--minutes 20"
-	KERAS_BACKEND=jax $(RUN) tools/tune.py $(RECIPE) $(ARGS)
+	KERAS_BACKEND=jax $(RUN) -m keras_perceiver tune $(RECIPE) $(ARGS)
 
 results:  ## Print a table of all runs so far
-	$(PYTHON) tools/results.py $(ARGS)
+	$(PYTHON) -m keras_perceiver results $(ARGS)
 
 # $(call run-tests,MARKERS): one pytest on each backend, which all run before any failure counts
 run-tests = failed=""; for backend in $(BACKENDS); do \

@@ -5,46 +5,63 @@ and needs Keras and NumPy only. All else is imported when it is first used.
 """
 
 import importlib
+import sys
 import typing
+from pathlib import Path
 
-from keras_perceiver.config import Config
-from keras_perceiver.layers import (
-    CrossAttend,
-    FourierPositionEncoding,
-    IterativeAttention,
-    LatentArray,
-    LatentTransformer,
-    LearnedPositionEncoding,
-    SelfAttend,
-    attend,
-)
-from keras_perceiver.modalities import (
-    Array,
-    Audio,
-    AudioPreprocessor,
-    ByteArray,
-    Image,
-    ImagePreprocessor,
-    MelSpectrogram,
-    Modality,
-    PointCloud,
-    PointCloudPreprocessor,
-    Preprocessor,
-    Sequence,
-    Series,
-    Video,
-    VideoPreprocessor,
-)
-from keras_perceiver.models import (
-    Perceiver,
-    PerceiverClassifier,
-    PerceiverMultiLabelClassifier,
-    SmoothedCrossentropy,
-    flops,
-)
-from keras_perceiver.training import (
-    Lamb,
-)
+
+def _is_command():
+    """Returns whether this process is the command, which checks its arguments first.
+
+    It is started as `keras-perceiver` or as `python -m keras_perceiver`. While Python
+    looks for the module of `-m`, the first argument is `-m`.
+    """
+    if sys.argv[:1] == ["-m"]:
+        _, _, rest = "\0".join(sys.orig_argv).partition("\0-m\0")
+        return rest.split("\0")[0] == __name__
+    return bool(sys.argv) and Path(sys.argv[0]).stem == "keras-perceiver"
+
+
+# An error of the command's arguments does not wait for Keras.
+if typing.TYPE_CHECKING or not _is_command():
+    from keras_perceiver.config import Config
+    from keras_perceiver.layers import (
+        CrossAttend,
+        FourierPositionEncoding,
+        IterativeAttention,
+        LatentArray,
+        LatentTransformer,
+        LearnedPositionEncoding,
+        SelfAttend,
+        attend,
+    )
+    from keras_perceiver.modalities import (
+        Array,
+        Audio,
+        AudioPreprocessor,
+        ByteArray,
+        Image,
+        ImagePreprocessor,
+        MelSpectrogram,
+        Modality,
+        PointCloud,
+        PointCloudPreprocessor,
+        Preprocessor,
+        Sequence,
+        Series,
+        Video,
+        VideoPreprocessor,
+    )
+    from keras_perceiver.models import (
+        Perceiver,
+        PerceiverClassifier,
+        PerceiverMultiLabelClassifier,
+        SmoothedCrossentropy,
+        flops,
+    )
+    from keras_perceiver.training import (
+        Lamb,
+    )
 
 if typing.TYPE_CHECKING:
     from keras_perceiver import data as data
@@ -108,6 +125,10 @@ _LAZY = {
 }
 
 
+# Packages with the classes that a saved model may need, and with all other names above.
+REGISTERED = ("config", "layers", "modalities", "models", "training")
+
+
 def __getattr__(name):
     for package, names in _LAZY.items():
         if name == package or name in names:
@@ -115,6 +136,10 @@ def __getattr__(name):
             value = module if name == package else getattr(module, name)
             globals()[name] = value
             return value
+    for package in REGISTERED if name in __all__ else ():  # in the command
+        module = importlib.import_module(f"{__name__}.{package}")
+        if hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

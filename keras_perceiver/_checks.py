@@ -2,7 +2,10 @@
 
 import collections
 import collections.abc
+import difflib
 import numbers
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # dtype policies of recipes
 
 
 def check_positive(**arguments):
@@ -82,3 +85,24 @@ def check_names(argument, names):
             "once. Give each class one name."
         )
     return tuple(map(str, names))  # no strings of NumPy
+
+
+def check_choice(name, value, valid):
+    """Raises `ValueError` unless a value is valid; the error has the nearest one.
+
+    Args:
+        name: String, how the user writes the argument, such as "`recipe`".
+        value: String.
+        valid: Sequence of strings.
+    """
+    if value not in valid:
+        raise ValueError(
+            f"{name} must be one of {', '.join(valid)}. Received: {value!r}. "
+            f"{nearest(value, valid) or 'Choose one of them.'}"
+        )
+
+
+def nearest(value, valid):
+    """Returns a question with the nearest valid string, or `""` if none is near."""
+    found = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.7)
+    return f"Did you mean {found[0]!r}?" if found else ""

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver.config import Config, parse_overrides
+from keras_perceiver._overrides import parse_overrides
+from keras_perceiver.config import Config
 
 pytestmark = pytest.mark.one_backend
 

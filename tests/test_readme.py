@@ -1,8 +1,8 @@
 """Every command and every code block of the README is run."""
 
+import importlib
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -75,28 +75,34 @@ def test_train_commands(command, tmp_path):
         check=False,
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
-    accuracy, saved, exported = result.stdout.strip().splitlines()[-3:]
+    _, start, accuracy, *_, saved, exported, after = result.stdout.strip().splitlines()
+    assert re.fullmatch(
+        rf"digits on {_backend_of(command)}: [\d,]+ parameters, 1 epochs of 3 steps -> "
+        f"{tmp_path}/run",
+        start,
+    )
     assert re.fullmatch(r"test_accuracy: [01]\.\d{4}", accuracy)
     assert saved == f"saved: {tmp_path}/run/model.keras"
     assert exported == f"exported: {tmp_path}/exports/1"
+    assert after.endswith(f" evaluate {tmp_path}/run")
     assert (tmp_path / "run" / "model.keras").is_file()
     assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
 
 
+def _options(command, *words):
+    """Returns the options of a command of the package, as its parser reads them."""
+    name = command.replace("-", "_")
+    module = importlib.import_module(f"keras_perceiver.cli.{name}")
+    return module.parser().parse_args(list(words))
+
+
 @pytest.mark.one_backend
-def test_commands_of_the_serving_tools_are_understood():
-    # tests/serving does what they do.
-    tools = {}
-    for command in COMMANDS:
-        found = re.fullmatch(
-            r"\.venv/bin/python (tools/(?:export|serving_\w+)\.py) (.*)", command
-        )
-        if found:
-            tool, arguments = found.groups()
-            parser = runpy.run_path(ROOT / tool)["parser"]()
-            parser.parse_args(shlex.split(arguments))
-            tools[tool] = tools.get(tool, 0) + 1
-    assert tools == {"tools/export.py": 4, "tools/serving_client.py": 3}
+def test_commands_of_the_package_are_understood():
+    # tests/cli and tests/serving do what they do.
+    found = [c for c in COMMANDS if c.startswith(".venv/bin/keras-perceiver ")]
+    for command in found:
+        _options(*shlex.split(command)[1:])
+    assert found
 
 
 # On one backend: what the blocks call is tested on all of them elsewhere.
@@ -152,26 +158,21 @@ def test_names_table_has_our_names():
     assert named <= known
 
 
-def test_evaluate_commands_are_understood():
-    parser = runpy.run_path(str(ROOT / "tools" / "evaluate.py"))["_parser"]()
-    commands = [c for c in COMMANDS if c.startswith("make evaluate")]
-    assert commands
+def test_make_commands_are_understood():
+    targets = ("evaluate", "tune", "study")
+    commands = [
+        c for c in COMMANDS if c.split()[0] == "make" and c.split()[1] in targets
+    ]
+    assert {c.split()[1] for c in commands} == set(targets)
     for command in commands:
-        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
-        assert parser.parse_args(shlex.split(given["ARGS"])).model.suffix == ".keras"
-
-
-def test_tune_and_study_commands_are_understood():
-    commands = [c for c in COMMANDS if c.startswith(("make tune", "make study"))]
-    assert any("tune" in command for command in commands)
-    for command in commands:
-        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
-        if command.startswith("make tune"):
-            parser = runpy.run_path(str(ROOT / "tools" / "tune.py"))["parser"]()
-            parser.parse_args(["digits", *shlex.split(given["ARGS"])])
-        else:
+        _, target, *words = shlex.split(command)
+        given = dict(option.split("=", 1) for option in words)
+        if target == "study":
             name = given.get("STUDY", "permutation")
             assert (ROOT / "tools" / f"{name}_study.py").is_file()
+        else:
+            recipe = ["digits"] if target == "tune" else []
+            _options(target, *recipe, *shlex.split(given["ARGS"]))
 
 
 def test_recipes_table_has_every_recipe():

@@ -199,14 +199,18 @@ def folder_splits(
     group=None,
     allow_missing=False,
     mix=None,
+    test_fraction=0.15,
+    skip_bad_files=False,
 ):
     """Reads `<folder>/train` and `<folder>/test` of labelled files.
 
     A part of the training folder is held out for validation, the same one for every
-    seed. All arrays stay in memory.
+    seed. A folder with neither has the classes themselves: a part of each is held out for
+    the test first. All arrays stay in memory.
 
     Args:
-        folder: Path of a folder with the folders `train` and `test`.
+        folder: Path of a folder with the folders `train` and `test`, or with the folders
+            of the classes.
         preprocessor: `Preprocessor` or dict of these, see `read_folder`.
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the order and of the changes.
@@ -219,6 +223,9 @@ def folder_splits(
             what mixes the examples of a training batch after `augment`. Labels of the
             training data are parts of classes then, as `SmoothedCrossentropy` and
             `Accuracy` take them.
+        test_fraction: Float in (0, 1), the part of each class that is held out for the
+            test where there are no folders `train` and `test`.
+        skip_bad_files: Boolean, see `read_folder`.
 
     Returns:
         `Splits`. Training batches are all full.
@@ -232,17 +239,26 @@ def folder_splits(
         "batch_size": batch_size,
         "allow_missing": allow_missing,
         "use_cache": True,
+        "skip_bad_files": skip_bad_files,
     }
+    has_parts = any((folder / part).is_dir() for part in ("train", "test"))
     whole = read_folder(
-        folder / "train", preprocessor, seed=seed, drop_remainder=True, **options
-    )
-    test = read_folder(
-        folder / "test",
+        folder / "train" if has_parts else folder,
         preprocessor,
-        class_names=whole.class_names,
-        shuffle=False,
+        seed=seed,
+        drop_remainder=True,
         **options,
     )
+    if has_parts:
+        test = read_folder(
+            folder / "test",
+            preprocessor,
+            class_names=whole.class_names,
+            shuffle=False,
+            **options,
+        )
+    else:
+        whole, test = whole.split(test_fraction, group)
     train, validation = whole.split(validation_fraction, group)
     mixed = None if mix is None else mix(len(whole.class_names))
 

@@ -96,8 +96,8 @@ def _check_no_workers():
             "Several machines train together on JAX only: `fit` under TensorFlow's "
             "MultiWorkerMirroredStrategy fails in Keras 3.15. Received: TF_CONFIG with "
             f"the workers {workers}. Unset it, set KERAS_BACKEND=jax and start "
-            f"tools/train.py --address {workers[0]} --num-processes {len(workers)} "
-            "--process-index N on each."
+            f"keras-perceiver train RECIPE --address {workers[0]} --num-processes "
+            f"{len(workers)} --process-index N on each."
         )
 
 

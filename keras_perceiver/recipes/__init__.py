@@ -1,9 +1,14 @@
 """Recipes: one module per run. The docstring of each is its card."""
 
-import importlib
+import ast
+import importlib.util
 import json
 import pkgutil
+import sys
+import traceback
 from pathlib import Path
+
+from keras_perceiver._checks import check_choice
 
 
 def names():
@@ -16,14 +21,89 @@ def get(name):
     """Returns the `Recipe` of a module of this package.
 
     Raises:
-        ValueError: if there is no such recipe.
+        ValueError: if there is no such recipe; the error has the nearest name.
     """
-    if name not in names():
-        raise ValueError(
-            f"`recipe` must be one of {names()}. Received: recipe={name!r}. "
-            "Choose one of them."
-        )
+    check_name(name)
     return importlib.import_module(f"{__name__}.{name}").RECIPE
+
+
+def check_name(name):
+    """Raises `ValueError` unless there is a recipe of this name; needs no Keras."""
+    check_choice("`recipe`", name, names())
+
+
+def load(path):
+    """Returns the `Recipe` of a user's own file.
+
+    The file is run, with all rights of the user: load no file that you have not read. It
+    must define `RECIPE`, a `keras_perceiver.training.Recipe`. Classes of the file are
+    found again by processes that this one starts, such as those of exports: its folder is
+    added to `sys.path`.
+
+    Args:
+        path: Path of a `.py` file.
+
+    Raises:
+        ValueError: if the file raises an error, defines no recipe, or has the name of
+            a module that is imported already or of another recipe.
+    """
+    path = Path(path).resolve()
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) != str(path):
+        raise ValueError(
+            "A recipe file must not have the name of another module. Received: "
+            f"{str(path)!r}. Rename it."
+        )
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ValueError(
+            f"A recipe file must run without an error. Received: {_where(path, error)}. "
+            "Correct the file."
+        ) from error
+    return _checked(module, path)
+
+
+def _where(path, error):
+    """Returns file, line and text of an error, in one line."""
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        line = error.lineno
+    else:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = [f.lineno for f in frames if f.filename == str(path)][-1]
+    return f"{path}, line {line}: {type(error).__name__}: {error}"
+
+
+def _checked(module, path):
+    from keras_perceiver.training import Recipe
+
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(
+            "A recipe file must define RECIPE, a `keras_perceiver.training.Recipe`. "
+            f"Received: {path} with RECIPE={recipe!r}. Define it, as the files in "
+            f"{Path(__file__).parent} do."
+        )
+    if recipe.name in names():
+        raise ValueError(
+            "The name of a recipe must not be that of another. Received: "
+            f"name={recipe.name!r} in {path}. Rename it."
+        )
+    return recipe
+
+
+def card(name):
+    """Returns the card of a recipe, the docstring of its module; needs no Keras."""
+    check_name(name)
+    text = Path(__file__).with_name(f"{name}.py").read_text()
+    return ast.get_docstring(ast.parse(text))
 
 
 def of_run(folder):
@@ -34,7 +114,25 @@ def of_run(folder):
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if the recipe is not one of this package.
     """
+    return get(name_of_run(folder)).replace(_metrics(folder).get("overrides", {}))
+
+
+def name_of_run(folder):
+    """Returns the name of the recipe of a finished run, as `of_run`; needs no Keras."""
+    name = _metrics(folder)["recipe"]
+    if name not in names():
+        # Its file is Python: never run unless the user names it.
+        raise ValueError(
+            "The recipe of a run must be one of the package, or be named. Received: "
+            f"{str(folder)!r}, a run of the recipe {name!r}. Name the recipe's file with "
+            "--recipe."
+        )
+    return name
+
+
+def _metrics(folder):
     path = Path(folder) / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(
@@ -42,5 +140,4 @@ def of_run(folder):
             f"{str(path)!r}. Leave the model in the folder of its run, or name the "
             "recipe."
         )
-    metrics = json.loads(path.read_text())
-    return get(metrics["recipe"]).replace(metrics.get("overrides", {}))
+    return json.loads(path.read_text())

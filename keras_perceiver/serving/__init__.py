@@ -1,17 +1,28 @@
-"""Models for TF Serving: signatures, checks of requests, warm-up, round trip.
+"""Models for TF Serving: signatures, checks of requests, warm-up, round trip, a client.
 
 What runs under TensorFlow only (`graph`, `requests`, `encoded`, `warmup`, `formats`) is
-imported by the process that exports, never by the package.
+imported by the process that exports, never by the package. The client and the checks of
+arguments need no Keras, so the package imports its modules when they are first used.
 """
 
-from keras_perceiver.serving.export import (
-    export_file,
-    export_for_serving,
-)
-from keras_perceiver.serving.versions import check_serving
+import importlib
 
-__all__ = [
-    "check_serving",
-    "export_file",
-    "export_for_serving",
-]
+_MODULES = {
+    "GrpcClient": "client",
+    "RestClient": "client",
+    "ServingError": "client",
+    "check_serving": "versions",
+    "export_file": "export",
+    "export_for_serving": "export",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -21,10 +21,14 @@ from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models import Perceiver, Task
 from keras_perceiver.serving import card
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
-from keras_perceiver.serving.versions import check_serving, check_version
-from keras_perceiver.serving.weights import check_weights, lighter_copy
-
-FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
+from keras_perceiver.serving.versions import (
+    FORMATS,
+    check_format,
+    check_serving,
+    check_version,
+    check_weights,
+)
+from keras_perceiver.serving.weights import lighter_copy
 
 _EXPORT_PROGRAM = """
 import sys
@@ -175,7 +179,7 @@ def export_file(model, path, format, use_check=True):
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
         path: Path of the file, which must not be there.
         format: String, `"onnx"` (needs `pip install "keras_perceiver[onnx]"`) or
-            `"litert"` (`pip install "keras_perceiver[litert]"` for the comparison).
+            `"litert"` (`pip install "keras_perceiver[litert]"`).
         use_check: Boolean, whether to compare the file with `model.predict` at several
             batch sizes, in a process of its own, before it is put in its place.
 
@@ -185,27 +189,14 @@ def export_file(model, path, format, use_check=True):
     Raises:
         TypeError: if `model` is of another class.
         ValueError: if the format is unknown, or the ending of the file another one.
+        ImportError: if what the format needs is not installed.
         FileExistsError: if the file is there already.
         PermissionError: if its folder cannot be written.
         RuntimeError: if the file cannot be made, or its outputs differ; then there is
             none.
     """
     path = Path(path)
-    if format not in FORMATS:
-        raise ValueError(
-            f"`format` must be one of {tuple(FORMATS)}. Received: format={format!r}. "
-            "Choose one of them, or use `export_for_serving` for a SavedModel."
-        )
-    if path.suffix != FORMATS[format]:
-        raise ValueError(
-            f"A file for {format} must end with {FORMATS[format]!r}. Received: "
-            f"path={str(path)!r}. Rename it."
-        )
-    if path.exists():
-        raise FileExistsError(
-            f"An exported file is never overwritten. Received: path={str(path)!r}, "
-            "which exists. Choose another name, or remove it."
-        )
+    check_format(format, path, use_check)
     _check_model(model)
     check_writable("folder", path.parent)
     with unfinished_folder(path.parent) as work:

@@ -3,7 +3,14 @@
 import importlib.util
 from pathlib import Path
 
+from keras_perceiver._checks import check_choice
 from keras_perceiver._files import check_writable, next_number
+
+FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
+WEIGHTS = ("float32", "float16", "bfloat16", "int8")
+# The packages that write a file of a format, and those that compare it.
+_WRITERS = {"onnx": ("tf2onnx", "onnx"), "litert": ()}
+_READERS = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert",)}
 
 
 def check_version(folder, version):
@@ -40,3 +47,43 @@ def check_serving():
             "The warm-up requests of an export need TF Serving's protocol, which is not "
             'installed. Install it with `pip install "keras_perceiver[serving]"`.'
         )
+
+
+def check_format(format, path, use_check=True):
+    """Raises an error unless a file of this format can be written.
+
+    Args:
+        format: String, a key of `FORMATS`.
+        path: Path of the file to write.
+        use_check: Boolean, whether the file is compared with the model, too.
+
+    Raises:
+        ValueError: if the format is unknown, or the ending of the file another one.
+        ImportError: if what the format needs is not installed.
+        FileExistsError: if the file is there already.
+    """
+    check_choice("`format`", format, list(FORMATS))
+    path = Path(path)
+    if path.suffix != FORMATS[format]:
+        raise ValueError(
+            f"A file for {format} must end with {FORMATS[format]!r}. Received: "
+            f"path={str(path)!r}. Rename it."
+        )
+    needed = _WRITERS[format] + (_READERS[format] if use_check else ())
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        requirements = " ".join(needed).replace("_", "-")
+        raise ImportError(
+            f"A file for {format} needs {requirements}. Received: no module "
+            f"{missing[0]!r}. Install it with `pip install {requirements}`."
+        )
+    if path.exists():
+        raise FileExistsError(
+            f"An exported file is never overwritten. Received: path={str(path)!r}, "
+            "which exists. Choose another name, or remove it."
+        )
+
+
+def check_weights(weights):
+    """Raises `ValueError` unless weights can be stored so."""
+    check_choice("`weights`", weights, WEIGHTS)

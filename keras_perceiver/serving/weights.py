@@ -3,17 +3,6 @@
 import ml_dtypes
 import numpy as np
 
-WEIGHTS = ("float32", "float16", "bfloat16", "int8")
-
-
-def check_weights(weights):
-    """Raises `ValueError` unless weights can be stored so."""
-    if weights not in WEIGHTS:
-        raise ValueError(
-            f"`weights` must be one of {WEIGHTS}. Received: weights={weights!r}. "
-            "Choose one of them."
-        )
-
 
 def stored(array, weights):
     """Returns a weight in the form in which it is stored, and what to multiply it with.
@@ -23,7 +12,7 @@ def stored(array, weights):
 
     Args:
         array: Array. If not float32, it is stored as it is.
-        weights: String, one of `WEIGHTS`.
+        weights: String, one of `versions.WEIGHTS`.
 
     Returns:
         Pair of arrays. The second is float32 and may be 1.

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import keras
 
-from keras_perceiver._checks import check_fraction, check_positive
+from keras_perceiver._checks import (
+    PRECISIONS,
+    check_choice,
+    check_fraction,
+    check_positive,
+)
 from keras_perceiver.config import Config
 from keras_perceiver.training.schedules import accumulate_gradients
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _CONFIGS = ("data", "task", "model", "optimizer")
 _FIXED = ("name", "overrides")
 
@@ -138,11 +142,7 @@ class Recipe:
         Args:
             precision: String, one of `PRECISIONS`.
         """
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"`precision` must be one of {PRECISIONS}. Received: "
-                f"precision={precision!r}. Choose one of them."
-            )
+        check_choice("`precision`", precision, PRECISIONS)
         return self.replace(
             {
                 f"model.{path}": precision

@@ -36,7 +36,7 @@ LOGS = "logs"
 _STAGES = ("prepare", "fit", "score", "save", "export")
 
 
-def train(recipe, run_folder, export_folder, **options):
+def train(recipe, run_folder, export_folder=None, **options):
     """Trains, tests, saves and exports the model of a recipe.
 
     Calls the stages of a `Run`, one after the other.
@@ -86,7 +86,8 @@ class Run:
         recipe: `Recipe`.
         run_folder: Path of a folder without a `model.keras`; created where it is missing.
             To resume, the folder of the run that was interrupted.
-        export_folder: Path of the folder that holds the numbered exports.
+        export_folder: Path of the folder that holds the numbered exports. Defaults to
+            the folder `export` in the run folder, where no server looks.
         seed: Integer, seed of weights, order, augmentation and dropout.
         data_folder: Path of the data, for recipes that read a folder. Defaults to the
             recipe's, if it has one.
@@ -119,7 +120,7 @@ class Run:
         self,
         recipe,
         run_folder,
-        export_folder,
+        export_folder=None,
         seed=0,
         data_folder=None,
         save_every=500,
@@ -133,7 +134,7 @@ class Run:
         replicas = self.distribution.num_replicas
         self.recipe = smoke_test.smaller(recipe, replicas) if smoke else recipe
         self.run_folder = Path(run_folder)
-        self.export_folder = Path(export_folder)
+        self.export_folder = Path(export_folder or self.run_folder / "export")
         self.seed = seed
         self.data_folder = data_folder
         self.save_every = save_every
@@ -265,12 +266,18 @@ class Run:
         """Dict of lists, one value per epoch."""
         return self._state.history
 
-    def fit(self, callbacks=()):
+    @property
+    def step(self):
+        """Integer, the training steps so far, once prepared."""
+        return self._state.step
+
+    def fit(self, callbacks=(), verbose="auto"):
         """Trains the model, which ends with its best or averaged weights.
 
         Args:
             callbacks: Sequence of further `keras.callbacks.Callback`, called before those
                 of the run.
+            verbose: See `keras.Model.fit`; of process 0.
 
         Raises:
             NonFiniteLossError: if the loss becomes NaN or infinite.
@@ -296,7 +303,7 @@ class Run:
                 state,
                 callbacks,
                 self.recipe.epochs,
-                verbose="auto" if self.is_writer else 0,
+                verbose=verbose if self.is_writer else 0,
             )
             self._seconds = state.seconds
             best = early_stop.weights if early_stop else []

@@ -39,8 +39,8 @@ class PerceiverHyperModel(kt.HyperModel):
 
     Takes the place of the model in `keras_tuner.RandomSearch`, `Hyperband` and so on; the
     objective is the score of the task on the validation data, such as `"val_accuracy"`.
-    `keras_perceiver.tuning.search` and `tools/tune.py` add budgets, workers, tables and
-    plots, and never propose an infeasible model.
+    `keras_perceiver.tuning.search` and `keras-perceiver tune` add budgets, workers, tables
+    and plots, and never propose an infeasible model.
 
     A *space* says what may be tried: a dict from names to a list of values to choose from,
     a tuple of the two ends of a range (of even sampling, or logarithmic where they are

@@ -146,11 +146,14 @@ class _Limited:
         space = self._hyper_model.space
         free = [n for n, s in space.items() if isinstance(s, (list, tuple))]
         if not self._has_header:
-            self._report("  ".join([*(f"{name:>10}" for name in _COLUMNS), "settings"]))
+            header = [*(f"{name:>10}" for name in _COLUMNS), "changed settings"]
+            self._report("  ".join(header))
             self._has_header = True
         cells = [f"{_cell(values[name]):>10}" for name in _COLUMNS]
-        settings = {n: values[n] for n in free if n in values}
-        text = ", ".join(f"{name}={_cell(v)}" for name, v in settings.items())
+        # Not all of them, which would be several lines of a terminal.
+        start = self._hyper_model.defaults
+        changed = {n: values[n] for n in free if values.get(n) != start.get(n)}
+        text = ", ".join(f"{name}={_cell(v)}" for name, v in changed.items())
         self._report("  ".join([*cells, text]))
         if trial.status != "COMPLETED" and trial.message:
             self._report(f"{'':>12}{trial.message.strip().splitlines()[-1]}")

@@ -10,6 +10,7 @@ from keras_perceiver._matplotlib import matplotlib
 
 _MIN_FOR_IMPORTANCE = 6
 # What a trial has besides its settings.
+_TEXTS = ("trial", "status")
 _MEASURES = (
     *("trial", "status", "score", "parameters", "GFLOPs", "seconds"),
     *("epochs", "after_epochs"),
@@ -17,7 +18,7 @@ _MEASURES = (
 
 
 def write_trials(rows, path):
-    """Writes a table of trials as CSV.
+    """Writes a table of trials as CSV, with strings as they are.
 
     Args:
         rows: List of dicts, as `search` returns.
@@ -26,16 +27,31 @@ def write_trials(rows, path):
     with Path(path).open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
-        writer.writerows({k: json.dumps(v) for k, v in row.items()} for row in rows)
+        writer.writerows({k: _to_text(v) for k, v in row.items()} for row in rows)
 
 
 def read_trials(path):
     """Returns the table of trials in a file that `write_trials` wrote."""
     with Path(path).open(newline="") as file:
         return [
-            {name: json.loads(text) for name, text in row.items()}
+            {name: _from_text(name, text) for name, text in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def _to_text(value):
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _from_text(name, text):
+    if name in _TEXTS:
+        return text
+    try:
+        return json.loads(text) if text else None
+    except ValueError:
+        return text
 
 
 def pareto_front(rows, cost="GFLOPs"):

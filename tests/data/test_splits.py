@@ -49,6 +49,26 @@ def test_reads_three_parts(folder):
     assert (_arrays(again.train) != train).any()
 
 
+def test_holds_a_test_out_where_there_is_none(folder):
+    options = {"validation_fraction": 0.2, "test_fraction": 0.3}
+    splits = folder_splits(folder / "train", PointCloudPreprocessor(20), 4, **options)
+    assert splits.class_names == ("chair", "lamp")
+    parts = [np.concatenate([x for x, _ in part]) for part in splits[:3]]
+    assert [len(part) for part in parts] == [12, 2, 6]
+    points = np.concatenate(parts)
+    assert len(np.unique(points[:, 0], axis=0)) == 20  # no file is in two parts
+
+
+def test_leaves_bad_files_out_on_request(folder):
+    (folder / "train" / "lamp" / "bad.npy").write_text("text")
+    preprocessor = PointCloudPreprocessor(20)
+    with pytest.raises(ValueError, match=r"bad\.npy"):
+        folder_splits(folder, preprocessor, 4)
+    with pytest.warns(UserWarning, match="Left out 1 bad files, read 20 examples"):
+        splits = folder_splits(folder, preprocessor, 4, skip_bad_files=True)
+    assert sum(len(labels) for part in splits[:2] for _, labels in part) >= 16
+
+
 def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     splits = folder_splits(
         folder, PointCloudPreprocessor(20), 4, augment=lambda x, key: x * 0 + 2

@@ -2,7 +2,6 @@
 
 import json
 import os
-import runpy
 import signal
 import socket
 import subprocess
@@ -464,16 +463,3 @@ if BACKEND == "tensorflow":
             output, _ = worker.communicate()
             assert worker.returncode == 1
             assert "PerReplica" in output.strip().splitlines()[-1], output[-3000:]
-
-
-def test_tool_refuses_what_cannot_be(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    main = runpy.run_path(str(ROOT / "tools" / "train.py"))["main"]
-    for arguments, message in (
-        (["--distribution", "horovod"], "^error: `engine` must be one of"),
-        (["--devices", "8"], "^error: .*devices=8"),
-        (["--num-processes", "2"], "^error: Several processes"),
-    ):
-        with pytest.raises(SystemExit, match=message):
-            main(["digits", *arguments])
-    assert not (tmp_path / "runs").exists()

@@ -1,6 +1,7 @@
 """Every recipe passes its smoke test, offline, with a model that fits the time of CI.
 
-On all backends, and with the recipes' own models, by hand: `tools/train.py RECIPE --smoke`.
+On all backends, and with the recipes' own models, by hand: `keras-perceiver train RECIPE
+--smoke`.
 """
 
 import dataclasses

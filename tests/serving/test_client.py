@@ -1,25 +1,19 @@
-"""tools/serving_client.py against the serving API's own service on this machine."""
+"""The client against the serving API's own service on this machine."""
 
+import json
+import re
 import socket
-import sys
-from importlib import util
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 
 from keras_perceiver import ImagePreprocessor
+from keras_perceiver.cli import main
+from keras_perceiver.serving import client
 from tests.serving import models, server
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
-
-_SPEC = util.spec_from_file_location(
-    "serving_client", Path(__file__).parents[2] / "tools" / "serving_client.py"
-)
-client = util.module_from_spec(_SPEC)
-sys.modules["serving_client"] = client
-_SPEC.loader.exec_module(client)
 
 
 @pytest.fixture(scope="module")
@@ -139,15 +133,25 @@ def test_command(grpc_address, rest_address, tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(models.png())
     np.save(tmp_path / "a.npy", models.random_arrays(2)["image"])
     np.savez(tmp_path / "a.npz", image=models.random_arrays(1)["image"])
-    client.main([grpc_address, "animals", str(tmp_path / "a.png")])
-    first = capsys.readouterr().out
-    assert "classes: ['" in first
-    client.main([rest_address, "animals", str(tmp_path / "a.npy"), "--rest"])
-    assert "probabilities: [[" in capsys.readouterr().out
+
+    def ask(address, *words, model="animals"):
+        main(["serve-client", address, model, *map(str, words)])
+        return capsys.readouterr().out
+
+    label = f"({'|'.join(models.LABELS)})"
+    assert re.fullmatch(
+        rf"a\.png  {label}  \d+\.\d %\n", ask(grpc_address, tmp_path / "a.png")
+    )
+    text = ask(rest_address, tmp_path / "a.npy", "--rest")
+    assert re.fullmatch(rf"(a\.npy\[[01]\]  {label}  \d+\.\d %\n){{2}}", text)
+    text = ask(grpc_address, tmp_path / "a.npy", "--json")
+    first, second = map(json.loads, text.splitlines())
+    assert list(first) == ["example", "classes", "logits", "probabilities"]
+    assert sum(second["probabilities"]) == pytest.approx(1)
     options = ["--requests", "4", "--concurrency", "2"]
-    client.main([grpc_address, "animals", str(tmp_path / "a.npz"), *options])
-    assert capsys.readouterr().out.startswith("4 answers, 0 errors")
+    text = ask(grpc_address, tmp_path / "a.npz", *options)
+    assert text.startswith("4 answers, 0 errors")
     with pytest.raises(SystemExit, match="error: A request holds one"):
-        client.main([grpc_address, "animals", *[str(tmp_path / "a.npy")] * 2])
+        ask(grpc_address, *[tmp_path / "a.npy"] * 2)
     with pytest.raises(SystemExit, match="error: .*'plants'.*NOT_FOUND"):
-        client.main([grpc_address, "plants", str(tmp_path / "a.npy")])
+        ask(grpc_address, tmp_path / "a.npy", model="plants")

@@ -23,6 +23,7 @@ from keras_perceiver import (
     flops,
     serving,
 )
+from keras_perceiver.serving import versions
 from keras_perceiver.serving.card import weights_hash
 from tests.serving import models
 
@@ -268,7 +269,7 @@ def test_one_file(format, tmp_path):
         num_blocks=1,
         num_self_attends_per_block=1,
     )
-    path = tmp_path / f"model{serving.export.FORMATS[format]}"
+    path = tmp_path / f"model{versions.FORMATS[format]}"
     # Published only if the runtime gives what `predict` does.
     assert serving.export_file(model, path, format) == path
     assert path.stat().st_size > 4 * model.count_params()

@@ -2,7 +2,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from keras_perceiver.serving.weights import check_weights, lighter_copy, stored
+from keras_perceiver.serving.versions import check_weights
+from keras_perceiver.serving.weights import lighter_copy, stored
 from tests.serving.models import image_model
 
 

@@ -1,28 +1,20 @@
 import csv
 import json
-import runpy
-from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_perceiver import (
     Array,
-    Image,
     Perceiver,
     PerceiverClassifier,
     PerceiverMultiLabelClassifier,
     SelfAttend,
 )
-from keras_perceiver.data import digits
 from keras_perceiver.training import evaluate, write_report
 from keras_perceiver.training.evaluate import check_class_names, table
-from tests.data.files import write_image
 from tests.models.test_reports import NAMES, multi, single
-
-TOOL = Path(__file__).parents[2] / "tools" / "evaluate.py"
 
 
 @pytest.mark.one_backend
@@ -88,65 +80,3 @@ def test_data_must_have_the_classes_of_the_model():
     assert model.class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match="The data must have the classes.*trained"):
         check_class_names(model, "acb")
-
-
-@pytest.fixture
-def run(tmp_path):
-    """The folder of a run, with an untrained model for digits."""
-    encoder = Perceiver(
-        Image((8, 8, 1), num_bands=2),
-        num_latents=2,
-        latent_dim=8,
-        num_blocks=1,
-        num_self_attends_per_block=1,
-        self_attend=SelfAttend(num_heads=1),
-    )
-    model = PerceiverClassifier(encoder, 10, class_names="0123456789")
-    model.save(tmp_path / "model.keras")
-    return tmp_path
-
-
-@pytest.mark.one_backend
-def test_tool_evaluates_a_split(run, capsys):
-    main = runpy.run_path(str(TOOL))["main"]
-    arguments = [str(run / "model.keras"), "--recipe", "digits"]
-    main([*arguments, "--split", "validation", "--output", str(run / "out")])
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("| class | examples | recall")
-    assert len(lines) == 2 + 10 + 4
-    found = json.loads((run / "out" / "evaluation.json").read_text())
-    model = keras.saving.load_model(run / "model.keras", compile=False)
-    model.compile(metrics=["accuracy"], loss="mse")
-    x, y = next(digits().validation.as_numpy_iterator())
-    expected = np.mean(model.predict_on_batch(x).argmax(axis=1) == y)
-    assert found["accuracy"] == pytest.approx(expected)
-    assert f"accuracy: {expected:.4f}" in lines
-
-
-@pytest.mark.one_backend
-def test_tool_evaluates_a_folder_with_the_classes_of_the_model(run):
-    from keras_perceiver import ImagePreprocessor
-
-    for i in range(3):
-        write_image(run / "images" / "7" / f"{i}.png", (8, 8, 1), seed=i)
-    main = runpy.run_path(str(TOOL))["main"]
-    arguments = [str(run / "model.keras"), "--recipe", "digits"]
-    arguments += ["--folder", str(run / "images")]
-    with pytest.raises(
-        SystemExit, match="error: A folder of files needs a model with a preprocessor"
-    ):
-        main(arguments)
-    with pytest.raises(SystemExit, match=r"`model` must be a file.*none.keras"):
-        main([str(run / "none.keras"), "--recipe", "digits"])
-    model = keras.saving.load_model(run / "model.keras", compile=False)
-    model.preprocessor = ImagePreprocessor((8, 8, 1))
-    model.save(run / "model.keras")
-    main(arguments)
-    with (run / "evaluation" / "classes.csv").open() as file:
-        examples = [int(row["examples"]) for row in csv.DictReader(file)]
-    assert examples == [0] * 7 + [3] + [0] * 2
-    model = keras.saving.load_model(run / "model.keras")
-    model.class_names = None
-    model.save(run / "model.keras")
-    with pytest.raises(SystemExit, match="Received: a model without `class_names`"):
-        main(arguments)

@@ -1,7 +1,6 @@
 import csv
 import json
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +21,6 @@ from tests.training.runs import (
     little_recipe,
     sgd,
 )
-
-TOOL = Path(__file__).parents[2] / "tools" / "train.py"
 
 
 @pytest.mark.fast_on("torch")
@@ -260,90 +257,3 @@ def test_every_recipe_has_its_name_and_its_card():
         module = sys.modules[f"keras_perceiver.recipes.{name}"]
         assert "Command:" in module.__doc__
         assert "Score:" in module.__doc__
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nothing"], r"^error: `recipe` must be one of \[.*'digits'.*\]"),
-        (
-            ["digits", "--set", "epochs=0"],
-            "^error: `epochs` must be a positive integer",
-        ),
-        (["digits", "--set", "epochs"], "^error: An override must have the form"),
-        (["digits", "--set", "model.num_band=3"], "^error: A name must be an argument"),
-        (["digits", "--precision", "float8"], "^error: `precision` must be one of"),
-        (["digits", "--resume"], "^error: There must be a run with checkpoints"),
-        (["digits", "--save-every", "0"], "^error: `save_every` must be a positive"),
-        (["digits", "--keep", "0"], "^error: .*`keep` must be a positive integer"),
-        (
-            ["digits", "--run-folder", "/dev/null/run"],
-            "^error: `run_folder` must be a folder that can be written",
-        ),
-    ],
-)
-@pytest.mark.one_backend
-def test_tool_refuses_without_a_traceback(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message):
-        runpy.run_path(str(TOOL))["main"](arguments)
-
-
-@pytest.mark.one_backend
-def test_tool_lists_the_settings(capsys):
-    arguments = ["digits", "--list", "--set", "model.num_latents=3"]
-    runpy.run_path(str(TOOL))["main"](arguments)
-    lines = capsys.readouterr().out.splitlines()
-    assert "model.num_latents=3" in lines
-    assert "optimizer.learning_rate=0.004" in lines
-    assert not any(line.startswith(("name=", "overrides")) for line in lines)
-
-
-@pytest.mark.one_backend
-def test_tool_sets_and_resumes_with_what_was_set(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    recipe = recipes.get("digits").replace({"epochs": 1, "model.num_blocks": 1})
-    folder = Path("runs/digits/2")
-    run = Run(recipe, folder, "exports", save_every=1)
-    run.prepare()
-    with pytest.raises(RuntimeError, match="crashed"):
-        run.fit([keras.callbacks.LambdaCallback(on_test_begin=lambda logs: crash())])
-    main = runpy.run_path(str(TOOL))["main"]
-    with pytest.raises(SystemExit, match="^error: A run is resumed with the config"):
-        main(["digits", "--resume", "--set", "model.num_blocks=2"])
-    main(["digits", "--resume"])
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["overrides"] == {"epochs": 1, "model.num_blocks": 1}
-    assert f"saved: {folder / 'model.keras'}" in capsys.readouterr().out
-    # So does what reads the run later.
-    assert recipes.of_run(folder).model == recipe.model
-
-
-@pytest.mark.one_backend
-def test_tool_resumes_the_newest_run_that_did_not_finish(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    main = runpy.run_path(str(TOOL))["main"]
-    for number in (2, 9, 10, 11):  # the last one without a checkpoint
-        folder = tmp_path / "runs" / "digits" / str(number) / "checkpoints"
-        folder.mkdir(parents=True)
-        if number != 11:
-            (folder / "step-0000000001.checkpoint").write_text("damaged")
-    with (
-        pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(SystemExit, match="whole.*runs/digits/10/"),
-    ):
-        main(["digits", "--resume"])
-
-
-@pytest.mark.one_backend
-def test_tool_refuses_an_unknown_backend():
-    result = subprocess.run(
-        [sys.executable, TOOL, "digits"],
-        env={**os.environ, "KERAS_BACKEND": "theano"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 1
-    assert result.stderr.startswith("error: KERAS_BACKEND must be one of")
-    assert len(result.stderr.splitlines()) == 1

@@ -1,13 +1,10 @@
-import csv
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from importlib import util
 from pathlib import Path
 
 import keras
@@ -111,6 +108,13 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
         }
         assert max(row["after_epochs"] for row in rows) > 0
     assert lines[0].split()[:3] == ["trial", "status", "score"]
+    # A line has what differs from the start of the search.
+    cells = len(lines[0].removesuffix("changed settings"))
+    changed = {line.split()[0]: line[cells:] for line in lines[1:]}
+    for row in completed:
+        names = [n for n in ("num_latents", "latent_dim") if row[n] != defaults[n]]
+        for name in ("num_latents", "latent_dim"):
+            assert (f"{name}=" in changed[row["trial"]]) == (name in names)
     assert len([line for line in lines if "COMPLETED" in line]) == len(completed)
 
 
@@ -278,71 +282,3 @@ def test_tables_and_figures(tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
     with pytest.raises(ValueError, match="must be a completed trial"):
         tuning.plot_trials([{**rows[0], "status": "FAILED"}], tmp_path)
-
-
-@pytest.fixture
-def tune():
-    spec = util.spec_from_file_location("tune", ROOT / "tools" / "tune.py")
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.mark.slow
-def test_tool_from_the_space_to_the_export(tune, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        sys.modules["keras_perceiver.training.run"],
-        "export_for_serving",
-        lambda *call, **options: call[1],
-    )
-    options = ["digits", "--algorithm", "random", "--epochs", "1", "--trials", "2"]
-    options += ["--set", "num_latents=[4, 5]", "--set", "num_blocks=1"]
-    options += ["--set", "optimizer=lamb", "--max-gflops", "0.01"]
-    tune([*options, "--best-epochs", "1"])
-    text = capsys.readouterr().out
-    folder = Path("searches") / "digits" / "1"
-    with (folder / "trials.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row["num_latents"] for row in rows} <= {"4", "5"}
-    assert {row["optimizer"] for row in rows} == {'"lamb"'}
-    metrics = json.loads((folder / "best" / "metrics.json").read_text())
-    assert f"test_accuracy: {metrics['test_accuracy']:.4f}" in text
-    assert "exported: exports/digits" in text
-    assert "best: trial " in text
-    assert metrics["parameters"] == int(rows[0]["parameters"])
-    for bad, match in (
-        ([], "A search is never overwritten"),
-        (["--resume", "--folder", "nowhere"], "must be a search to resume"),
-        (["--set", "latent_dim", "--folder", "a"], "must have the form"),
-        (["--set", "latent_dim=31", "--folder", "b"], "not divisible"),
-    ):
-        with pytest.raises(SystemExit, match=match):
-            tune([*options, "--folder", str(folder), *bad])
-
-
-def test_a_worker_ends_with_its_chief(tmp_path):
-    """A chief that is killed leaves nobody behind."""
-    program = ROOT / "tools" / "tune.py"
-    with as_chief():
-        environment = {**os.environ, "KERASTUNER_TUNER_ID": "worker0"}
-    parent = (
-        "import os, subprocess, sys, time\n"
-        f"p = subprocess.Popen([sys.executable, {str(program)!r}, 'digits', '--trials', "
-        f"'1', '--folder', {str(tmp_path)!r}, '--resume', '--chief', str(os.getpid())])\n"
-        "print(p.pid, flush=True)\ntime.sleep(60)\n"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", parent],
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
-    ) as process:
-        worker = int(process.stdout.readline())
-        time.sleep(2)  # else it would wait for the chief for an hour
-        process.kill()
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{worker}").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

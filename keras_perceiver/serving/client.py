@@ -1,21 +1,10 @@
-r"""Asks a TF Serving server for predictions, or measures how fast it answers.
+"""A client of TF Serving: predictions over gRPC or REST, and how fast they come."""
 
-    python tools/serving_client.py localhost:8500 digits 0001.png 0002.png
-    python tools/serving_client.py localhost:8501 digits --rest images.npy
-    python tools/serving_client.py localhost:8500 digits 0001.png --requests 2000 \
-        --concurrency 16
-
-Files that are no arrays are sent as they are, to the signature `encoded`. Arrays (`.npy`,
-with a batch axis, or `.npz` with the inputs by name) go to `serving_default`.
-"""
-
-import argparse
 import base64
 import concurrent.futures
 import dataclasses
 import http.client
 import json
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -24,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 
-class ServingError(Exception):
+class ServingError(RuntimeError):
     """A request that got no answer; says why, and what to do."""
 
 
@@ -231,63 +220,11 @@ def read_inputs(paths):
     return [path.read_bytes() for path in paths], "encoded"
 
 
-def parser():
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("address", help="host:port of the server")
-    parser.add_argument("model", help="the model's name on the server")
-    parser.add_argument("files", nargs="+", help="one batch")
-    parser.add_argument(
-        "--input", default="image", help="the input's name; default: image"
-    )
-    parser.add_argument("--signature", help="default: by the kind of the files")
-    parser.add_argument("--version", type=int, help="default: the newest")
-    parser.add_argument("--rest", action="store_true", help="REST instead of gRPC")
-    parser.add_argument(
-        "--timeout", type=float, default=30, help="seconds; default: 30"
-    )
-    parser.add_argument(
-        "--requests", type=int, default=0, help="measure so many; default: ask once"
-    )
-    parser.add_argument(
-        "--concurrency", type=int, default=1, help="requests at once; default: 1"
-    )
-    return parser
-
-
-def main(arguments=None):
-    options = parser().parse_args(arguments)
-    kind = RestClient if options.rest else GrpcClient
-    client = kind(options.address, options.model, options.version, options.timeout)
-    try:
-        inputs, signature = read_inputs(options.files)
-        if not isinstance(inputs, dict):
-            inputs = {options.input: inputs}
-        signature = options.signature or signature
-        if options.requests:
-            measured = load(
-                client, inputs, signature, options.requests, options.concurrency
-            )
-            print(measured.text())
-            if measured.errors:
-                raise measured.errors[0]
-            return
-        outputs = client.predict(inputs, signature)
-    except (ServingError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
-    finally:
-        client.close()
-    for name, value in outputs.items():
-        print(f"{name}: {value.tolist()}")
-
-
 def _error(code, details, address, model):
     fixes = {
         "UNAVAILABLE": "Start the server, or correct the address (gRPC is on port 8500, "
         "REST on 8501).",
-        "DEADLINE_EXCEEDED": "Wait longer with --timeout, or send fewer examples at once.",
+        "DEADLINE_EXCEEDED": "Wait longer (`timeout`), or send fewer examples at once.",
         "NOT_FOUND": "Correct the model's name, its version or the signature.",
         "INVALID_ARGUMENT": "Correct the request.",
         "RESOURCE_EXHAUSTED": "Send fewer requests at once, or smaller ones.",
@@ -315,8 +252,7 @@ def _to_json(value):
 
 
 def _texts(array):
-    return array.astype(str) if array.dtype == object else array
-
-
-if __name__ == "__main__":
-    main()
+    if array.dtype != object:
+        return array
+    texts = [text.decode() for text in array.flat]  # classes may have any names
+    return np.array(texts, str).reshape(array.shape)

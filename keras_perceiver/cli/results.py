@@ -1,54 +1,69 @@
-"""Prints a table of the runs in a folder, the seeds of a recipe in one row.
+"""Prints a table of the runs in a folder, the seeds of a recipe in one row."""
 
-    python tools/results.py runs
-    .venv/bin/python tools/results.py runs --curves curves.png
-
-Reads what tools/train.py has left in the folder of every run that it finished:
-`metrics.json`, and `history.csv` for the learning curves.
-"""
-
-import argparse
 import csv
 import json
 import statistics
-import sys
 from pathlib import Path
 
-from common import markdown_table
+from keras_perceiver.cli import arguments
 
+_DESCRIPTION = """Prints a table of the runs in a folder, the seeds of a recipe in one row.
+
+  keras-perceiver results
+  keras-perceiver results runs --curves curves.png
+
+Reads what `train` has left in the folder of every run that it finished: metrics.json, and
+history.csv for the learning curves. Needs the standard library only; curves need
+Matplotlib.
+"""
 # Runs that are alike in all of these repeat one another.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
-SCORES = ("test_accuracy", "test_mean_average_precision")
 HEADER = ("Recipe", "Backend", "Seeds", "Test score", "Median", "Training, s")
 
 
-def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser():
+    """Returns the parser of the options."""
+    parser = arguments.Parser("results", _DESCRIPTION)
     parser.add_argument(
         "folder", type=Path, nargs="?", default=Path("runs"), help="default: runs"
     )
     parser.add_argument(
-        "--curves",
-        type=Path,
-        metavar="FILE",
-        help="draw the learning curves too; needs matplotlib",
+        "--curves", type=Path, metavar="FILE", help="draw the learning curves too"
     )
-    options = parser.parse_args(arguments)
-    folder = options.folder
-    paths = sorted(folder.rglob("metrics.json"))
-    if not paths:
-        sys.exit(
-            "error: `folder` must hold finished runs. Received: no metrics.json in "
-            f"{str(folder)!r}. Train first, or name another folder."
+    parser.add_argument(
+        "--json", action="store_true", help="print the metrics of all runs as JSON"
+    )
+    return parser
+
+
+def check(options):
+    """Raises an error of options."""
+    if not options.folder.is_dir():
+        arguments.check_folder("The folder of the runs", str(options.folder))
+    options.paths = sorted(options.folder.rglob("metrics.json"))
+    if not options.paths:
+        raise FileNotFoundError(
+            "The folder must hold finished runs. Received: no metrics.json in "
+            f"{str(options.folder)!r}. Train first, or name another folder."
         )
-    runs = [json.loads(path.read_text()) for path in paths]
-    print(table(runs))
     if options.curves:
-        histories = [_history(path.with_name("history.csv")) for path in paths]
+        arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")
+
+
+def run(options):
+    """Prints the table."""
+    runs = [_metrics(path) for path in options.paths]
+    if options.json:
+        folders = map(str, (path.parent for path in options.paths))
+        rows = [{"folder": f, **run} for f, run in zip(folders, runs, strict=True)]
+        print(json.dumps(rows, indent=2))
+    else:
+        print(table(runs))
+    if options.curves:
+        histories = [_history(path.with_name("history.csv")) for path in options.paths]
         plot_curves(options.curves, runs, histories)
-        print(f"\nwritten: {options.curves}")
+        if not options.json:
+            print(f"\nwritten: {options.curves}")
 
 
 def table(runs):
@@ -66,7 +81,9 @@ def table(runs):
                 ", ".join(f"{run['train_seconds']:.0f}" for run in group),
             )
         )
-    return markdown_table(lines)
+    header, *rows = lines
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def plot_curves(path, runs, histories):
@@ -77,13 +94,8 @@ def plot_curves(path, runs, histories):
         runs: List of dicts as in `metrics.json`.
         histories: List, for each run the list of rows of its `history.csv`.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        sys.exit(
-            "error: Learning curves need matplotlib, which is not installed. "
-            'Install it with `pip install "keras_perceiver[demo]"`.'
-        )
+    import matplotlib
+
     matplotlib.use("agg")  # a file, no window
     import matplotlib.pyplot as plt
 
@@ -141,14 +153,24 @@ def _groups(runs):
     return sorted(groups.items())
 
 
+def _metrics(path):
+    run = json.loads(path.read_text())
+    missing = {*REPEATED, "seed", "train_seconds"} - run.keys()
+    if missing:
+        raise ValueError(
+            "The metrics.json of a run must have all that `train` writes. Received: "
+            f"{str(path)!r} without {', '.join(sorted(missing))}. Remove it, or name "
+            "another folder."
+        )
+    return run
+
+
 def _score(run):
-    return next(name for name in SCORES if name in run)
+    """Returns the name of the score of a run."""
+    names = [name for name in run if name.startswith("test_") and name != "test_loss"]
+    return next(name for name in names if isinstance(run[name], float))
 
 
 def _history(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,18 @@
+import importlib.util
 import json
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_perceiver import PerceiverClassifier
-
-TOOL = runpy.run_path(Path(__file__).parents[2] / "tools" / "export.py")
+from keras_perceiver.cli import main
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 
 def _run(capsys, *arguments):
-    TOOL["main"](list(map(str, arguments)))
+    main(["export", *map(str, arguments)])
     return capsys.readouterr().out
 
 
@@ -34,7 +32,10 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     arguments = [run / "model.keras", "--to", tmp_path / "digits", "--no-check"]
     output = _run(capsys, *arguments, "--weights", "float16", "--test")
     assert "test accuracy 0." in output
-    assert output.endswith(f"exported: {tmp_path}/digits/1\n")
+    *_, exported, after = output.splitlines()
+    assert exported == f"exported: {tmp_path}/digits/1"
+    assert f"-v {tmp_path}/digits:/models/digits " in after
+    assert "serve-client localhost:8500 digits FILE" in after
     card = json.loads((tmp_path / "digits" / "1" / "model_card.json").read_text())
     assert card["metrics"] == metrics
     assert card["labels"] == names
@@ -44,16 +45,17 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     assert name.decode() in names
 
 
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        (["none.keras", "--to", "a"], "error: The model must be a .keras file"),
-        (
-            ["none.keras", "--to", "a", "--format", "pb"],
-            "error: --format must be one of",
-        ),
-    ],
-)
-def test_clear_errors(arguments, match):
-    with pytest.raises(SystemExit, match=match):
-        TOOL["main"](arguments)
+def test_says_what_is_missing_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "model.keras").touch()
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "onnxruntime" else find_spec(name, *rest),
+    )
+    arguments = ["export", str(tmp_path), "--to", "a.onnx", "--format", "onnx"]
+    with pytest.raises(SystemExit, match="`pip install tf2onnx onnx onnxruntime`"):
+        main(arguments)
+    # It is only needed to compare: now the file itself is the error.
+    with pytest.raises(SystemExit, match="error: .*model.keras"):
+        main([*arguments, "--no-check"])

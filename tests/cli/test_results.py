@@ -1,16 +1,14 @@
 import json
-import runpy
 import subprocess
 import sys
 
 import pytest
 from matplotlib import pyplot as plt
 
-from tests.test_readme import ROOT
+from keras_perceiver.cli import main
+from tests.cli import ROOT
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
-
-main = runpy.run_path(str(ROOT / "tools" / "results.py"))["main"]
 
 
 def _write_run(folder, **changes):
@@ -42,7 +40,7 @@ def test_seeds_share_a_row_and_all_else_has_its_own(tmp_path, capsys):
     _write_run(tmp_path / "longer", epochs=3, test_accuracy=1.0)
     _write_run(tmp_path / "clipart" / "1", recipe="clipart", backend="torch")
     (tmp_path / "unfinished").mkdir()
-    main([str(tmp_path)])
+    main(["results", str(tmp_path)])
     assert capsys.readouterr().out.splitlines()[2:] == [
         "| clipart | torch | 0 | 0.5000 | 0.5000 | 10 |",
         "| digits | jax | 0, 1, 2 | 0.7500, 0.8000, 0.9000 | 0.8000 | 10, 11, 12 |",
@@ -67,7 +65,7 @@ def test_curves_of_all_seeds_share_a_panel(tmp_path, capsys, monkeypatch):
     figures = []
     monkeypatch.setattr(plt, "close", figures.append)
     path = tmp_path / "curves.png"
-    main([str(tmp_path), "--curves", str(path)])
+    main(["results", str(tmp_path), "--curves", str(path)])
     assert f"written: {path}" in capsys.readouterr().out
     assert plt.imread(path).std() > 0
     audio, images = figures.pop().axes
@@ -85,7 +83,20 @@ def test_curves_of_all_seeds_share_a_panel(tmp_path, capsys, monkeypatch):
 
 def test_no_runs_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match=r"no metrics.json in .*Train first"):
-        main([str(tmp_path)])
+        main(["results", str(tmp_path)])
+
+
+def test_metrics_of_something_else_are_an_error(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"seed": 0}')
+    with pytest.raises(SystemExit, match=r"metrics.json' without backend, batch_size"):
+        main(["results", str(tmp_path)])
+
+
+def test_json(tmp_path, capsys):
+    _write_run(tmp_path / "1", seed=3)
+    main(["results", str(tmp_path), "--json"])
+    (run,) = json.loads(capsys.readouterr().out)
+    assert (run["folder"], run["seed"]) == (str(tmp_path / "1"), 3)
 
 
 def test_make_results(tmp_path):

@@ -1,0 +1,98 @@
+"""The command `keras-perceiver`, or `python -m keras_perceiver`.
+
+One file per subcommand, with three functions: `parser()` and `check(options)`, which need
+the standard library only, so that an error of the arguments takes no second, and
+`run(options)`.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+
+from keras_perceiver import __version__
+from keras_perceiver._checks import check_choice
+from keras_perceiver.cli.arguments import PROGRAM
+
+COMMANDS = {
+    "train": "train, test, save and export a model: a recipe, or a folder of files",
+    "evaluate": "evaluation metrics of a trained model, class by class",
+    "tune": "search settings for the data of a recipe, and train the best model",
+    "export": "export a model for TF Serving, ONNX Runtime or LiteRT",
+    "results": "table and learning curves of all runs in a folder",
+    "serve-client": "ask a TF Serving server, or measure how fast it answers",
+    "recipes": "list the recipes, or print the card of one",
+    "presets": "list the presets of models, or print the settings of one",
+}
+
+
+def main(arguments=None):
+    """Runs a subcommand.
+
+    Args:
+        arguments: List of strings. Defaults to those of the process.
+
+    Raises:
+        SystemExit: with the text of an error, in one line, or for help.
+    """
+    name, *arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        return
+    if name == "--version":
+        print(f"{PROGRAM} {__version__}")
+        return
+    use_trace = "--trace" in arguments
+    arguments = [argument for argument in arguments if argument != "--trace"]
+    try:
+        check_choice("The command", name, list(COMMANDS))
+        module = f"keras_perceiver.cli.{name.replace('-', '_')}"
+        command = importlib.import_module(module)
+        options = command.parser().parse_args(arguments)
+        options.arguments = arguments
+        command.check(options)
+        command.run(options)
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            _leave(error.code or 0)
+        _leave(str(error.code))
+    except BrokenPipeError:  # of `| head`; nothing is left to be flushed at the exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(1)
+    except KeyboardInterrupt:
+        _leave("interrupted")
+    except Exception as error:
+        if use_trace:
+            traceback.print_exc()
+        _leave(f"error: {_text(error)}")
+
+
+def _help():
+    lines = [
+        f"usage: {PROGRAM} COMMAND ...",
+        "",
+        "Perceivers on your own files and arrays, from training to serving.",
+        "",
+        *(f"  {name:14}{text}" for name, text in COMMANDS.items()),
+        "",
+        f"{PROGRAM} COMMAND --help lists the options of a command. With --trace, an error "
+        "of any",
+        "command comes with Python's traceback. The backend is the environment variable",
+        "KERAS_BACKEND: tensorflow, jax or torch.",
+    ]
+    return "\n".join(lines)
+
+
+def _text(error):
+    """Returns the text of an error in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, (ValueError, OSError, ImportError, RuntimeError, TypeError)):
+        return text
+    return f"{type(error).__name__}: {text}. Run it again with --trace to see where."
+
+
+def _leave(status):
+    """Ends the process, and others that train together with it."""
+    # It may not have come to that import.
+    distribution = sys.modules.get("keras_perceiver.distribution")
+    (distribution.leave if distribution else sys.exit)(status)

@@ -1,0 +1,160 @@
+"""What the commands show while they work, on stderr: stdout has the results alone."""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+import tempfile
+import threading
+import time
+
+# Seconds between two lines about progress. A terminal has one, which changes.
+_ON_TERMINAL, _ELSEWHERE = 1, 30
+
+
+def say(text):
+    """Prints a line at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Line:
+    """A line about work in progress: rewritten on a terminal, repeated elsewhere."""
+
+    def __init__(self):
+        self._is_terminal = sys.stderr.isatty()
+        self._seconds = _ON_TERMINAL if self._is_terminal else _ELSEWHERE
+        self._last = time.monotonic()
+        self._is_shown = False
+
+    def show(self, text):
+        """Shows a text, unless the line has just been shown."""
+        now = time.monotonic()
+        if now - self._last < self._seconds:
+            return
+        self._last = now
+        if self._is_terminal:
+            # Erases the line before.
+            print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+            self._is_shown = True
+        else:
+            say(text)
+
+    def clear(self):
+        """Erases the line, for what comes next."""
+        if self._is_shown:
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+            self._is_shown = False
+
+    def print(self, text):
+        """Prints a result to stdout, where the line may be shown."""
+        self.clear()
+        print(text, flush=True)
+
+
+@contextlib.contextmanager
+def waiting(text):
+    """Context that shows what takes long, and since when.
+
+    Args:
+        text: String, such as `"exporting"`.
+
+    Yields:
+        `Line`, to be cleared before something else is printed.
+    """
+    say(f"{text} ...")
+    start, is_done = time.monotonic(), threading.Event()
+    line = Line()
+
+    def tick():
+        while not is_done.wait(1):
+            line.show(f"{text}: {duration(time.monotonic() - start)} so far")
+
+    thread = threading.Thread(target=tick, daemon=True)
+    thread.start()
+    try:
+        yield line
+    finally:
+        is_done.set()
+        thread.join()
+        line.clear()
+
+
+class Batches:
+    """Batches that say how many of them are done, and how long the rest takes.
+
+    Args:
+        dataset: `tf.data.Dataset`.
+        text: String, what is done, such as `"evaluating"`.
+    """
+
+    def __init__(self, dataset, text):
+        self._dataset, self._text = dataset, text
+        self.element_spec = dataset.element_spec
+
+    def as_numpy_iterator(self):
+        total = int(self._dataset.cardinality())
+        line, start = Line(), time.monotonic()
+        for i, batch in enumerate(self._dataset.as_numpy_iterator()):
+            yield batch
+            rest = (time.monotonic() - start) / (i + 1) * (total - i - 1)
+            of = f" of {total}, {duration(rest)} left" if total >= 0 else ""
+            line.show(f"{self._text}: batch {i + 1}{of}")
+        line.clear()
+
+
+def duration(seconds):
+    """Returns a number of seconds as people say it."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def import_keras(num_virtual_devices=None):
+    """Imports Keras and the classes of saved models, without TensorFlow's messages.
+
+    Args:
+        num_virtual_devices: Integer, see `keras_perceiver.distribution`.
+    """
+    backend = os.environ.get("KERAS_BACKEND")
+    say("loading Keras ..." if backend is None else f"loading Keras on {backend} ...")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with quiet():
+        import keras  # noqa: F401  before TensorFlow: torch must come first
+
+        for package in importlib.import_module("keras_perceiver").REGISTERED:
+            importlib.import_module(f"keras_perceiver.{package}")
+        import tensorflow as tf
+
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        if num_virtual_devices is not None:
+            from keras_perceiver import distribution
+
+            distribution.virtual_devices(num_virtual_devices)
+        tf.config.list_physical_devices()  # of which TensorFlow writes, too
+
+
+@contextlib.contextmanager
+def quiet():
+    """Context in which nothing is written to stderr, not even by native libraries.
+
+    TensorFlow 2.21 writes several lines when it is imported, whatever its environment
+    variables say. Exceptions are raised as ever.
+    """
+    sys.stderr.flush()
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield
+        return
+    with tempfile.TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)

@@ -1,0 +1,118 @@
+"""Evaluates a trained model: metrics, confusion, calibration, class by class."""
+
+from pathlib import Path
+
+from keras_perceiver._checks import check_choice
+from keras_perceiver.cli import arguments, console, recipe_of
+
+_DESCRIPTION = """Evaluates a trained model: metrics, confusion, calibration, classes.
+
+  keras-perceiver evaluate runs/digits/1
+  keras-perceiver evaluate runs/digits/1/model.keras --split validation
+
+Prints a table of the classes and writes it, the metrics and plots to a folder. The data
+are a split of the recipe's, or any folder of labeled files of its kind.
+"""
+_SPLITS = ("test", "validation", "train")
+_BATCH_SIZE = 32  # of a folder
+
+
+def parser():
+    """Returns the parser of the options."""
+    parser = arguments.Parser("evaluate", _DESCRIPTION)
+    parser.add_argument("model", help="path of a .keras file, or folder of a run")
+    parser.add_argument("--recipe", help=recipe_of.HELP_OF_RUN)
+    parser.add_argument("--data", metavar="DIR", help="folder of the recipe's data")
+    parser.add_argument(
+        "--split", default="test", help=f"{', '.join(_SPLITS)}; default: test"
+    )
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="in place of a split: any folder of FOLDER/CLASS/FILE with classes of the "
+        "model, for models with a preprocessor",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, help="default: the recipe's, or 32 with --folder"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="default: the folder evaluation beside the model"
+    )
+    return parser
+
+
+def check(options):
+    """Raises an error of options that can be found without Keras."""
+    arguments.check_backend()
+    check_choice("--split", options.split, _SPLITS)
+    arguments.check_numbers(options, "batch_size")
+    options.model = arguments.model_file(options.model)
+    if options.recipe is not None:
+        recipe_of.check(options.recipe)
+    elif options.folder is None:
+        recipe_of.check_run(options.model.parent)
+    arguments.check_folder("--data", options.data)
+    arguments.check_folder("--folder", options.folder)
+    arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")
+
+
+def run(options):
+    """Evaluates."""
+    console.import_keras()
+    import keras
+
+    from keras_perceiver.training.evaluate import evaluate, table, write_report
+
+    model = keras.saving.load_model(options.model, compile=False)
+    with console.waiting("reading the data"):
+        batches = _batches(options, model)
+    report = evaluate(model, console.Batches(batches, "evaluating"))
+    output = options.output or options.model.parent / "evaluation"
+    write_report(report, output)
+    print(table(report))
+    for name, value in report.metrics().items():
+        print(f"{name}: {value:.4f}")
+    print(f"written: {output}")
+
+
+def _batches(options, model):
+    from keras_perceiver.training.evaluate import check_class_names
+
+    if options.folder:
+        return _labeled_folder(options, model)
+    recipe = recipe_of.of_run(options.model.parent, options.recipe)
+    batch_size = options.batch_size or recipe.step_size
+    splits = recipe.splits(batch_size, data_folder=options.data)
+    check_class_names(model, splits.class_names)
+    return getattr(splits, options.split)
+
+
+def _labeled_folder(options, model):
+    """Returns the files of a folder, labeled as those of the training."""
+    from keras_perceiver.data import read_folder
+    from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
+
+    if model.preprocessor is None:
+        raise ValueError(
+            "A folder of files needs a model with a preprocessor. Received: "
+            f"--folder {options.folder}, preprocessor=None. Choose a split."
+        )
+    if model.class_names is None:
+        raise ValueError(
+            "The names of the classes must be in the model. Received: a model without "
+            "`class_names`. Create it with `class_names=`, as recipes do."
+        )
+    preprocessors = preprocessors_by_name(model.preprocessor, model.modalities)
+    folder = read_folder(
+        options.folder,
+        model.preprocessor,
+        options.batch_size or _BATCH_SIZE,
+        class_names=list(model.class_names),
+        shuffle=False,
+        # Those that were trained with missing modalities take a mask of each.
+        allow_missing=any(
+            model.modalities[name].use_mask and not preprocessor.use_mask
+            for name, preprocessor in preprocessors.items()
+        ),
+    )
+    return folder.dataset

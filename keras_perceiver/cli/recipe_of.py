@@ -1,0 +1,120 @@
+"""The recipe of a command line: a name, or a file of the user's own."""
+
+from pathlib import Path
+
+from keras_perceiver import recipes
+from keras_perceiver.cli import arguments, console
+
+_HELP = (
+    "name of a recipe (`keras-perceiver recipes` lists them), or path of your own recipe "
+    "file with a `keras_perceiver.training.Recipe` named RECIPE: it is Python and runs "
+    "with your rights, so name only files that you trust"
+)
+_KINDS = {
+    "images": "PNG, JPEG, BMP or GIF images",
+    "audio": "WAV files",
+    "points": "point clouds or meshes",
+}
+
+HELP_OF_RUN = (
+    "name of a recipe, or path of your own recipe file, a program that you trust; "
+    "default: the recipe of the model's run, with what was set for it"
+)
+
+
+def add_arguments(parser):
+    """Adds what says which recipe, and which data, to a parser."""
+    parser.add_argument("recipe", nargs="?", help=_HELP)
+    for kind, files in _KINDS.items():
+        parser.add_argument(
+            f"--{kind}",
+            metavar="DIR",
+            help=f"instead of a recipe: your {files} in DIR/CLASS/FILE, or in DIR/train "
+            "and DIR/test; the sizes of the model follow from the files",
+        )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder of the data, for recipes that read one: see the recipe's card",
+    )
+
+
+def check_arguments(options):
+    """Raises an error of what `add_arguments` added; sets the recipe of a folder."""
+    given = {kind: getattr(options, kind) for kind in _KINDS}
+    given = {kind: folder for kind, folder in given.items() if folder is not None}
+    names = [
+        *(f"--{kind}" for kind in given),
+        *([options.recipe] * bool(options.recipe)),
+    ]
+    if len(names) != 1:
+        raise ValueError(
+            "There must be one recipe, or one of --images, --audio and --points. "
+            f"Received: {' and '.join(names) or 'none'}. Name one."
+        )
+    for kind, folder in given.items():
+        if options.data is not None:
+            raise ValueError(
+                f"--{kind} names the folder of the data. Received: --data "
+                f"{options.data}, too. Leave it out."
+            )
+        arguments.check_folder(f"--{kind}", folder)
+        options.recipe, options.data = kind, folder
+    options.is_sized = bool(given)
+    check(options.recipe)
+    arguments.check_folder("--data", options.data)
+
+
+def sizes(options):
+    """Returns settings that follow from the files of `--images` and its like, or `{}`.
+
+    Says what they follow from.
+    """
+    if not options.is_sized:
+        return {}
+    from keras_perceiver.recipes._sizes import settings
+
+    found, text = settings(options.recipe, options.data)
+    console.say(f"{options.data}: {text}")
+    return found
+
+
+def is_file(text):
+    """Returns whether a text means a file."""
+    return text.endswith(".py")
+
+
+def name(text):
+    """Returns the name of a recipe, or `None` where a file has to be run to know it."""
+    return None if is_file(text) else text
+
+
+def check(text):
+    """Raises an error unless there is such a recipe; runs no file."""
+    if not is_file(text):
+        recipes.check_name(text)
+    elif not Path(text).is_file():
+        raise FileNotFoundError(
+            f"The recipe file must exist. Received: {text!r}. Correct the path, or "
+            f"choose one of the recipes {', '.join(recipes.names())}."
+        )
+
+
+def get(text):
+    """Returns the `Recipe`. Runs the file that `text` names, if it names one."""
+    return recipes.load(text) if is_file(text) else recipes.get(text)
+
+
+def check_run(folder):
+    """Raises an error unless a folder has a run of one of the package's recipes."""
+    recipes.name_of_run(folder)
+
+
+def of_run(folder, text=None):
+    """Returns the `Recipe` of a run, with what was set for it.
+
+    Args:
+        folder: Path of the folder of the run.
+        text: String as for `get`, or `None` for the recipe that the run names.
+    """
+    return recipes.of_run(folder) if text is None else get(text)

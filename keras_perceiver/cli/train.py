@@ -1,0 +1,235 @@
+"""Trains, tests, saves and exports the model of a recipe."""
+
+import tempfile
+from pathlib import Path
+
+from keras_perceiver._files import next_number
+from keras_perceiver._overrides import parse_overrides
+from keras_perceiver.cli import arguments, console, recipe_of
+from keras_perceiver.serving.versions import check_serving
+
+_DESCRIPTION = """Trains, tests, saves and exports the model of a recipe.
+
+  keras-perceiver train digits --set epochs=10
+  keras-perceiver train digits --set model.use_remat=true \\
+      --set model.modality.num_bands=32 --set optimizer.learning_rate=1e-3
+  keras-perceiver train --images photos
+  keras-perceiver train my_recipe.py
+
+A run folder has the model, its metrics and learning curves and an export; `export` writes
+to where a server looks.
+"""
+_NUMBERS = ("save_every", "keep", "devices", "model_devices", "virtual_devices")
+
+
+def parser():
+    """Returns the parser of the options."""
+    hint = "Settings of the recipe are set with --set, such as --set epochs=3."
+    parser = arguments.Parser("train", _DESCRIPTION, hint)
+    recipe_of.add_arguments(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a setting of the recipe, by its dotted name; may be repeated",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="print the settings of the recipe, and end"
+    )
+    parser.add_argument(
+        "--smoke",
+        action="store_true",
+        help="try the recipe: three steps on mock data, in temporary folders",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--precision",
+        help="dtype policy of the whole model: float32, mixed_bfloat16 or mixed_float16; "
+        "default: the recipe's",
+    )
+    parser.add_argument(
+        "--run-folder",
+        metavar="DIR",
+        help="default: the next free number in runs/RECIPE",
+    )
+    parser.add_argument(
+        "--save-every",
+        type=int,
+        default=500,
+        metavar="STEPS",
+        help="training steps between two checkpoints; default: 500",
+    )
+    parser.add_argument(
+        "--keep", type=int, default=2, help="checkpoints that are kept; default: 2"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --run-folder, with the --set and --precision that it "
+        "was started with; default: the newest in runs/RECIPE that has checkpoints",
+    )
+    parser.add_argument(
+        "--export-folder",
+        metavar="DIR",
+        help="folder of the numbered exports; default: the folder export of the run",
+    )
+    _add_devices(parser)
+    return parser
+
+
+def _add_devices(parser):
+    parser.add_argument(
+        "--distribution",
+        default="auto",
+        help="none, mirrored or tpu (TensorFlow), data_parallel or model_parallel (JAX); "
+        "default: auto, a TPU, several GPUs, or none",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices of all processes together; default: all there are",
+    )
+    parser.add_argument(
+        "--model-devices",
+        type=int,
+        metavar="N",
+        help="with model_parallel, devices that share a model; default: all",
+    )
+    parser.add_argument(
+        "--virtual-devices",
+        type=int,
+        metavar="N",
+        help="try it: make so many devices of the CPU",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with several processes on JAX, where process 0 is; or auto",
+    )
+    parser.add_argument(
+        "--num-processes", type=int, metavar="N", help="processes that train together"
+    )
+    parser.add_argument(
+        "--process-index", type=int, metavar="N", help="which of them this is, from 0"
+    )
+
+
+def check(options):
+    """Raises an error of options that can be found without Keras."""
+    recipe_of.check_arguments(options)
+    arguments.check_backend()
+    arguments.check_numbers(options, *_NUMBERS)
+    options.set = parse_overrides(options.set)
+    if options.precision is not None:
+        arguments.check_precision(options.precision)
+    if options.resume and options.run_folder is None and not options.smoke:
+        name = recipe_of.name(options.recipe)
+        options.run_folder = None if name is None else _newest(Path("runs") / name)
+    check_serving()  # fails before the training, not after it
+    options.sizes = {} if options.resume else recipe_of.sizes(options)
+
+
+def run(options):
+    """Trains."""
+    console.import_keras(options.virtual_devices)
+    from keras_perceiver import Distribution, distribution
+    from keras_perceiver.training import CHECKPOINTS, saved_overrides
+
+    recipe = recipe_of.get(options.recipe)
+    recipe = recipe.replace({**options.sizes, **options.set})
+    if options.precision is not None:
+        recipe = recipe.at_precision(options.precision)
+    if options.list:
+        for path, value in recipe.paths().items():
+            print(f"{path}={value}")
+        return
+    distribution.initialize(
+        options.address, options.num_processes, options.process_index
+    )
+    devices = Distribution(options.distribution, options.devices, options.model_devices)
+    if devices.num_processes > 1 and not (options.run_folder or options.smoke):
+        raise ValueError(
+            "Several processes need one run folder. Received: --run-folder without a "
+            "value. Name a folder that all of them see."
+        )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = temporary if options.smoke else options.run_folder
+        folder = Path(folder or _folder(Path("runs") / recipe.name, options.resume))
+        if options.resume and not recipe.overrides:
+            recipe = recipe.replace(saved_overrides(folder / CHECKPOINTS))
+        _train(recipe, folder, devices, options)
+
+
+def _train(recipe, folder, devices, options):
+    from keras_perceiver.cli.progress import run_stages
+    from keras_perceiver.training import Run, TrainingInterruptedError
+
+    run = Run(
+        recipe,
+        run_folder=folder,
+        export_folder=None if options.smoke else options.export_folder,
+        seed=options.seed,
+        data_folder=options.data,
+        save_every=options.save_every,
+        keep=options.keep,
+        resume=options.resume,
+        smoke=options.smoke,
+        distribution=devices,
+    )
+    try:
+        run_stages(run)
+    except TrainingInterruptedError as error:
+        console.say(f"interrupted: {error}")
+        if run.is_writer and not options.smoke:
+            console.say(f"go on with: {_resume(folder, options)}")
+        raise SystemExit(128 + error.signal) from error  # as a shell reports a signal
+    if options.smoke:
+        print(f"passed: {options.recipe}")
+    elif "model" in run.result:  # process 0 has it
+        print(f"saved: {run.result['model']}")
+        print(f"exported: {run.result['export']}")
+        print(f"next: {_next(folder, options)}")
+
+
+def _next(folder, options):
+    data = ["--data", options.data] if options.data else []
+    recipe = ["--recipe", options.recipe] if recipe_of.is_file(options.recipe) else []
+    return arguments.command_line("evaluate", folder, *recipe, *data)
+
+
+def _resume(folder, options):
+    words = [word for word in options.arguments if word != "--resume"]
+    if "--run-folder" not in " ".join(words):
+        words += ["--run-folder", folder]
+    return arguments.command_line("train", *words, "--resume")
+
+
+def _folder(runs, is_resumed):
+    """Creates the folder with the next free number, even if two runs start at once.
+
+    To resume, returns the one with the highest number that has checkpoints instead.
+    """
+    if is_resumed:
+        return _newest(runs)
+    runs.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = runs / str(next_number(runs))
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+
+
+def _newest(runs):
+    # The constant of the package's training, which imports Keras.
+    found = [p.parent for p in runs.glob("*/checkpoints") if any(p.iterdir())]
+    if not found:
+        raise FileNotFoundError(
+            "There must be a run with checkpoints to resume. Received: "
+            f"{str(runs)!r}, which has none. Leave --resume out, or name the run "
+            "with --run-folder."
+        )
+    return max(found, key=lambda folder: (len(folder.name), folder.name))

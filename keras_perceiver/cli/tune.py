@@ -1,0 +1,331 @@
+"""Searches good settings for the data of a recipe, and trains the best model."""
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from keras_perceiver._checks import check_choice
+from keras_perceiver._files import next_number
+from keras_perceiver._overrides import parse_overrides
+from keras_perceiver.cli import arguments, console, recipe_of
+from keras_perceiver.serving.versions import check_serving
+
+ALGORITHMS = ("hyperband", "bayesian", "random", "grid")
+_DESCRIPTION = """Searches settings for the data of a recipe, and trains the best model.
+
+  keras-perceiver tune digits --minutes 20
+  keras-perceiver tune digits --trials 40 --algorithm bayesian --max-gflops 0.01 \\
+      --set latent_dim='[32, 64]' --set num_blocks=2 --set learning_rate='(1e-3, 1e-2)'
+
+The space has half, once and twice the sizes of the recipe's model, with which the search
+begins; --set replaces parts of it. In the folder of the search are then trials.csv,
+front.png (scores against FLOPs), parallel.png and importance.png, and in best the model
+of the best trial: trained again on training and validation data, tested once, saved and
+exported.
+
+Workers on other machines: KerasTuner's KERASTUNER_TUNER_ID (`chief` or another name),
+KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same options everywhere.
+"""
+_RECIPE = ("data", "task", "model", "optimizer", "schedule", "preprocessor")
+_NUMBERS = (
+    "trials",
+    "minutes",
+    "total_epochs",
+    "epochs",
+    "max_parameters",
+    "max_gflops",
+)
+_NUMBERS += ("max_activation_gib", "devices", "workers")
+
+
+def parser():
+    """Returns the parser of the options."""
+    parser = arguments.Parser("tune", _DESCRIPTION)
+    recipe_of.add_arguments(parser)
+    parser.add_argument(
+        "--algorithm",
+        default="hyperband",
+        help="hyperband (default), bayesian, random or grid",
+    )
+    parser.add_argument("--trials", type=int, help="end after so many trials")
+    parser.add_argument("--minutes", type=float, help="begin no trial after so many")
+    parser.add_argument(
+        "--total-epochs", type=int, help="end after so many epochs of all trials"
+    )
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        default=30,
+        help="of a trial; of Hyperband the most; default: 30",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="part of the space: a list of values, a tuple of two ends, or one value; or "
+        "a setting of the recipe for all trials, such as model.use_remat=true",
+    )
+    parser.add_argument("--max-parameters", type=int, help="limit of a model")
+    parser.add_argument("--max-gflops", type=float, help="limit of an example")
+    parser.add_argument(
+        "--max-activation-gib", type=float, help="limit of a training step's memory"
+    )
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        help="float32 (default), mixed_bfloat16 or mixed_float16",
+    )
+    parser.add_argument(
+        "--distribution",
+        default="auto",
+        help="devices of every trial, as of `train`; default: auto",
+    )
+    parser.add_argument("--devices", type=int, help="their number; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument(
+        "--workers", type=int, default=1, help="processes side by side; default: 1"
+    )
+    parser.add_argument(
+        "--folder", help="of the search; default: the next number in searches/RECIPE"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the search in --folder"
+    )
+    parser.add_argument(
+        "--best-epochs",
+        type=int,
+        help="of the best model's last training; default: the recipe's. 0: no training",
+    )
+    parser.add_argument(
+        "--export-folder",
+        help="of the numbered exports; default: best/export in the folder of the search",
+    )
+    # Of workers that this program starts: the process that they serve.
+    parser.add_argument("--chief", type=int, help=arguments.SUPPRESS)
+    return parser
+
+
+def check(options):
+    """Raises an error of options that can be found without Keras."""
+    if options.chief is not None:
+        _end_with(options.chief)
+    recipe_of.check_arguments(options)
+    arguments.check_backend()
+    check_choice("--algorithm", options.algorithm, ALGORITHMS)
+    check_choice("--precision", options.precision, arguments.PRECISIONS)
+    arguments.check_numbers(options, *_NUMBERS)
+    if options.best_epochs is not None and options.best_epochs < 0:
+        raise ValueError(
+            f"--best-epochs must be 0 or more. Received: {options.best_epochs}. Set it "
+            "to 0 for no training."
+        )
+    if not (options.trials or options.minutes or options.total_epochs):
+        raise ValueError(
+            "A search must have a limit. Received: none. Set --minutes, --trials or "
+            "--total-epochs."
+        )
+    options.set = parse_overrides(options.set)
+    if options.folder or not recipe_of.is_file(options.recipe):
+        _check_folder(_folder(options, options.recipe), options)
+    if options.best_epochs != 0:
+        check_serving()
+    arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")
+    arguments.check_installed("sklearn", "scikit-learn", "scikit-learn")
+    options.sizes = recipe_of.sizes(options)
+
+
+def run(options):
+    """Searches."""
+    console.import_keras()
+    from keras_perceiver import tuning
+    from keras_perceiver.tuning.search import as_chief, is_worker
+
+    recipe = recipe_of.get(options.recipe)
+    # Names of the recipe hold for all trials; the others are those of the space.
+    fixed = {
+        path: value
+        for path, value in options.set.items()
+        if path.split(".")[0] in _RECIPE and "." in path
+    }
+    recipe = recipe.replace({**options.sizes, **fixed})
+    space = {path: x for path, x in options.set.items() if path not in fixed}
+    recipe.folder_argument(options.data)  # checks it
+    budget = tuning.Budget(options.trials, options.total_epochs, options.minutes)
+    folder = _folder(options, recipe.name)
+    _check_folder(folder, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    with console.waiting("reading the data"):
+        hyper_model = _hyper_model(recipe, space, options)
+
+    def data(batch_size, seed):
+        return recipe.splits(batch_size, seed, options.data)
+
+    def tune(report=console.say, **more):
+        tuner = tuning.make_tuner(
+            hyper_model,
+            folder / "search",
+            budget,
+            options.algorithm,
+            options.epochs,
+            options.seed,
+            report=report,
+        )
+        return tuning.search(tuner, data, options.epochs, **more)
+
+    if is_worker():
+        tune()
+        return
+    print(_start_line(recipe, options, folder), flush=True)
+    workers = {}
+    if options.workers > 1:
+        command = [sys.executable, "-m", "keras_perceiver", "tune", *options.arguments]
+        command += ["--folder", str(folder), "--resume", "--chief", str(os.getpid())]
+        workers = {"num_workers": options.workers, "command": command}
+    chief = as_chief() if workers else contextlib.nullcontext()
+    with chief, console.waiting("searching") as line:
+        rows = tune(line.print, **workers)
+    tuning.write_trials(rows, folder / "trials.csv")
+    first = min(row["trial"] for row in rows)
+    for path in tuning.plot_trials(rows, folder, first):
+        print(f"drawn: {path}")
+    best = rows[0]
+    print(
+        f"best: trial {best['trial']}, {hyper_model.objective.name} {best['score']:.4f}"
+    )
+    if _best_epochs(recipe, options) > 0:
+        _train_best(best, recipe, hyper_model, data, folder, options)
+
+
+def _start_line(recipe, options, folder):
+    """Returns a line that says what is searched, until when, and what comes then."""
+    limits = []
+    if options.trials:
+        limits.append(f"{options.trials} trials")
+    if options.total_epochs:
+        limits.append(f"{options.total_epochs} epochs of all trials")
+    if options.minutes:
+        end = time.localtime(time.time() + 60 * options.minutes)
+        limits.append(f"{time.strftime('%H:%M', end)}, when the last trial begins")
+    import keras
+
+    text = (
+        f"{recipe.name} on {keras.backend.backend()}: {options.algorithm}, trials of up "
+        f"to {options.epochs} epochs, until {' or '.join(limits)}"
+    )
+    epochs = _best_epochs(recipe, options)
+    if epochs:
+        text += f"; then the best model is trained for {epochs} epochs (--best-epochs)"
+    return f"{text} -> {folder}"
+
+
+def _best_epochs(recipe, options):
+    return recipe.epochs if options.best_epochs is None else options.best_epochs
+
+
+def _train_best(best, recipe, hyper_model, data, folder, options):
+    """Trains the best model on training and validation data, and tests it once."""
+    from keras_perceiver.cli.progress import run_stages
+    from keras_perceiver.training import Run
+
+    def all_data(batch_size, seed):
+        return data(batch_size, seed).training_on_validation(batch_size)
+
+    epochs = _best_epochs(recipe, options)
+    if best["seconds"]:
+        seconds = best["seconds"] / best["epochs"] * epochs
+        console.say(f"training the best model: about {console.duration(seconds)}")
+    values = {name: best[name] for name in hyper_model.space}
+    best_recipe = dataclasses.replace(
+        hyper_model.recipe(values, recipe, epochs), data=all_data
+    )
+    run = Run(
+        best_recipe.at_precision(options.precision),
+        folder / "best",
+        options.export_folder,
+        seed=options.seed,
+        resume=options.resume,
+        distribution=hyper_model.distribution,
+    )
+    run_stages(run)
+    print(f"saved: {run.result['model']}")
+    print(f"exported: {run.result['export']}")
+    target = Path("exports") / recipe.name
+    words = ("export", run.result["model"], "--to", target)
+    print(f"next: {arguments.command_line(*words)}")
+
+
+def _hyper_model(recipe, space, options):
+    """Returns what is searched: around the recipe's model, with its optimizer."""
+    from keras_perceiver import Distribution, PerceiverHyperModel
+
+    distribution = Distribution(options.distribution, options.devices)
+    splits = recipe.splits(1, options.seed, options.data)
+    model = recipe.build_task(recipe.model(), splits)
+    modalities = model.encoder.byte_array.modalities.values()
+    num_inputs = None
+    if None in [modality.num_inputs for modality in modalities]:
+        # Of any length: that of one example, for the FLOPs.
+        inputs, _ = next(splits.test.as_numpy_iterator())
+        num_inputs = model.encoder.byte_array(inputs)[0].shape[1]
+    optimizer = recipe.optimizer().get_config()
+    sizes = {max(recipe.batch_size // 2, 1), recipe.batch_size, recipe.batch_size * 2}
+    limits = {
+        "max_parameters": options.max_parameters,
+        "max_flops": options.max_gflops and options.max_gflops * 1e9,
+        "max_activation_bytes": options.max_activation_gib
+        and options.max_activation_gib * 2**30,
+    }
+    return PerceiverHyperModel.around(
+        model,
+        space={"batch_size": sorted(sizes), **space},
+        defaults={
+            "learning_rate": optimizer["learning_rate"],
+            "weight_decay": optimizer.get("weight_decay") or 1e-3,
+            "label_smoothing": recipe.label_smoothing,
+            "batch_size": recipe.batch_size,
+            "optimizer": "lamb" if "Lamb" in str(optimizer.get("name")) else "adamw",
+        },
+        num_inputs=num_inputs,
+        precision=options.precision,
+        distribution=distribution,
+        seed=options.seed,
+        **limits,
+    )
+
+
+def _folder(options, name):
+    """Returns the folder of the search."""
+    if options.folder is not None:
+        return Path(options.folder)
+    searches = Path("searches") / name
+    return searches / str(next_number(searches) - bool(options.resume))
+
+
+def _check_folder(folder, options):
+    """Raises an error unless a search can begin in a folder, or go on."""
+    if options.resume and not folder.is_dir():
+        raise FileNotFoundError(
+            f"There must be a search to resume. Received: {str(folder)!r}, which is "
+            "missing. Leave --resume out, or name the folder with --folder."
+        )
+    if not options.resume and (folder / "search").exists():
+        raise FileExistsError(
+            f"A search is never overwritten. Received: {str(folder)!r}, which holds one. "
+            "Go on with it (--resume), or choose another folder."
+        )
+
+
+def _end_with(chief):
+    """Ends this process when its parent, the chief, has gone."""
+
+    def watch():
+        while os.getppid() == chief:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

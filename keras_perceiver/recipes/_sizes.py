@@ -1,0 +1,177 @@
+"""Sizes for a folder of files: settings of the recipes `images`, `audio` and `points`.
+
+Only the headers of the files are read, and Keras is not needed.
+"""
+
+import collections
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from keras_perceiver._checks import check_choice
+
+# The most elements that a small model on a CPU takes: a grid of 16 x 16.
+_GRID = 16
+_MAX_SIDE = 64  # pixels
+_MAX_SECONDS = 10
+_MAX_POINTS = 1024
+# Examples, over all epochs, that a small model needs at least; and at least so many epochs.
+_NUM_EXAMPLES, _MIN_EPOCHS, _MAX_EPOCHS = 130_000, 10, 160
+_BATCH_SIZES = {0: 8, 200: 16, 400: 32, 5_000: 64}
+_MAX_HEADERS = 2_000
+
+
+def settings(kind, folder):
+    """Returns overrides of the recipe for a kind of files, and what they follow from.
+
+    Args:
+        kind: String, the recipe: `"images"`, `"audio"` or `"points"`.
+        folder: Path of a folder with the files in `CLASS/FILE`, or of one that has such
+            folders named `train` and `test`.
+
+    Returns:
+        Pair of a dict, see `Recipe.replace`, and a string.
+
+    Raises:
+        ValueError: if there is no file of the kind, or if none can be read.
+    """
+    check_choice("`kind`", kind, list(_KINDS))
+    suffixes, sizes = _KINDS[kind]
+    folder = Path(folder).expanduser()
+    has_parts = any((folder / part).is_dir() for part in ("train", "test"))
+    train = folder / "train" if has_parts else folder
+    files = [
+        path
+        for path in sorted(train.glob("*/*"))
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    ]
+    classes = sorted({path.parent.name for path in files})
+    if len(classes) < 2:
+        raise ValueError(
+            f"Files must lie in {train}/CLASS/FILE, in two classes or more, and end with "
+            f"{', '.join(suffixes)}. Received: {len(files)} such files in the classes "
+            f"{classes}. Make a folder for each class."
+        )
+    chosen, text = sizes(_sample(files))
+    epochs = round(_NUM_EXAMPLES / len(files))
+    batch_size = [size for least, size in _BATCH_SIZES.items() if len(files) >= least][
+        -1
+    ]
+    return {
+        **chosen,
+        "epochs": min(max(epochs, _MIN_EPOCHS), _MAX_EPOCHS),
+        "batch_size": batch_size,
+    }, f"{len(files):,} files of {len(classes)} classes, {text}"
+
+
+def _sample(files):
+    """Returns files from the whole list, evenly."""
+    return files[:: -(-len(files) // _MAX_HEADERS)]
+
+
+def _readable(files, read):
+    """Returns what can be read of files; the reader of the data names those that cannot."""
+    found, first = [], None
+    for path in files:
+        try:
+            found.append(read(path))
+        except Exception as error:  # of whatever class the library raises
+            first = first or (path, error)
+    if not found:
+        path, error = first
+        raise ValueError(
+            "A folder must have a file that can be read. Received: "
+            f"{len(files)} files, none of them, the first: {path} ({error}). Convert or "
+            "repair them."
+        )
+    return found
+
+
+def _images(files):
+    from PIL import Image
+
+    def read(path):
+        with Image.open(path) as image:
+            # As the preprocessor reads them: with a palette in color.
+            channels = 3 if image.mode == "P" else len(image.getbands())
+            return *image.size, channels
+
+    found = np.array(_readable(files, read))
+    width, height = np.median(found[:, :2], axis=0)
+    (channels, _), *_ = collections.Counter(found[:, 2].tolist()).most_common()
+    # The largest side is that of a grid of patches.
+    side = min(max(width, height), _MAX_SIDE)
+    patch_size = max(1, round(side / _GRID))
+    scale = side / max(width, height) / patch_size
+    grid = [max(1, round(length * scale)) for length in (height, width)]
+    shape = (grid[0] * patch_size, grid[1] * patch_size, channels)
+    text = f"mostly {width:.0f} x {height:.0f} pixels in {channels} channels: read as "
+    text += f"{shape[1]} x {shape[0]}, in patches of {patch_size} x {patch_size}"
+    return {
+        "preprocessor.shape": shape,
+        "model.modality.modality.shape": shape,
+        "model.modality.modality.patch_size": patch_size,
+        "model.modality.modality.num_bands": max(1, max(grid) // 2),
+    }, text
+
+
+def _audio(files):
+    def read(path):
+        with wave.open(str(path)) as file:
+            return file.getframerate(), file.getnframes()
+
+    found = _readable(files, read)
+    (rate, _), *_ = collections.Counter(rate for rate, _ in found).most_common()
+    lengths = [length for other, length in found if other == rate]
+    longest = min(float(np.quantile(lengths, 0.95)), _MAX_SECONDS * rate)
+    # Frames of about 64 milliseconds.
+    frame_length = 2 ** round(np.log2(0.064 * rate))
+    num_samples = max(frame_length, round(longest))
+    modality = "model.modality.modality"
+    return {
+        "preprocessor.sample_rate": rate,
+        "preprocessor.num_samples": num_samples,
+        f"{modality}.sample_rate": rate,
+        f"{modality}.num_samples": num_samples,
+        f"{modality}.frame_length": frame_length,
+        f"{modality}.frame_step": frame_length // 4,
+    }, (
+        f"mostly {np.median(lengths) / rate:.2f} s at {rate:,} Hz: read up to "
+        f"{num_samples / rate:.2f} s, as mel spectrograms"
+    )
+
+
+def _points(files):
+    def read(path):
+        """Returns the number of points and of their features, `None` for a mesh."""
+        if path.suffix.lower() == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False).shape
+        if path.suffix.lower() == ".xyz":
+            with path.open() as file:
+                first = file.readline().split()
+                return 1 + sum(1 for _ in file), len(first)
+        return None
+
+    found = [shape for shape in _readable(files, read) if shape is not None]
+    features = collections.Counter(shape[1] - 3 for shape in found if len(shape) == 2)
+    num_features = features.most_common()[0][0] if features else 0
+    # Of files with more points a random subset is read.
+    num_points = min([_MAX_POINTS, *(shape[0] for shape in found)])
+    # The changes of the training data are of coordinates alone.
+    changes = {"data.augment": None} if num_features else {}
+    return {
+        "preprocessor.num_points": num_points,
+        "preprocessor.num_features": num_features,
+        "model.modality.modality.num_points": num_points,
+        "model.modality.modality.num_features": num_features,
+        **changes,
+    }, f"read in {num_points:,} points of {3 + num_features} numbers"
+
+
+# Of each kind the endings of its files, and the function that looks at them.
+_KINDS = {
+    "images": ((".bmp", ".gif", ".jpeg", ".jpg", ".png"), _images),
+    "audio": ((".wav",), _audio),
+    "points": ((".npy", ".off", ".ply", ".xyz"), _points),
+}

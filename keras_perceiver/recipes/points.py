@@ -1,0 +1,23 @@
+"""Your own point clouds and meshes in folders: a small Perceiver on their points.
+
+Command:   keras-perceiver train --points DIR, DIR with CLASS/FILE (a part of each class is
+           held out for validation and for the test) or with train/ and test/ of these
+Hardware:  see the recipe furniture, which is this one for furniture
+Time:      see there; as long as 130,000 clouds, and at least 10 epochs
+Score:     see there
+"""
+
+from keras_perceiver.config import Config
+from keras_perceiver.data import folder_splits, point_changes
+from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor
+from keras_perceiver.recipes._small import folder_recipe
+
+_NUM_POINTS = 1024  # which `keras_perceiver.recipes._sizes` replaces
+
+RECIPE = folder_recipe(
+    "points",
+    Config(folder_splits, augment=Config(point_changes)),
+    Config(PointCloudPreprocessor, num_points=_NUM_POINTS),
+    Config(PointCloud, num_points=_NUM_POINTS, num_bands=8, max_resolution=16),
+    epochs=160,
+)

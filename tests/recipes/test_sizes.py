@@ -1,0 +1,103 @@
+"""Sizes that follow from a folder, and the recipes that take them."""
+
+import numpy as np
+import pytest
+
+from keras_perceiver import recipes
+from keras_perceiver.recipes._sizes import settings
+from tests.data.files import write_audio, write_image, write_points
+
+pytestmark = pytest.mark.one_backend
+
+
+def _write(folder, write, num_files=4):
+    for label, name in enumerate(("first", "second")):
+        for i in range(num_files):
+            write(folder / name / f"{i}", 10 * label + i)
+    return folder
+
+
+def _splits_and_model(kind, folder):
+    found, text = settings(kind, folder)
+    recipe = recipes.get(kind).replace(found)
+    splits = recipe.splits(2, data_folder=folder)
+    model = recipe.build_task(recipe.model(), splits)
+    inputs, labels = next(iter(splits.test))
+    assert model.predict_on_batch(inputs).shape == (len(labels), 2)
+    return found, text, splits
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "patch_size"),
+    [
+        ((8, 8, 1), (8, 8, 1), 1),
+        ((28, 20, 3), (28, 20, 3), 2),
+        ((90, 180, 3), (32, 64, 3), 4),
+        ((400, 300, 4), (64, 48, 4), 4),
+    ],
+)
+def test_images(tmp_path, size, shape, patch_size):
+    def write(path, seed):
+        write_image(path.with_suffix(".png"), size, seed=seed)
+
+    found, text, splits = _splits_and_model("images", _write(tmp_path, write))
+    assert found["preprocessor.shape"] == shape
+    assert found["model.modality.modality.patch_size"] == patch_size
+    assert text.startswith(
+        f"8 files of 2 classes, mostly {size[1]} x {size[0]} pixels in {size[2]} channels"
+    )
+    # Of four files a class, one is held out for the test, then one for validation.
+    sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
+    assert sizes == [4, 2, 2]
+
+
+def test_audio(tmp_path):
+    def write(path, seed):
+        path = path.with_suffix(".wav")
+        write_audio(path, num_samples=4000 + 10 * seed, sample_rate=16_000, seed=seed)
+
+    found, text, _ = _splits_and_model("audio", _write(tmp_path, write))
+    assert found["preprocessor.sample_rate"] == 16_000
+    assert 4120 <= found["preprocessor.num_samples"] <= 4130  # all but the longest
+    assert found["model.modality.modality.frame_length"] == 1024
+    assert "mostly 0.25 s at 16,000 Hz" in text
+
+
+def test_points(tmp_path):
+    def write(path, seed):
+        write_points(path.with_suffix(".npy"), 100 + seed, seed=seed)
+
+    found, text, _ = _splits_and_model("points", _write(tmp_path, write))
+    assert found["preprocessor.num_points"] == 100
+    assert "data.augment" not in found
+    assert text.endswith("read in 100 points of 3 numbers")
+
+    def write_colors(path, seed):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        np.save(path.with_suffix(".npy"), np.ones((2000, 6)) * seed)
+
+    found, *_ = _splits_and_model("points", _write(tmp_path / "colors", write_colors))
+    assert found["preprocessor.num_points"] == 1024
+    assert found["preprocessor.num_features"] == 3
+
+
+def test_epochs_follow_from_the_number_of_files(tmp_path):
+    def write(path, seed):
+        write_image(path.with_suffix(".png"), (2, 2, 1))
+
+    few, _ = settings("images", _write(tmp_path, write))
+    assert (few["epochs"], few["batch_size"]) == (160, 8)
+    many, _ = settings("images", _write(tmp_path, write, num_files=650))
+    assert (many["epochs"], many["batch_size"]) == (100, 32)
+
+
+def test_folders_that_cannot_be(tmp_path):
+    with pytest.raises(ValueError, match=r"in two classes or more.*Received: 0 such"):
+        settings("images", tmp_path)
+    for name in "ab":
+        (tmp_path / "train" / name).mkdir(parents=True)
+        (tmp_path / "train" / name / "1.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"2 files, none of them, .*1.png \(cannot id"):
+        settings("images", tmp_path)
+    with pytest.raises(ValueError, match="must be one of.*Did you mean 'images'"):
+        settings("image", tmp_path)
