@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluation metrics of a trained model, class by class",
     "tune": "search settings for the data of a recipe, and train the best model",
     "export": "export a model for TF Serving, ONNX Runtime or LiteRT",
+    "predict": "predict for files, or for all files in a folder",
     "results": "table and learning curves of all runs in a folder",
     "serve-client": "ask a TF Serving server, or measure how fast it answers",
     "recipes": "list the recipes, or print the card of one",

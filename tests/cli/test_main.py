@@ -68,6 +68,19 @@ _MODEL_RULE = "error: The model must be a .keras file"
             ["export", "model.keras"],
             "error: the following arguments are required: --to",
         ),
+        (["predict", "model.keras", "none.png"], "error: A file must exist"),
+        (
+            ["predict", "model.keras", ".", "--top", "0"],
+            "error: --top must be positive",
+        ),
+        (
+            ["train", "digits", "--set", "epochs"],
+            "error: An override must have the form",
+        ),
+        (
+            ["train", "none.py"],
+            "error: The recipe file must exist. Received: 'none.py'",
+        ),
         (["train", "digits", "--keep", "0"], "error: --keep must be positive"),
         (["train", "digits", "--keep", "x"], "error: argument --keep: invalid int"),
         (
