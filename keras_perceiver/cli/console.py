@@ -19,11 +19,17 @@ def say(text):
 
 
 class Line:
-    """A line about work in progress: rewritten on a terminal, repeated elsewhere."""
+    """A line about work in progress: rewritten on a terminal, repeated elsewhere.
 
-    def __init__(self):
+    Args:
+        seconds: Float, between two lines. Defaults to 1 on a terminal, to 30 elsewhere.
+    """
+
+    def __init__(self, seconds=None):
         self._is_terminal = sys.stderr.isatty()
-        self._seconds = _ON_TERMINAL if self._is_terminal else _ELSEWHERE
+        if seconds is None:
+            seconds = _ON_TERMINAL if self._is_terminal else _ELSEWHERE
+        self._seconds = seconds
         self._last = time.monotonic()
         self._is_shown = False
 
@@ -53,21 +59,22 @@ class Line:
 
 
 @contextlib.contextmanager
-def waiting(text):
+def waiting(text, seconds=None):
     """Context that shows what takes long, and since when.
 
     Args:
         text: String, such as `"exporting"`.
+        seconds: Float, see `Line`.
 
     Yields:
         `Line`, to be cleared before something else is printed.
     """
     say(f"{text} ...")
     start, is_done = time.monotonic(), threading.Event()
-    line = Line()
+    line = Line(seconds)
 
     def tick():
-        while not is_done.wait(1):
+        while not is_done.wait(1 if seconds is None else seconds):
             line.show(f"{text}: {duration(time.monotonic() - start)} so far")
 
     thread = threading.Thread(target=tick, daemon=True)
@@ -86,15 +93,16 @@ class Batches:
     Args:
         dataset: `tf.data.Dataset`.
         text: String, what is done, such as `"evaluating"`.
+        seconds: Float, see `Line`.
     """
 
-    def __init__(self, dataset, text):
-        self._dataset, self._text = dataset, text
+    def __init__(self, dataset, text, seconds=None):
+        self._dataset, self._text, self._seconds = dataset, text, seconds
         self.element_spec = dataset.element_spec
 
     def as_numpy_iterator(self):
         total = int(self._dataset.cardinality())
-        line, start = Line(), time.monotonic()
+        line, start = Line(self._seconds), time.monotonic()
         for i, batch in enumerate(self._dataset.as_numpy_iterator()):
             yield batch
             rest = (time.monotonic() - start) / (i + 1) * (total - i - 1)

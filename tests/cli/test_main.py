@@ -10,7 +10,7 @@ import pytest
 
 import keras_perceiver
 from keras_perceiver import recipes
-from keras_perceiver.cli import COMMANDS, arguments, console, main
+from keras_perceiver.cli import COMMANDS, arguments, main
 from tests.cli import ROOT
 
 pytestmark = pytest.mark.one_backend
@@ -207,23 +207,6 @@ def test_line_to_copy(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/keras_perceiver/__main__.py"])
     line = arguments.command_line("evaluate")
     assert line.endswith("python -m keras_perceiver evaluate")
-
-
-def test_duration():
-    seconds = (3, 59, 61, 3600, 100 * 60, 3 * 3600 + 125)
-    texts = [console.duration(n) for n in seconds]
-    assert texts == ["3 s", "59 s", "1 min", "60 min", "100 min", "3 h 2 min"]
-
-
-def test_quiet_hides_what_native_code_writes(capfd):
-    with console.quiet():
-        os.write(2, b"a message of a library\n")
-    os.write(2, b"an error\n")
-    assert capfd.readouterr().err == "an error\n"
-    with pytest.raises(ValueError, match="within"), console.quiet():
-        raise ValueError("within")
-    os.write(2, b"later\n")
-    assert capfd.readouterr().err == "later\n"
 
 
 RECIPE_FILE = """
