@@ -126,8 +126,10 @@ def check(options):
         arguments.check_precision(options.precision)
     if options.resume and options.run_folder is None and not options.smoke:
         name = recipe_of.name(options.recipe)
-        options.run_folder = None if name is None else _newest(Path("runs") / name)
-    check_serving()  # fails before the training, not after it
+        if name is not None:
+            _newest(Path("runs") / name)
+    if not options.list:
+        check_serving()  # fails before the training, not after it
     options.sizes = {} if options.resume else recipe_of.sizes(options)
 
 

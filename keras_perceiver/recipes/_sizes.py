@@ -93,9 +93,7 @@ def _images(files):
 
     def read(path):
         with Image.open(path) as image:
-            # As the preprocessor reads them: with a palette in color.
-            channels = 3 if image.mode == "P" else len(image.getbands())
-            return *image.size, channels
+            return *image.size, _num_channels(image)
 
     found = np.array(_readable(files, read))
     width, height = np.median(found[:, :2], axis=0)
@@ -114,6 +112,14 @@ def _images(files):
         "model.modality.modality.patch_size": patch_size,
         "model.modality.modality.num_bands": max(1, max(grid) // 2),
     }, text
+
+
+def _num_channels(image):
+    """Returns the channels that the preprocessor reads of an image of Pillow's."""
+    if image.mode != "P":
+        return len(image.getbands())
+    has_alpha = image.format != "GIF" and "transparency" in image.info
+    return 4 if has_alpha else 3
 
 
 def _audio(files):
@@ -169,7 +175,8 @@ def _points(files):
     }, f"read in {num_points:,} points of {3 + num_features} numbers"
 
 
-# Of each kind the endings of its files, and the function that looks at them.
+# Of each kind the endings of its files, those of its preprocessor, and the function that
+# looks at them.
 _KINDS = {
     "images": ((".bmp", ".gif", ".jpeg", ".jpg", ".png"), _images),
     "audio": ((".wav",), _audio),

@@ -1,9 +1,12 @@
 """Sizes that follow from a folder, and the recipes that take them."""
 
+import re
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from keras_perceiver import recipes
+from keras_perceiver import ImagePreprocessor, recipes
 from keras_perceiver.recipes._sizes import settings
 from tests.data.files import write_audio, write_image, write_points
 
@@ -79,6 +82,37 @@ def test_points(tmp_path):
     found, *_ = _splits_and_model("points", _write(tmp_path / "colors", write_colors))
     assert found["preprocessor.num_points"] == 1024
     assert found["preprocessor.num_features"] == 3
+
+
+def test_kinds_have_the_files_of_their_preprocessors():
+    for kind in ("images", "audio", "points"):
+        preprocessor = recipes.get(kind).preprocessor.cls
+        with pytest.raises(ValueError, match="Received: 0 such files") as error:
+            settings(kind, "/nowhere")
+        endings = re.search(r"end with (.*?)\. Received", str(error.value))[1]
+        assert endings.split(", ") == list(preprocessor.suffixes)
+
+
+def test_channels_are_those_that_are_read(tmp_path):
+    modes = {"P": 3, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "1": 1}
+    for number, (mode, channels) in enumerate(modes.items()):
+        for name in "ab":
+            path = tmp_path / mode / name / "0.png"
+            path.parent.mkdir(parents=True)
+            Image.new(mode, (4, 4), number).save(path)
+        found, _ = settings("images", tmp_path / mode)
+        preprocessor = ImagePreprocessor(found["preprocessor.shape"])
+        assert preprocessor.read(path).shape[-1] == channels, mode
+    with Image.open(tmp_path / "P" / "a" / "0.png") as image:
+        image.save(tmp_path / "P" / "a" / "0.png", transparency=0)
+        image.save(tmp_path / "P" / "b" / "0.png", transparency=0)
+    found, _ = settings("images", tmp_path / "P")
+    assert (
+        ImagePreprocessor(found["preprocessor.shape"])
+        .read(tmp_path / "P" / "a" / "0.png")
+        .shape
+        == found["preprocessor.shape"]
+    )
 
 
 def test_epochs_follow_from_the_number_of_files(tmp_path):
