@@ -11,8 +11,8 @@ _HELP = (
     "with your rights, so name only files that you trust"
 )
 _KINDS = {
-    "images": "PNG, JPEG, BMP or GIF images",
-    "audio": "WAV files",
+    "images": "images",
+    "audio": "sounds",
     "points": "point clouds or meshes",
 }
 

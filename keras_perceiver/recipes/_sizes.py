@@ -123,18 +123,16 @@ def _num_channels(image):
 
 
 def _audio(files):
-    def read(path):
-        with wave.open(str(path)) as file:
-            return file.getframerate(), file.getnframes()
-
-    found = _readable(files, read)
+    found = _readable(files, _rate_and_length)
     (rate, _), *_ = collections.Counter(rate for rate, _ in found).most_common()
-    lengths = [length for other, length in found if other == rate]
+    lengths = [length * rate / other for other, length in found]
+    is_mixed = len({rate for rate, _ in found}) > 1
     longest = min(float(np.quantile(lengths, 0.95)), _MAX_SECONDS * rate)
     # Frames of about 64 milliseconds.
     frame_length = 2 ** round(np.log2(0.064 * rate))
     num_samples = max(frame_length, round(longest))
     modality = "model.modality.modality"
+    resample = {"preprocessor.resample": True} if is_mixed else {}
     return {
         "preprocessor.sample_rate": rate,
         "preprocessor.num_samples": num_samples,
@@ -142,10 +140,22 @@ def _audio(files):
         f"{modality}.num_samples": num_samples,
         f"{modality}.frame_length": frame_length,
         f"{modality}.frame_step": frame_length // 4,
+        **resample,
     }, (
         f"mostly {np.median(lengths) / rate:.2f} s at {rate:,} Hz: read up to "
-        f"{num_samples / rate:.2f} s, as mel spectrograms"
+        f"{num_samples / rate:.2f} s{', resampled,' * is_mixed} as mel spectrograms"
     )
+
+
+def _rate_and_length(path):
+    try:
+        with wave.open(str(path)) as file:
+            return file.getframerate(), file.getnframes()
+    except (wave.Error, EOFError):  # of another format
+        import soundfile
+
+        info = soundfile.info(path)
+        return info.samplerate, info.frames
 
 
 def _points(files):
@@ -178,7 +188,16 @@ def _points(files):
 # Of each kind the endings of its files, those of its preprocessor, and the function that
 # looks at them.
 _KINDS = {
-    "images": ((".bmp", ".gif", ".jpeg", ".jpg", ".png"), _images),
-    "audio": ((".wav",), _audio),
+    "images": (
+        (
+            *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg"),
+            *(".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+        ),
+        _images,
+    ),
+    "audio": (
+        (".aif", ".aiff", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav"),
+        _audio,
+    ),
     "points": ((".npy", ".off", ".ply", ".xyz"), _points),
 }

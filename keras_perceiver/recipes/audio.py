@@ -1,4 +1,4 @@
-"""Your own WAV files in folders: a small Perceiver on their mel spectrograms.
+"""Your own sounds in folders: a small Perceiver on their mel spectrograms.
 
 Command:   keras-perceiver train --audio DIR, DIR with CLASS/FILE (a part of each class is
            held out for validation and for the test) or with train/ and test/ of these

@@ -66,6 +66,22 @@ def test_audio(tmp_path):
     assert "mostly 0.25 s at 16,000 Hz" in text
 
 
+def test_audio_of_other_formats_and_rates(tmp_path):
+    soundfile = pytest.importorskip("soundfile")
+    pytest.importorskip("soxr")
+
+    def write(path, seed):
+        path.parent.mkdir(exist_ok=True, parents=True)
+        rate = 8_000 if path.stem == "0" else 16_000
+        noise = np.random.default_rng(seed).uniform(-1, 1, rate // 4)
+        soundfile.write(path.with_suffix(".flac"), noise, rate)
+
+    found, text, _ = _splits_and_model("audio", _write(tmp_path, write))
+    assert found["preprocessor.resample"]
+    assert found["preprocessor.num_samples"] == 4000
+    assert "read up to 0.25 s, resampled, as mel" in text
+
+
 def test_points(tmp_path):
     def write(path, seed):
         write_points(path.with_suffix(".npy"), 100 + seed, seed=seed)
