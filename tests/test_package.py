@@ -29,13 +29,14 @@ _IN_TENSORFLOW = {
 }
 
 # What every part may import.
-_BASEMENT = {"_checks", "_files", "_matplotlib", "_overrides", "config"}
+_BASEMENT = {"_checks", "_files", "_matplotlib", "_names", "_overrides", "config"}
 
 # What each part may import of the package, besides itself and the basement.
 _ALLOWED = {
     "_checks": set(),
     "_files": set(),
     "_matplotlib": set(),
+    "_names": set(),
     "_overrides": set(),
     "config": set(),
     "distribution": {"layers"},

@@ -27,7 +27,7 @@ def run(tmp_path):
         num_self_attends_per_block=1,
         self_attend=SelfAttend(num_heads=1),
     )
-    model = PerceiverClassifier(encoder, 10, class_names="0123456789")
+    model = PerceiverClassifier(encoder, 10, class_names=list("0123456789"))
     model.save(tmp_path / "model.keras")
     return tmp_path
 

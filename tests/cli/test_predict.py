@@ -90,9 +90,8 @@ def test_bad_files_are_errors_in_their_rows(tmp_path, capsys):
     assert "error: " in lines[1]
     assert "Received: channels=3" in lines[1].replace(f"{files[1]}: ", "")
     assert "error: " in lines[2]
-    assert lines[3].endswith(
-        "error: The file must end with .bmp, .gif, .jpeg, .jpg, .png."
-    )
+    endings = ", ".join(ImagePreprocessor.suffixes)
+    assert lines[3].endswith(f"error: The file must end with {endings}.")
 
 
 def test_arrays(tmp_path, capsys):

@@ -75,8 +75,8 @@ def test_clips_of_an_example_are_averaged(cls):
 def test_data_must_have_the_classes_of_the_model():
     model = _model(PerceiverClassifier)
     with pytest.raises(ValueError, match="must be 3 different names.*2 names"):
-        check_class_names(model, "ab")
-    check_class_names(model, "abc")
+        check_class_names(model, ["a", "b"])
+    check_class_names(model, ["a", "b", "c"])
     assert model.class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match="The data must have the classes.*trained"):
-        check_class_names(model, "acb")
+        check_class_names(model, ["a", "c", "b"])
