@@ -121,7 +121,8 @@ def export_for_serving(
     >>> import tempfile
     >>> model = PerceiverClassifier.from_preset("digits", num_blocks=1)
     >>> model.preprocessor = ImagePreprocessor((8, 8, 1))
-    >>> export_for_serving(model, tempfile.mkdtemp()).name
+    >>> export_for_serving(model, tempfile.mkdtemp()).name  # doctest: +ELLIPSIS
+    `encoded` takes as `image` a PNG, JPEG or GIF of 8 bits per channel, ...
     '1'
     """
     check_serving()
