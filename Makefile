@@ -19,6 +19,7 @@ EXTRAS_train-torch := demo,torch
 EXTRAS_tune := demo,jax
 EXTRAS_test := demo,jax,torch,audio,serving,onnx,litert,notebooks,study,docs,test
 EXTRAS_study := study,jax
+EXTRAS_figures := demo,jax
 EXTRAS_docs := docs
 EXTRAS_benchmark := benchmark
 
@@ -26,7 +27,7 @@ EXTRAS_benchmark := benchmark
 SITE ?= site
 PUBLIC := config data distribution layers modalities models serving training tuning visualization
 
-.PHONY: help train evaluate tune results test test-slow lint benchmark study docs constraints
+.PHONY: help train evaluate tune results test test-slow lint benchmark study figures docs constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -66,6 +67,9 @@ benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the 
 
 study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation|scaling, a table and a figure
 	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
+
+figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of docs/attention_maps.md
+	KERAS_BACKEND=jax $(RUN) tools/figures.py $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## Write the API reference, from the docstrings, to SITE=site
 	PDOC_ALLOW_EXEC=1 $(RUN) -m pdoc keras_perceiver $(PUBLIC:%=keras_perceiver.%) \

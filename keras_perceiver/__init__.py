@@ -1,4 +1,18 @@
-"""The Perceiver for Keras 3.
+"""Perceiver models for Keras 3: images, sound, video, points, sequences and tables.
+
+`Perceiver` is the encoder: it reads a modality, such as `Image` or `Audio`, or several in
+a `ByteArray`. A task, such as `PerceiverClassifier`, adds a head. The packages:
+
+- `keras_perceiver.modalities`: from raw inputs to elements with positions, and from files
+  to raw inputs.
+- `keras_perceiver.models`: encoder, tasks, presets, losses, metrics, FLOPs.
+- `keras_perceiver.layers`: attention blocks, latents, position encodings.
+- `keras_perceiver.data`: folders of files, TensorFlow Datasets, augmentation.
+- `keras_perceiver.recipes`, `keras_perceiver.training`: whole runs, optimizers, resuming.
+- `keras_perceiver.tuning`: searches with KerasTuner.
+- `keras_perceiver.serving`: SavedModels for TF Serving, ONNX, LiteRT.
+- `keras_perceiver.visualization`: attention maps and figures.
+- `keras_perceiver.distribution`: several devices and processes.
 
 What a saved model may need (layers, models, losses, metrics, optimizers) is imported here
 and needs Keras and NumPy only. All else is imported when it is first used.

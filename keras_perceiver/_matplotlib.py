@@ -18,5 +18,5 @@ def matplotlib(module):
     except ImportError as error:
         raise ImportError(
             "Figures need Matplotlib, which is not installed. "
-            'Install it with `pip install "keras_perceiver[plot]"`.'
+            "Install it with `pip install matplotlib`."
         ) from error

@@ -1,6 +1,5 @@
 import csv
 import runpy
-import shlex
 import subprocess
 import sys
 
@@ -8,7 +7,7 @@ import keras
 import pytest
 
 from keras_perceiver import PerceiverClassifier
-from tests.test_readme import COMMANDS, ROOT
+from tests.documents import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -50,15 +49,6 @@ def test_measures_and_writes_table_and_plot(arguments, name, num_inputs, tmp_pat
     assert len(table) == len(rows) + 2
 
 
-def test_readme_commands_are_understood():
-    parser = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))["_parser"]()
-    commands = [c for c in COMMANDS if c.startswith("make benchmark")]
-    assert commands
-    for command in commands:
-        given = dict(option.split("=", 1) for option in shlex.split(command)[2:])
-        parser.parse_args(shlex.split(given.get("ARGS", "")))
-
-
 @pytest.mark.one_backend
 def test_other_works_are_presets_and_get_an_example_of_their_size():
     program = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))
@@ -76,7 +66,7 @@ def test_other_works_are_presets_and_get_an_example_of_their_size():
         "video": 32,
     }
     tasks = program["_model_tasks"](
-        program["_parser"]().parse_args(
+        program["parser"]().parse_args(
             ["--work", "modelnet40", "--competitors", "ours jax", "transformers"]
         )
     )

@@ -177,5 +177,5 @@ def test_export_without_the_protocol_of_tf_serving(tmp_path, monkeypatch):
         "find_spec",
         lambda name, *rest: None if name == "tensorflow_serving" else find_spec(name),
     )
-    with pytest.raises(ImportError, match=r"pip install .keras_perceiver\[serving\]"):
+    with pytest.raises(ImportError, match=r"pip install tensorflow-serving-api"):
         keras_perceiver.export_for_serving(None, tmp_path)

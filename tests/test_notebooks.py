@@ -3,7 +3,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.test_readme import ROOT
+from tests.documents import ROOT
 
 # One of them in the fast tier; each takes as long as dozens of tests.
 FAST = "06_attention_maps"

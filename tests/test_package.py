@@ -96,6 +96,7 @@ def test_imports_flow_one_way(path):
 
 # Files over 400 lines, with the reason.
 _LONG_FILES = {
+    "modalities/base.py": "one class, the extension points of every modality",
     "config.py": "one class: overrides, their errors and their JSON belong together",
     "tuning/hyper_model.py": "one class, whose arguments take a page to document",
 }

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from keras_perceiver import recipes
 from keras_perceiver.data import digits
 from keras_perceiver.recipes import _mock
-from tests.test_readme import ROOT
+from tests.documents import ROOT
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 

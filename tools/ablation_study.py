@@ -26,18 +26,7 @@ NUM_CROSS_ATTENDS = (1, 2, 4)
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    study.add_arguments(parser, epochs=60)
-    parser.add_argument(
-        "--cross-attends",
-        type=int,
-        nargs="+",
-        default=NUM_CROSS_ATTENDS,
-        help=f"numbers of them, up to {NUM_BLOCKS}; default: 1 2 4",
-    )
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     runs = [
         {
             "arrangement": arrangement,
@@ -61,6 +50,22 @@ def main(arguments=None):
     print(f"\n{table(rows)}")
     plot(path.with_suffix(".png"), rows, options.recipe)
     print(f"\nwritten: {path}, {path.with_suffix('.png')}")
+
+
+def parser():
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    study.add_arguments(parser, epochs=60)
+    parser.add_argument(
+        "--cross-attends",
+        type=int,
+        nargs="+",
+        default=NUM_CROSS_ATTENDS,
+        help=f"numbers of them, up to {NUM_BLOCKS}; default: 1 2 4",
+    )
+    return parser
 
 
 def _run(options, run):
@@ -112,37 +117,38 @@ def table(rows):
 
 
 def plot(path, rows, recipe):
-    """Draws accuracy against FLOPs, a line for every arrangement."""
+    """Draws accuracy against the number of cross-attends, a line per arrangement."""
     from matplotlib import pyplot as plt
 
     found = study.means(rows, ("arrangement", "cross_attends", "mflops"))
     figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-    arrangements = dict.fromkeys(row["arrangement"] for row in rows)
+    arrangements = list(dict.fromkeys(row["arrangement"] for row in rows))
+    flops = {count: mflops for _, count, mflops in found}
+    counts = sorted(flops, key=int)
     for index, arrangement in enumerate(arrangements):
-        points = sorted(
-            (float(mflops), 100 * mean, 100 * deviation, count)
-            for (where, count, mflops), (mean, deviation, _) in found.items()
+        points = [
+            (counts.index(count), 100 * mean, 100 * deviation)
+            for (where, count, _), (mean, deviation, _) in found.items()
             if where == arrangement
+        ]
+        places, scores, deviations = zip(*sorted(points), strict=True)
+        # Beside each other, so that all deviations can be seen.
+        shift = 0.1 * (index - (len(arrangements) - 1) / 2)
+        axis.errorbar(
+            [place + shift for place in places],
+            scores,
+            deviations,
+            marker="o",
+            capsize=4,
+            label=arrangement,
         )
-        flops, scores, deviations, counts = zip(*points, strict=True)
-        # A little beside each other, so that all deviations can be seen.
-        places = [x * (1 + 0.004 * index) for x in flops]
-        line = axis.errorbar(
-            places, scores, deviations, marker="o", capsize=4, label=arrangement
-        )
-        for x, y, count in zip(places, scores, counts, strict=True):
-            axis.annotate(
-                count,
-                (x, y),
-                textcoords="offset points",
-                xytext=(6, 5),
-                color=line.lines[0].get_color(),
-            )
-    seeds = ", ".join(sorted({str(row["seed"]) for row in rows}))
+    ticks = [f"{count}\n{float(flops[count]):.2f} MFLOPs" for count in counts]
+    axis.set_xticks(range(len(counts)), ticks)
+    seeds = len({row["seed"] for row in rows})
     axis.set(
-        xlabel="million FLOPs an image",
+        xlabel="cross-attends",
         ylabel="test accuracy, %",
-        title=f"{recipe}: numbers of cross-attends, mean and deviation, seeds {seeds}",
+        title=f"{recipe}: mean and standard deviation of {seeds} seeds",
     )
     axis.grid(alpha=0.3)
     axis.legend()

@@ -75,7 +75,7 @@ def competitors():
 
 
 def main():
-    options = _parser().parse_args()
+    options = parser().parse_args()
     if options.worker:
         print(json.dumps(_worker(json.loads(options.worker))))
         return
@@ -99,7 +99,8 @@ def main():
     print(f"\nwritten: {options.output / name}.csv, {options.output / name}.png")
 
 
-def _parser():
+def parser():
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -351,10 +352,11 @@ def _plot(path, rows, is_sweep):
 
     matplotlib.use("agg")  # a file, no window
     import matplotlib.pyplot as plt
+    from matplotlib import ticker
 
     rows = [row for row in rows if row["mode"] != "matmul"]
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    labels = {"seconds": "seconds a call", "peak_gib": "peak memory, GiB"}
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    labels = {"seconds": "seconds per call", "peak_gib": "peak memory, GiB"}
     for axis, (field, label) in zip(axes, labels.items(), strict=True):
         if is_sweep:
             names = dict.fromkeys((r["competitor"], r["mode"]) for r in rows)
@@ -364,17 +366,25 @@ def _plot(path, rows, is_sweep):
                 axis.plot(
                     x, [r[field] for r in line], marker="o", label=", ".join(name)
                 )
-            axis.set(xscale="log", yscale="log", xlabel="inputs M", ylabel=label)
-            # Memory spans less than a power of ten, whose ticks alone would say nothing.
+            axis.set(
+                xscale="log", yscale="log", xlabel="number of inputs", ylabel=label
+            )
+            sizes = sorted({r["num_inputs"] for r in rows})
+            axis.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=20)
+            axis.minorticks_off()
+            axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}" if field == "peak_gib" else "")
-            axis.grid(alpha=0.3, which="both")
+            axis.grid(alpha=0.3)
         else:
             names = [f"{r['competitor']}, {r['work']}, {r['mode']}" for r in rows]
             axis.barh(names, [r[field] for r in rows])
             axis.invert_yaxis()
             axis.set(xlabel=label)
     if is_sweep:
+        # Through the slowest competitor with the most inputs.
+        last = max(rows, key=lambda row: (row["num_inputs"], row["seconds"]))
+        slope = [last["seconds"] * size / last["num_inputs"] for size in sizes]
+        axes[0].plot(sizes, slope, color="gray", ls=":", label="linear")
         axes[0].legend(fontsize=8)
     else:
         axes[1].set_yticks([])

@@ -28,13 +28,7 @@ _ORDER_SEED = 0
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    study.add_arguments(parser, epochs=60)
-    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
-    parser.add_argument("--positions", nargs="+", default=POSITIONS, choices=POSITIONS)
-    options = parser.parse_args(arguments)
+    options = parser().parse_args(arguments)
     runs = [
         {
             "model": model,
@@ -58,6 +52,17 @@ def main(arguments=None):
     print(f"\n{table(rows)}")
     plot(path.with_suffix(".png"), rows, options.recipe)
     print(f"\nwritten: {path}, {path.with_suffix('.png')}")
+
+
+def parser():
+    """Returns the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    study.add_arguments(parser, epochs=60)
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=MODELS)
+    parser.add_argument("--positions", nargs="+", default=POSITIONS, choices=POSITIONS)
+    return parser
 
 
 def _run(options, run):

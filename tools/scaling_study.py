@@ -35,7 +35,7 @@ _REFUSED = ("Out of memory", "OOM when allocating", "can't allocate memory")
 
 
 def main(arguments=None):
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.worker:
         print(json.dumps(_worker(json.loads(options.worker))))
         return
@@ -64,7 +64,8 @@ def main(arguments=None):
     print(f"\nwritten: {path}, {figure}")
 
 
-def _parser():
+def parser():
+    """Returns the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -281,8 +282,8 @@ def _plot(path, rows, max_gib):
                     markersize=9,
                     label=f"{model.capitalize()} does not fit",
                 )
-        memory_axis.axhline(max_gib, color="grey", linestyle=":", label="limit")
-        time_axis.set_ylabel(f"seconds a {call}")
+        memory_axis.axhline(max_gib, color="gray", linestyle=":", label="limit")
+        time_axis.set_ylabel(f"seconds per {call}")
         if num_fitting:  # without numbers there is no logarithm
             time_axis.set_yscale("log")
         memory_axis.set(

@@ -101,7 +101,7 @@ def plot_curves(path, runs, histories):
 
     rows_of = {id(run): rows for run, rows in zip(runs, histories, strict=True)}
     groups = _groups(runs)
-    columns = min(len(groups), 4)
+    columns = min(len(groups), 2)
     lines = -(-len(groups) // columns)
     figure, axes = plt.subplots(
         lines,

@@ -100,8 +100,8 @@ class Audio(Waveform):
         """Returns which elements have a sample that is no padding, `(B, M)`."""
         return ops.any(self.elements(ops.cast(inputs_mask, "bool")), axis=-1)
 
-    def draw(self, axis, weights, inputs, inputs_mask=None):
-        draw_line(axis, weights, inputs, self.sample_rate)
+    def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
+        draw_line(axis, weights, inputs, self.sample_rate, maximum)
 
     def get_config(self):
         return {**super().get_config(), "patch_size": self.patch_size}

@@ -8,7 +8,12 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import grid_size
-from keras_perceiver.modalities.drawing import draw_line, draw_over_picture, picture_of
+from keras_perceiver.modalities.drawing import (
+    draw_line,
+    draw_lines,
+    draw_over_picture,
+    picture_of,
+)
 
 # The paper's number of Fourier bands on ImageNet and on point clouds.
 _NUM_BANDS = 64
@@ -201,22 +206,30 @@ class Modality(CompositeLayer):
             return rng.integers(low, high + 1, shape).astype(self.input_dtype)
         return rng.uniform(low, high, shape).astype(self.input_dtype)
 
-    def draw(self, axis, weights, inputs, inputs_mask=None):
-        """Draws a weight per element of one example, such as those of attention.
+    def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
+        """Draws one example, and a weight per element, such as those of attention.
 
         Args:
             axis: `matplotlib.axes.Axes`, with `drawing_projection`.
-            weights: NumPy array of shape `(num_inputs,)`.
+            weights: NumPy array of shape `(num_inputs,)`, or `None` for the example alone.
             inputs: NumPy array, the raw example.
             inputs_mask: NumPy array, its mask, or `None`.
+            maximum: Float, the weight at the end of the scale; `None` for the maximum.
+
+        Returns:
+            The artist of Matplotlib whose colors are the weights, or `None`.
         """
         grid = self.grid_of(inputs.shape[: len(self.mask_shape)])
-        if len(grid) == 1:
-            draw_line(axis, weights)
-        else:
+        if len(grid) > 1:
             # Of more than two axes the mean over the first ones is shown.
-            weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
-            draw_over_picture(axis, weights, picture_of(inputs))
+            if weights is not None:
+                weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
+            return draw_over_picture(axis, weights, picture_of(inputs), maximum=maximum)
+        if weights is None:
+            draw_lines(axis, inputs.reshape(len(inputs), -1))
+        else:
+            draw_line(axis, weights, maximum=maximum)
+        return None
 
     @property
     def mask_shape(self):

@@ -1,35 +1,53 @@
-"""Weights of elements on axes of Matplotlib, which is not imported here."""
+"""Raw inputs and weights of elements on axes of Matplotlib, which is not imported here."""
 
 import numpy as np
 
+COLOR_MAP = "inferno"
 
-def draw_line(axis, weights, samples=None, sample_rate=None):
+
+def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
     """Draws weights along one axis, over a waveform where there is one.
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(num_inputs,)`.
+        weights: Array of shape `(num_inputs,)`, or `None` for the waveform alone.
         samples: Array of shape `(samples,)`, or `None`.
         sample_rate: Integer, in hertz, to label the time.
+        maximum: Float, the weight at the top; `None` for the maximum.
     """
-    axis.fill_between(np.linspace(0, 1, len(weights)), weights, color="tab:orange")
+    if weights is not None:
+        places = np.linspace(0, 1, len(weights))
+        axis.fill_between(places, weights, color="tab:orange")
+        axis.set(xlim=(0, 1), ylim=(0, maximum))
+        axis.set_xticks([0, 1], ["0", f"{len(weights):,}"], fontsize=8)
     if samples is None:
         return
-    waveform = axis.twinx()
-    waveform.plot(np.linspace(0, 1, len(samples)), samples, color="gray", lw=0.3)
-    waveform.set_axis_off()
+    waveform = axis if weights is None else axis.twinx()
+    waveform.plot(np.linspace(0, 1, len(samples)), samples, color="gray", lw=0.4)
+    if waveform is not axis:
+        waveform.set_axis_off()
     label_seconds(axis, len(samples) / sample_rate)
 
 
-def draw_over_picture(axis, weights, picture, is_upwards=False):
-    """Draws weights over a picture.
+def draw_lines(axis, series):
+    """Draws the channels of a series, of shape `(length, channels)`."""
+    axis.plot(np.linspace(0, 1, len(series)), series, lw=0.6)
+    axis.set_xticks([0, 1], ["0", f"{len(series):,}"], fontsize=8)
+
+
+def draw_over_picture(axis, weights, picture, is_upwards=False, maximum=None):
+    """Draws weights over a picture: where there are none, the picture shows.
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(rows, columns)`.
+        weights: Array of shape `(rows, columns)`, or `None` for the picture alone.
         picture: Array of shape `(height, width)`, or with color channels.
         is_upwards: Boolean, whether the first row is at the bottom and the picture fills
             the axes, as for spectrograms.
+        maximum: Float, the weight of the brightest color; `None` for the maximum.
+
+    Returns:
+        `matplotlib.image.AxesImage` of the weights, or `None`.
     """
     options = {
         "extent": (0, 1, 0, 1),
@@ -37,7 +55,12 @@ def draw_over_picture(axis, weights, picture, is_upwards=False):
         "aspect": "auto" if is_upwards else picture.shape[0] / picture.shape[1],
     }
     axis.imshow(picture, cmap="gray", **options)
-    axis.imshow(weights, cmap="inferno", alpha=0.65, vmin=0, **options)
+    if weights is None:
+        return None
+    maximum = weights.max() if maximum is None else maximum
+    alpha = np.clip(0.35 + 0.65 * weights / max(maximum, 1e-30), 0, 1)
+    options |= {"cmap": COLOR_MAP, "vmin": 0, "vmax": maximum}
+    return axis.imshow(weights, alpha=alpha, **options)
 
 
 def label_seconds(axis, seconds):

@@ -215,11 +215,13 @@ class MelSpectrogram(Waveform):
         mask = ops.any(group(mask, (size,)), axis=-1)  # (B, times)
         return ops.repeat(mask, self.grid[1], axis=1)
 
-    def draw(self, axis, weights, inputs, inputs_mask=None):
+    def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
         spectrogram = ops.convert_to_numpy(self.spectrogram(inputs[None]))[0]
-        weights = weights.reshape(self.grid_of(inputs.shape))
-        draw_over_picture(axis, weights.T, spectrogram.T, is_upwards=True)
+        if weights is not None:
+            weights = weights.reshape(self.grid_of(inputs.shape)).T
+        drawn = draw_over_picture(axis, weights, spectrogram.T, True, maximum)
         label_seconds(axis, len(inputs) / self.sample_rate)
+        return drawn
 
     def get_config(self):
         return {

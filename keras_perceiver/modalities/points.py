@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
+from keras_perceiver.modalities.drawing import COLOR_MAP
 
 _NUM_COORDINATES = 3  # x, y, z
 
@@ -89,13 +90,24 @@ class PointCloud(Modality):
             elements_shape, coordinates_shape
         )
 
-    def draw(self, axis, weights, inputs, inputs_mask=None):
+    def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
         shown = np.isfinite(inputs[:, :_NUM_COORDINATES]).all(axis=-1)
         if inputs_mask is not None:
             shown &= inputs_mask
-        x, y, z = inputs[shown, :_NUM_COORDINATES].T
-        axis.scatter(x, y, z, c=weights[shown], s=4, cmap="inferno")
+        points = inputs[shown, :_NUM_COORDINATES]
+        x, y, z = points.T
+        axis.set_xticks([])
+        axis.set_yticks([])
         axis.set_zticks([])
+        if shown.any():  # the same scale along all axes
+            sizes = np.maximum(np.ptp(points, axis=0), 1e-6)
+            axis.set_box_aspect(np.maximum(sizes, sizes.max() / 50), zoom=1.2)
+        if weights is None:
+            axis.scatter(x, y, z, c="tab:gray", s=3)
+            return None
+        # Reversed, so that weights of zero are pale on the white ground of points.
+        colors = {"cmap": f"{COLOR_MAP}_r", "vmin": 0, "vmax": maximum}
+        return axis.scatter(x, y, z, c=weights[shown], s=4, **colors)
 
     def get_config(self):
         return {

@@ -179,8 +179,7 @@ def export_file(model, path, format, use_check=True):
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
         path: Path of the file, which must not be there.
-        format: String, `"onnx"` (needs `pip install "keras_perceiver[onnx]"`) or
-            `"litert"` (`pip install "keras_perceiver[litert]"`).
+        format: String, `"onnx"` or `"litert"`, which need the extra of that name.
         use_check: Boolean, whether to compare the file with `model.predict` at several
             batch sizes, in a process of its own, before it is put in its place.
 

@@ -45,7 +45,7 @@ def check_serving():
     if importlib.util.find_spec("tensorflow_serving") is None:
         raise ImportError(
             "The warm-up requests of an export need TF Serving's protocol, which is not "
-            'installed. Install it with `pip install "keras_perceiver[serving]"`.'
+            "installed. Install it with `pip install tensorflow-serving-api`."
         )
 
 

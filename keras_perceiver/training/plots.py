@@ -2,6 +2,8 @@
 
 import functools
 
+import numpy as np
+
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver._names import one_line
 from keras_perceiver.models.reports import Calibration, Confusion, ratio
@@ -65,13 +67,22 @@ def _(data: Calibration):
     figure = matplotlib("figure").Figure(figsize=(5, 6), layout="constrained")
     axes = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     axes[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
-    axes[0].plot(
-        data.confidence, data.frequency, marker="o", label=f"error {data.error:.4f}"
+    # Bins of few examples are far off by chance: their points are small.
+    axes[0].plot(data.confidence, data.frequency, color="tab:blue", lw=0.8)
+    axes[0].scatter(
+        data.confidence,
+        data.frequency,
+        s=15 + 300 * data.share,
+        color="tab:blue",
+        label="predictions (size: share)",
+        zorder=3,
+        clip_on=False,
     )
-    axes[0].set(ylabel="frequency", xlim=(0, 1), ylim=(0, 1))
+    axes[0].set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes[0].set_title(f"expected calibration error {data.error:.4f}")
     axes[0].legend()
     axes[1].bar(data.confidence, data.share, width=0.8 / 15)
-    axes[1].set(xlabel="probability", ylabel="share")
+    axes[1].set(xlabel="predicted probability", ylabel="share of\npredictions")
     return figure
 
 
@@ -89,5 +100,12 @@ def _(data: Confusion):
         # A `$` begins no formula.
         axis.set_xticks(range(size), names, rotation=90, parse_math=False)
         axis.set_yticks(range(size), names, parse_math=False)
-    axis.set(xlabel="predicted", ylabel="true")
+    if size <= 20:
+        for (row, column), count in np.ndenumerate(data.counts):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, count, ha="center", va="center", color=color)
+    right, total = np.trace(data.counts), data.counts.sum()
+    axis.set_title(f"{right:,} of {total:,} are right: {ratio(right, total):.1%}")
+    axis.set(xlabel="predicted class", ylabel="true class")
     return figure

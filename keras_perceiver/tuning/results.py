@@ -130,7 +130,7 @@ def _front(rows, first):
         *_points(front),
         where="post",
         color="tab:orange",
-        label="none better and cheaper",
+        label="Pareto front",
     )
     begin = [row for row in rows if row["trial"] == first]
     if begin:
@@ -139,12 +139,25 @@ def _front(rows, first):
             marker="*",
             s=250,
             color="tab:red",
-            label="start of the search",
+            label="model that the search began with",
         )
-    axis.set(xscale="log", xlabel="GFLOPs of an example", ylabel="validation score")
+    axis.set(xscale="log", xlabel="GFLOPs per example", ylabel="validation score")
+    _leave_out_the_worst(axis, [row["score"] for row in rows])
     axis.grid(alpha=0.3)
-    axis.legend()
+    axis.legend(loc="lower right")
     return figure
+
+
+def _leave_out_the_worst(axis, scores):
+    """Ends the axis above scores so low that all others would look the same."""
+    best, median = max(scores), np.median(scores)
+    bottom = median - 4 * (best - median)
+    below = sum(score < bottom for score in scores)
+    if below and best > median:
+        axis.set_ylim(bottom=bottom)
+        axis.text(
+            0.02, 0.03, f"{below} of {len(scores)} are below", transform=axis.transAxes
+        )
 
 
 def _figure(figsize):
@@ -229,7 +242,7 @@ def _importance(rows, names):
     except ImportError as error:
         raise ImportError(
             "The importance of settings needs scikit-learn, which is not installed. "
-            'Install it with `pip install "keras_perceiver[demo]"`.'
+            "Install it with `pip install scikit-learn`."
         ) from error
     # How long a trial trained matters too, and is no setting.
     epochs = [row["epochs"] + row["after_epochs"] for row in rows]

@@ -1,7 +1,5 @@
 """Figures of attention maps."""
 
-import math
-
 import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
@@ -12,10 +10,10 @@ def plot_attention(
 ):
     """Draws attention weights as in the figures of the paper.
 
-    One row for each cross-attend, one column for each latent. Maps of images lie over
-    the image, those of spectrograms over the spectrogram, those of waveforms under the
-    samples; points have the color of their weight, and of videos and other grids of
-    more than two axes the mean over the first ones is shown.
+    One row for each cross-attend: the example alone, then a column for each latent. Maps
+    of images lie over the image, those of spectrograms over the spectrogram, those of
+    waveforms under the samples; points have the color of their weight, and of videos and
+    other grids of more than two axes the mean over the first ones is shown.
 
     Args:
         maps: `AttentionMaps`.
@@ -26,8 +24,9 @@ def plot_attention(
         modality: String, which modality; may be left out if there is only one.
 
     Returns:
-        `matplotlib.figure.Figure`. Each map has a scale of its own, from zero to the
-        weight that its title gives as a multiple of the weight of even attention.
+        `matplotlib.figure.Figure`. The maps of a row have one scale, in multiples of
+        uniform attention: the same weight on every element that is not padding. Titles
+        give the maximum of each map on this scale.
 
     Raises:
         ValueError: if there are several modalities and none of them is named.
@@ -41,7 +40,7 @@ def plot_attention(
             f"modality={modality!r}. Choose one of them."
         )
     cross_attends = range(len(maps)) if cross_attends is None else cross_attends
-    rows, columns = len(cross_attends), len(latents)
+    rows, columns = len(cross_attends), 1 + len(latents)
     layer = maps.modalities[modality]
     inputs, mask = (
         None if array is None else array[example]
@@ -51,19 +50,27 @@ def plot_attention(
         rows,
         columns,
         squeeze=False,
-        figsize=(1.6 * columns + 0.6, 1.8 * rows + 0.4),
+        figsize=(1.25 * columns + 0.8, 1.5 * rows + 0.4),
         layout="constrained",
         subplot_kw={"projection": layer.drawing_projection},
     )
-    num_inputs = sum(math.prod(grid) for grid in maps.grids.values())
+    num_inputs = max(maps.num_inputs[example], 1)
     for row, read in zip(axes, cross_attends, strict=True):
-        weights = maps.weights(read, latents)[modality][example, head]
-        for axis, latent, weight in zip(row, latents, weights, strict=True):
+        weights = maps.weights(read, latents)[modality][example, head] * num_inputs
+        maximum = max(weights.max(), 1e-6)
+        for axis in row:
             axis.set_xticks([])
             axis.set_yticks([])
-            layer.draw(axis, weight, inputs, mask)
-            title = f"latent {latent}: {weight.max() * num_inputs:.1f}x"
-            axis.set_title(title, fontsize=8)
+        layer.draw(row[0], None, inputs, mask)
+        row[0].set_title("inputs", fontsize=9)
+        drawn = None
+        for axis, latent, weight in zip(row[1:], latents, weights, strict=True):
+            drawn = layer.draw(axis, weight, inputs, mask, maximum)
+            axis.set_title(f"latent {latent}: {weight.max():.1f}x", fontsize=9)
+        if drawn is not None:
+            scale = figure.colorbar(drawn, ax=list(row), aspect=12, pad=0.01)
+            scale.ax.tick_params(labelsize=8)
+            scale.ax.yaxis.set_major_formatter("{x:g}x")
         # Three axes have no label at the left of them all.
         row[0].annotate(
             f"cross-attend {read + 1}",
@@ -77,13 +84,13 @@ def plot_attention(
             fontsize=9,
         )
     figure.suptitle(
-        f"Attention to {modality}, and its maximum over even attention", fontsize=11
+        f"Attention to {modality}, in multiples of uniform attention", fontsize=11
     )
     return figure
 
 
 def plot_entropy(maps, example=0):
-    """Draws how spread the attention of each latent is, from read to read.
+    """Draws the entropy of the attention of each latent, over the cross-attends.
 
     Args:
         maps: `AttentionMaps`.
@@ -91,22 +98,26 @@ def plot_entropy(maps, example=0):
 
     Returns:
         `matplotlib.figure.Figure` with a thin line for each latent and head, the median
-        of all, and a dotted line for even attention.
+        of all, and a dotted line for uniform attention over all elements that are not
+        padding.
 
     Raises:
         ImportError: if matplotlib is not installed.
     """
     entropy = maps.entropy()[:, example].reshape(len(maps), -1)
-    num_inputs = sum(math.prod(grid) for grid in maps.grids.values())
+    uniform = np.log(max(maps.num_inputs[example], 1))
     figure, axis = matplotlib("pyplot").subplots(figsize=(5, 3.5), layout="constrained")
     reads = np.arange(1, len(maps) + 1)
     marker = "o" if len(maps) == 1 else None
     axis.plot(reads, entropy, color="tab:blue", alpha=0.25, lw=0.8, marker=marker)
     median = np.median(entropy, axis=1)
     axis.plot(reads, median, color="tab:red", lw=2, marker="o", label="median")
-    axis.axhline(np.log(num_inputs), color="gray", ls=":", label="even attention")
+    axis.axhline(uniform, color="gray", ls=":", label="uniform attention")
     axis.set(
-        xlabel="cross-attend", ylabel="entropy, nats", xticks=reads, ylim=(0, None)
+        xlabel="cross-attend",
+        ylabel="entropy of a latent's attention, nats",
+        xticks=reads,
+        ylim=(0, max(1.08 * uniform, 0.1)),
     )
     axis.legend()
     return figure

@@ -83,6 +83,8 @@ class AttentionMaps:
         inputs: Dict of the raw inputs and masks, NumPy arrays by name.
         grids: Dict from the name of each modality to the number of its elements along
             each axis, such as rows and columns of patches; of point clouds, the points.
+        num_inputs: Array of integers, the number of elements of each example that the
+            masks leave, over all modalities.
     """
 
     def __init__(self, modalities, inputs, elements, mask, reads, chunk_size):
@@ -94,6 +96,11 @@ class AttentionMaps:
             )
             for name, modality in modalities.items()
         }
+        self.num_inputs = (
+            np.full(elements.shape[0], elements.shape[1])
+            if mask is None
+            else mask.sum(axis=1)
+        )
         self._elements = elements
         self._mask = mask
         self._reads = reads
@@ -106,7 +113,7 @@ class AttentionMaps:
         """Returns the scores before the softmax.
 
         Memory is that of what is returned: of the 50,176 elements and 512 latents of the
-        paper's ImageNet model, 98 MiB an example and head.
+        paper's ImageNet model, 98 MiB per example and head.
 
         Args:
             cross_attend: Integer, which of the cross-attends, in the order of the calls;
@@ -115,7 +122,7 @@ class AttentionMaps:
 
         Returns:
             Dict from the name of each modality to a float32 array of shape
-            `(batch, heads, latents, *grid)`, minus infinity for what the mask hides.
+            `(batch, heads, latents, *grid)`, minus infinity where the mask is `False`.
 
         Raises:
             IndexError: if there is no such cross-attend or latent.
@@ -126,7 +133,7 @@ class AttentionMaps:
         """Returns the attention weights, the softmax of `scores` over all modalities.
 
         For each head and latent they add up to one over the modalities together, or are
-        all zero where an example has no element at all.
+        all zero where the mask leaves no element.
 
         Args:
             cross_attend: As for `scores`.

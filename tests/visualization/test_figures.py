@@ -41,55 +41,143 @@ MODALITIES = {
 }
 
 
-@pytest.mark.one_backend
-def test_figures_of_every_modality():
+@pytest.fixture(scope="module")
+def model_and_inputs():
     model = PerceiverClassifier(Perceiver(MODALITIES, **SMALL), num_classes=3)
     rng = np.random.default_rng(0)
     inputs = {name: m.random_inputs(rng, 2) for name, m in MODALITIES.items()}
     inputs["points_mask"] = np.ones(inputs["points"].shape[:2], bool)
     inputs["points_mask"][1, 3:] = False
+    return model, inputs
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.one_backend
+def test_attention_to_every_modality(model_and_inputs):
+    model, inputs = model_and_inputs
     maps = attention_maps(model, inputs)
     for name in MODALITIES:
         figure = visualization.plot_attention(
             maps, cross_attends=[1], latents=[0, 4], example=1, modality=name
         )
-        drawn = [axis for axis in figure.axes if axis.get_title().startswith("latent")]
+        alone, *drawn = [axis for axis in figure.axes if axis.get_title()]
+        assert alone.get_title() == "inputs"
+        assert alone.has_data()
         assert len(drawn) == 2
-        weight = maps.weights(1, [4])[name][1, 0, 0].max()
-        num_inputs = sum(np.prod(grid) for grid in maps.grids.values())
-        assert drawn[1].get_title() == f"latent 4: {weight * num_inputs:.1f}x"
+        # Two of the five points are padding, to which nothing is compared.
+        num_inputs = sum(np.prod(grid) for grid in maps.grids.values()) - 2
+        weights = maps.weights(1, [0, 4])[name][1, 0] * num_inputs
+        assert drawn[1].get_title() == f"latent 4: {weights[1].max():.1f}x"
         assert drawn[1].has_data()
-        assert "cross-attend 2" in [text.get_text() for text in drawn[0].texts]
+        assert "cross-attend 2" in [text.get_text() for text in alone.texts]
         ticks = [label.get_text() for label in drawn[1].get_xticklabels()]
-        assert ticks == (["0", "1 s"] if hasattr(MODALITIES[name], "duration") else [])
+        if hasattr(MODALITIES[name], "duration"):
+            assert ticks == ["0", "1 s"]
+        # All maps of a row have one scale: colors, or the height of a curve.
+        scales = {
+            artist.get_clim()[1]
+            for axis in drawn
+            for artist in [*axis.images[1:], *axis.collections]
+            if artist.get_array() is not None
+        } or {axis.get_ylim()[1] for axis in drawn}
+        assert list(scales) == pytest.approx([weights.max()])
         figure.canvas.draw()
     with pytest.raises(ValueError, match="`modality` must be one of"):
         visualization.plot_attention(maps)
 
-    lines = visualization.plot_entropy(maps, example=1).axes[0].get_lines()
-    np.testing.assert_allclose(
-        np.stack([line.get_ydata() for line in lines[:5]], axis=-1),
-        maps.entropy()[:, 1, 0],
+
+@pytest.mark.one_backend
+def test_entropy_is_compared_with_what_is_no_padding(model_and_inputs):
+    maps = attention_maps(*model_and_inputs)
+    for example, padding in enumerate((0, 2)):
+        axis = visualization.plot_entropy(maps, example=example).axes[0]
+        *lines, _, uniform = axis.get_lines()
+        np.testing.assert_allclose(
+            np.stack([line.get_ydata() for line in lines], axis=-1),
+            maps.entropy()[:, example, 0],
+        )
+        num_inputs = sum(np.prod(grid) for grid in maps.grids.values()) - padding
+        assert uniform.get_ydata() == pytest.approx([np.log(num_inputs)] * 2)
+        assert axis.get_ylim()[1] > np.log(num_inputs)
+
+
+def _texts(figure):
+    return [text.get_text() for axis in figure.axes for text in axis.texts]
+
+
+@pytest.mark.one_backend
+def test_architecture_draws_inputs_and_the_answer(model_and_inputs):
+    model, inputs = model_and_inputs
+    figure = visualization.plot_architecture(model, inputs, example=1)
+    figure.canvas.draw()
+    texts = _texts(figure)
+    assert "volume\nArray, 3 x 4 x 4 x 2" in texts
+    assert "points\nPointCloud, any x 3" in texts
+    assert "48 elements" in texts
+    assert any(text.startswith("inputs\nany x ") for text in texts)
+    # Pictures of all modalities, and bars of the most probable classes.
+    *pictures, bars = figure.axes[1:]
+    assert len(pictures) == len(MODALITIES)
+    assert all(picture.has_data() for picture in pictures)
+    probabilities = np.exp(model.predict(inputs, verbose=0)[1].astype("float64"))
+    probabilities /= probabilities.sum()
+    order = np.argsort(-probabilities)
+    assert [bar.get_width() for bar in bars.patches] == pytest.approx(
+        probabilities[order], rel=1e-4
     )
-    matplotlib.pyplot.close("all")
+    names = [label.get_text() for label in bars.get_yticklabels()]
+    assert names == [str(i) for i in order]
 
 
 @pytest.mark.one_backend
 def test_architecture_tells_what_is_shared():
     encoder = Perceiver(
-        Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 3}, num_cross_attends=3
+        Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 4}, num_cross_attends=4
     )
     model = PerceiverClassifier(encoder, num_classes=7)
     figure = visualization.plot_architecture(model)
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert texts[0] == "latent array\n5 x 16"
+    texts = _texts(figure)
+    assert "latents\n5 x 16" in texts
+    assert "inputs\n64 x 11" in texts
+    assert "image\nImage, 8 x 8 x 1" in texts
+    assert "head\n7 outputs" in texts
     # The first cross-attend has its own weights, the others share theirs.
-    reads = [text for text in texts if text.startswith("cross-attend")]
-    assert [text[-1] for text in reads] == ["1", "2", "2"]
-    transformers = [text for text in texts if "self-attend" in text]
-    assert transformers == ["1 self-attend\n2 heads\nweights 3"] * 3
-    assert "mean, linear\n7 classes" in texts
-    assert any("64 x 11" in text for text in texts)
-    assert f"{model.count_params():,}" in figure.axes[0].get_title()
+    assert texts.count("cross-attend\n1 head") == 2
+    assert texts.count("1 self-attend\n2 heads") == 2
+    assert "3 times" in texts
+    colors = [box.get_facecolor() for box in figure.axes[0].patches]
+    assert len(colors) == 1 + 1 + 4 + 1  # inputs, latents, layers, head
+    assert colors[2] != colors[4]
+    assert colors[3] == colors[5]
+    (caption,) = [text for text in texts if "parameters" in text]
+    assert f"{model.count_params():,} parameters. Boxes of one color" in caption
+    assert figure.get_size_inches()[0] == 9
     figure.canvas.draw()
-    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("options", "repeats", "sharing"),
+    [
+        ({"share_weights": False}, ["3 times"], "No two layers share weights."),
+        ({"num_cross_attends": 1}, ["3 times"], "Layers that repeat share"),
+        (
+            {"num_cross_attends": 3, "use_cross_attends_at_start": True},
+            ["2 times", "3 times"],
+            "Layers that repeat share",
+        ),
+    ],
+)
+def test_architecture_draws_repeated_blocks_once(options, repeats, sharing):
+    encoder = Perceiver(
+        Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 3}, **options
+    )
+    texts = _texts(visualization.plot_architecture(encoder))
+    assert [text for text in texts if text.endswith(" times")] == repeats
+    assert any(sharing in text for text in texts)
+    assert not any("head\n" in text for text in texts)

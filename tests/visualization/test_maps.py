@@ -67,6 +67,7 @@ def test_maps_of_two_modalities_equal_the_reference():
     # Not a divisor of 24 elements; the scores of two of five latents at once.
     maps = attention_maps(model, inputs, chunk_size=15)
     assert maps.grids == {"image": (4, 3), "audio": (12,)}
+    assert maps.num_inputs.tolist() == [2 * 3 + 12, 4 * 3 + 12]
     assert len(maps) == 2
 
     elements, mask = (np.asarray(x) for x in _byte_array(encoder, inputs))

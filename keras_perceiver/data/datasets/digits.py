@@ -48,7 +48,7 @@ def digits(batch_size=32, seed=0, augment=True):
     except ImportError as error:
         raise ImportError(
             "The digits come with scikit-learn, which is not installed. "
-            'Install it with `pip install "keras_perceiver[demo]"`.'
+            "Install it with `pip install scikit-learn`."
         ) from error
 
     images, labels = load_digits(return_X_y=True)

@@ -82,5 +82,5 @@ def test_missing_scikit_learn_names_the_extra(monkeypatch):
         return real_import(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", no_sklearn)
-    with pytest.raises(ImportError, match=r"pip install .keras_perceiver\[demo\]"):
+    with pytest.raises(ImportError, match=r"pip install scikit-learn"):
         digits()

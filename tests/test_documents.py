@@ -1,40 +1,47 @@
-"""Every command and every code block of the README is run."""
+"""The README and docs/: code that runs, links that lead somewhere, true tables."""
 
 import importlib
-import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import pytest
 
 from keras_perceiver import PerceiverClassifier, recipes
+from tests import documents
+from tests.documents import DOCUMENTS, ROOT
 from tests.models.test_presets import IMAGENET_COUNTS
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-
-
-def _blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+# Targets of make that run no program with arguments of its own.
+_PLAIN_TARGETS = {"test", "test-slow", "lint", "docs", "help", "constraints"}
 
 
 def _backend_of(command):
     return (re.findall(r"BACKEND=(\w+)", command) or ["tensorflow"])[0]
 
 
-COMMANDS = [
-    command for block in _blocks("bash") for command in block.strip().splitlines()
-]
+def _options_of(command):
+    return dict(word.split("=", 1) for word in shlex.split(command)[2:])
 
 
+@pytest.mark.one_backend
+def test_every_block_is_marked():
+    for block in documents.blocks():
+        if block.language in ("python", "bash"):
+            assert block.mark in ("run", "parse", "shown"), block.name
+            assert block.options or block.mark != "shown", block.name
+        else:
+            assert block.mark in (None, "output", "shown"), block.name
+
+
+@pytest.mark.one_backend
 def test_ci_runs_the_test_command():
-    assert "make test" in COMMANDS
+    assert "make test" in documents.commands("parse")
     assert "make test" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
@@ -44,15 +51,13 @@ def test_ci_runs_the_test_command():
     [
         # One of each backend in the fast tier.
         pytest.param(command, marks=[pytest.mark.slow] * ("--resume" in command))
-        for command in COMMANDS
-        if command.startswith("make train")
-        and _backend_of(command) == keras.backend.backend()
+        for command in documents.commands("run")
+        if _backend_of(command) == keras.backend.backend()
     ],
 )
 def test_train_commands(command, tmp_path):
-    make, target, *options = shlex.split(command)
-    assert (make, target) == ("make", "train")
-    given = dict(option.split("=", 1) for option in options)
+    assert shlex.split(command)[:2] == ["make", "train"]
+    given = _options_of(command)
     # As written, but in this environment and on less of everything.
     given["VENV"] = sys.prefix
     arguments = re.sub(r"--set (epochs|batch_size)=\d+", "", given.get("ARGS", ""))
@@ -63,13 +68,11 @@ def test_train_commands(command, tmp_path):
     result = subprocess.run(
         [
             *("make", "-o", f"{sys.prefix}/.installed-train-{_backend_of(command)}"),
-            target,
+            "train",
             *(f"{name}={value}" for name, value in given.items()),
         ],
         cwd=ROOT,
-        env={
-            k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))
-        },
+        env=documents.environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -89,33 +92,89 @@ def test_train_commands(command, tmp_path):
     assert (tmp_path / "exports" / "1" / "saved_model.pb").is_file()
 
 
-def _options(command, *words):
-    """Returns the options of a command of the package, as its parser reads them."""
-    name = command.replace("-", "_")
-    module = importlib.import_module(f"keras_perceiver.cli.{name}")
-    return module.parser().parse_args(list(words))
-
-
 @pytest.mark.one_backend
-def test_commands_of_the_package_are_understood():
-    # tests/cli and tests/serving do what they do.
-    found = [c for c in COMMANDS if c.startswith(".venv/bin/keras-perceiver ")]
-    for command in found:
-        _options(*shlex.split(command)[1:])
-    assert found
+@pytest.mark.parametrize("command", documents.commands("parse"))
+def test_arguments_of_commands_are_understood(command):
+    if command.startswith("make ") and shlex.split(command)[1] in _PLAIN_TARGETS:
+        documents.program_of(command)
+        return
+    program, *arguments = documents.program_of(command)
+    if program.endswith(("python", "python3")) and arguments[0].startswith("tools/"):
+        tool, *arguments = arguments
+        runpy.run_path(str(ROOT / tool))["parser"]().parse_args(arguments)
+        return
+    if program.endswith(("python", "python3")):
+        assert arguments[:2] == ["-m", "keras_perceiver"]
+        arguments = arguments[2:]
+    else:
+        assert program.split("/")[-1] == "keras-perceiver"
+    name, *arguments = arguments
+    module = f"keras_perceiver.cli.{name.replace('-', '_')}"
+    importlib.import_module(module).parser().parse_args(arguments)
+
+
+def _number_free(text):
+    return re.sub(r"-?\d[\d,.]*(e-?\d+)?", "#", text).split()
 
 
 # On one backend: what the blocks call is tested on all of them elsewhere.
 @pytest.mark.one_backend
-@pytest.mark.parametrize("code", _blocks("python"))
-def test_code_blocks(code, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(
+            program,
+            id=program[0].name,
+            marks=[pytest.mark.slow] * ("slow" in program[0].options),
+        )
+        for program in documents.programs()
+    ],
+)
+def test_code_blocks(program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # some write files
-    exec(code.replace("epochs=30", "epochs=1"), {})  # noqa: S102  our own README
+    for block, printed in documents.run(program, use_options=True):
+        assert _number_free(printed) == _number_free(block.code)
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    for link in documents.links(document):
+        if re.match(r"[a-z]+:", link):
+            assert link.startswith("https://"), link
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in documents.anchors(target), link
+
+
+@pytest.mark.one_backend
+def test_every_page_and_image_is_linked():
+    found = {
+        (document.parent / link.partition("#")[0]).resolve()
+        for document in DOCUMENTS
+        for link in documents.links(document)
+    }
+    assert {path for path in DOCUMENTS[1:]} <= found
+    assert {path for path in (ROOT / "docs" / "images").glob("*")} <= found
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_lines_are_short(document):
+    for line in documents.without_code(document).splitlines():
+        is_unbreakable = line.startswith(("|", "![", "<"))
+        assert is_unbreakable or len(line) <= 120, line
+
+
+@pytest.mark.one_backend
 def test_preset_table_is_true():
     rows = re.findall(
-        r"^\| `(\w+)`(?:, `(\w+)=(\w+)`)? \| ([\d,]+) \| ([\d.]+) ", README, re.M
+        r"^\| `(\w+)`(?:, `(\w+)=(\w+)`)? \| ([\d,]+) \| ([\d.]+) ",
+        (ROOT / "docs" / "models.md").read_text(),
+        re.M,
     )
     assert {row[0] for row in rows} == set(PerceiverClassifier.presets)
     # tests/models/test_presets.py holds these counts against the models.
@@ -132,7 +191,8 @@ def test_preset_table_is_true():
         assert float(gflops) == pytest.approx(expected[1], rel=0.02)
 
 
-def test_names_table_has_our_names():
+@pytest.mark.one_backend
+def test_table_of_arguments_has_our_names():
     import keras_perceiver as kp
 
     byte_array = kp.Config(kp.ByteArray, modality=kp.Config(kp.Image, shape=(2, 2, 1)))
@@ -148,39 +208,27 @@ def test_names_table_has_our_names():
         for path in config.paths()
         for i in range(path.count(".") + 1)
     }
-    table = README.split("## Names")[1]
     named = {
         name
-        for row in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE)
+        for row in re.findall(
+            r"^\| ([^|]+) \|",
+            documents.section(ROOT / "docs" / "glossary.md", "Arguments"),
+            re.MULTILINE,
+        )
         for name in re.findall(r"`([\w.]+)`", row)
     }
     assert len(named) > 12
     assert named <= known
 
 
-def test_make_commands_are_understood():
-    targets = ("evaluate", "tune", "study")
-    commands = [
-        c for c in COMMANDS if c.split()[0] == "make" and c.split()[1] in targets
-    ]
-    assert {c.split()[1] for c in commands} == set(targets)
-    for command in commands:
-        _, target, *words = shlex.split(command)
-        given = dict(option.split("=", 1) for option in words)
-        if target == "study":
-            name = given.get("STUDY", "permutation")
-            assert (ROOT / "tools" / f"{name}_study.py").is_file()
-        else:
-            recipe = ["digits"] if target == "tune" else []
-            _options(target, *recipe, *shlex.split(given["ARGS"]))
-
-
-def test_recipes_table_has_every_recipe():
-    table = README.split("## Recipes")[1].split("\n\n")[2]
+@pytest.mark.one_backend
+def test_table_of_recipes_has_every_recipe():
+    table = documents.section(ROOT / "docs" / "training.md", "Recipes")
     names = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| ([^|]+)", table, re.M)))
     assert sorted(names) == recipes.names()
 
 
+@pytest.mark.one_backend
 def test_make_help_lists_the_targets():
     result = subprocess.run(
         ["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True
@@ -200,6 +248,7 @@ def test_make_help_lists_the_targets():
         assert re.search(rf"^{target} ", result.stdout, re.MULTILINE)
 
 
+@pytest.mark.one_backend
 def test_make_refuses_an_unknown_backend():
     result = subprocess.run(
         ["make", "-C", str(ROOT), "train", "BACKEND=theano"],
