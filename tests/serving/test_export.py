@@ -96,7 +96,8 @@ def test_quantized_model(tmp_path):
     path = export_for_serving(model, tmp_path / "animals")
     served = tf.saved_model.load(path).signatures["serving_default"]
     expected = model.predict(images, verbose=0)
-    np.testing.assert_allclose(served(images)["logits"], expected, rtol=1e-5, atol=1e-5)
+    logits = served(image=images)["logits"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.one_backend
