@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from keras_perceiver import ImagePreprocessor, recipes
@@ -67,9 +68,6 @@ def test_audio(tmp_path):
 
 
 def test_audio_of_other_formats_and_rates(tmp_path):
-    soundfile = pytest.importorskip("soundfile")
-    pytest.importorskip("soxr")
-
     def write(path, seed):
         path.parent.mkdir(exist_ok=True, parents=True)
         rate = 8_000 if path.stem == "0" else 16_000
