@@ -29,9 +29,7 @@ def check_layer(cls, config, *inputs, unknown_length=()):
     _check_gradients(layer, inputs)
 
 
-def check_model(
-    make, x, y, tmp_path, half_policies=("mixed_bfloat16",), check_jit=not _USUAL_JIT
-):
+def check_model(make, x, y, tmp_path, half_policies=("mixed_bfloat16",)):
     """Checks a model that ends in logits.
 
     Args:
@@ -40,7 +38,6 @@ def check_model(
         y: Class indices.
         tmp_path: Folder for the files of the test.
         half_policies: Dtype policies to train under besides float32.
-        check_jit: Boolean, whether to train under `jit_compile=True` besides.
     """
     model = make()
     expected = model.predict(x, verbose=0)
@@ -62,14 +59,17 @@ def check_model(
         model.predict(first, verbose=0), expected[:1], rtol=1e-5, atol=1e-5
     )
     _check_fit(model, x, y, jit_compile=_USUAL_JIT)
-    if check_jit:
-        _check_fit(make(), x, y, jit_compile=True)
     for policy in half_policies:
         keras.config.set_dtype_policy(policy)
         model = make()
         assert keras.backend.standardize_dtype(model(x).dtype) == "float32"
         _check_fit(model, x, y, jit_compile=_USUAL_JIT)
         keras.config.set_dtype_policy("float32")
+
+
+def check_compiled(make, x, y):
+    """Checks that a model trains under `jit_compile=True`; arguments as above."""
+    _check_fit(make(), x, y, jit_compile=True)
 
 
 def _check_config(cls, make):

@@ -40,7 +40,11 @@ def test_contract():
 
 
 @pytest.mark.parametrize(
-    ("dropout", "at_start", "is_frozen"), [(0.3, False, False), (0.0, True, True)]
+    ("dropout", "at_start", "is_frozen"),
+    [
+        (0.3, False, False),
+        pytest.param(0.0, True, True, marks=pytest.mark.fast_on("tensorflow", "torch")),
+    ],
 )
 def test_remat_and_compiled_repetition_change_nothing(dropout, at_start, is_frozen):
     arrays = latents_and_inputs()

@@ -79,6 +79,7 @@ def _trunk_logits(model, elements, mask):
     return _numpy(model.head(keras.ops.mean(latents, axis=1)))
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_contract(tmp_path):
     x, labels = _data()
 
@@ -86,8 +87,7 @@ def test_contract(tmp_path):
         dropout = {"modality_dropout": {"image": 0.3}, "element_dropout": 0.1}
         return _model(num_blocks=1, **dropout)
 
-    # The rest takes a minute; a model of images does it.
-    contracts.check_model(make, x, labels, tmp_path, check_jit=False)
+    contracts.check_model(make, x, labels, tmp_path)
 
 
 def test_elements_permuted_within_and_across_modalities_change_no_logit():

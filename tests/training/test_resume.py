@@ -73,7 +73,7 @@ def _run(folder, recipe=None, **options):
     return run, [keras.ops.convert_to_numpy(variable) for variable in variables]
 
 
-@pytest.mark.fast_on("jax")
+@pytest.mark.fast_on("torch")
 def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
     whole, expected = _run(tmp_path / "whole")
     # A signal within an epoch. Runs that are killed have a test of their own.

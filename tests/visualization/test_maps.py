@@ -46,6 +46,7 @@ def _reference_maps(model, elements, num_heads, mask):
             latents = reference.self_attend(latents, reference.weights_of(layer), 2)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_maps_of_two_modalities_equal_the_reference():
     encoder = Perceiver(
         {

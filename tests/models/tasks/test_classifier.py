@@ -47,21 +47,29 @@ def _randomize(model):
     return model
 
 
-def test_contract(tmp_path):
-    def make():
-        return _model(
-            num_blocks=1,
-            num_self_attends_per_block=1,
-            cross_attend=CrossAttend(dropout=0.1),
-            self_attend=SelfAttend(num_heads=4, dropout=0.1),
-        )
+def _model_with_dropout():
+    return _model(
+        num_blocks=1,
+        num_self_attends_per_block=1,
+        cross_attend=CrossAttend(dropout=0.1),
+        self_attend=SelfAttend(num_heads=4, dropout=0.1),
+    )
 
+
+def test_contract(tmp_path):
     half_policies = ["mixed_bfloat16"]
     if (
         keras.backend.backend() == "tensorflow"
     ):  # the only one that scales losses itself
         half_policies.append("mixed_float16")
-    contracts.check_model(make, *_data(), tmp_path, half_policies=half_policies)
+    contracts.check_model(
+        _model_with_dropout, *_data(), tmp_path, half_policies=half_policies
+    )
+
+
+@pytest.mark.fast_on("tensorflow")
+def test_trains_compiled():
+    contracts.check_compiled(_model_with_dropout, *_data())
 
 
 @pytest.mark.fast_on("torch", "jax")
@@ -73,7 +81,7 @@ def test_contract_with_mask(tmp_path):
     def make():
         return _model(use_mask=True, num_self_attends_per_block=1)
 
-    contracts.check_model(make, x, labels, tmp_path, half_policies=(), check_jit=False)
+    contracts.check_model(make, x, labels, tmp_path, half_policies=())
 
 
 @pytest.mark.parametrize("masked", [False, True])
