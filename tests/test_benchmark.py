@@ -52,20 +52,21 @@ def test_measures_and_writes_table_and_plot(arguments, name, num_inputs, tmp_pat
 @pytest.mark.one_backend
 def test_other_works_are_presets_and_get_an_example_of_their_size():
     program = runpy.run_path(str(ROOT / "tools" / "benchmark.py"))
+    example = runpy.run_path(str(ROOT / "tools" / "benchmark_worker.py"))["example"]
     assert program["OTHER_WORKS"].keys() <= PerceiverClassifier.presets.keys()
     small = {"num_latents": 4, "latent_dim": 16, "num_blocks": 1}
     points = PerceiverClassifier.from_preset("modelnet40", **small)
-    inputs, _ = program["_data"](points, 30)
+    inputs, _ = example(points, 30)
     assert inputs.shape == (1, 30, 3)
     assert points.predict_on_batch(inputs).shape == (1, 40)
     # Two modalities, whose numbers of elements are given.
     both = PerceiverClassifier.from_preset("audioset_raw_video", **small)
-    inputs, _ = program["_data"](both, program["OTHER_WORKS"]["audioset_raw_video"])
+    inputs, _ = example(both, program["OTHER_WORKS"]["audioset_raw_video"])
     assert {name: x.shape[1] for name, x in inputs.items()} == {
         "audio": 61_440,
         "video": 32,
     }
-    tasks = program["_model_tasks"](
+    tasks = program["model_tasks"](
         program["parser"]().parse_args(
             ["--work", "modelnet40", "--competitors", "ours jax", "transformers"]
         )
