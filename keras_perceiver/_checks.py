@@ -106,3 +106,18 @@ def nearest(value, valid):
     """Returns a question with the nearest valid string, or `""` if none is near."""
     found = difflib.get_close_matches(str(value), valid, n=1, cutoff=0.7)
     return f"Did you mean {found[0]!r}?" if found else ""
+
+
+def not_defined(instance, kind, name, value):
+    """Returns the error of a method or property that a subclass must define.
+
+    Args:
+        instance: Instance of the subclass.
+        kind: String, what the base class is, with its article.
+        name: String, name of the method or property.
+        value: String, what it must return.
+    """
+    return NotImplementedError(
+        f"{kind[0].upper()}{kind[1:]} must define `{name}`. Received: "
+        f"{type(instance).__name__} without it. Return {value} in it."
+    )

@@ -1,7 +1,9 @@
 """Random changes of a batch that leave its labels true.
 
 Each function returns a callable `(inputs, key)` for `folder_splits`: float32 inputs and
-an int64 scalar, another one for every batch. The same key gives the same change.
+an int64 scalar, another one for every batch. The same key gives the same change. A
+callable that is for one range of values has it as its attribute `value_range`, which
+`folder_splits` compares with that of the preprocessor.
 """
 
 import contextlib
@@ -120,6 +122,7 @@ def image_changes(
         images = tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
         return images * half + center
 
+    change.value_range = value_range
     return change
 
 
@@ -174,6 +177,7 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=T
         length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         return {**inputs, "audio": audio, "audio_mask": times < length}
 
+    change.value_range = (-1.0, 1.0)
     return change
 
 
@@ -298,6 +302,7 @@ def video_changes(
         images = tf.clip_by_value(images, 0.0, 1.0) * 2 - 1
         return tf.ensure_shape(tf.reshape(images, tf.shape(videos)), videos.shape)
 
+    change.value_range = (-1.0, 1.0)
     return change
 
 

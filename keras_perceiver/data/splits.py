@@ -232,9 +232,11 @@ def folder_splits(
 
     Raises:
         FileNotFoundError: if a folder is missing.
-        ValueError: as `read_folder`.
+        ValueError: as `read_folder`, and if `augment` is for values of another range
+            than those of the preprocessor.
     """
     folder = Path(folder)
+    _check_value_range(augment, preprocessor)
     options = {
         "batch_size": batch_size,
         "allow_missing": allow_missing,
@@ -278,6 +280,18 @@ def folder_splits(
         epoch=epoch,
         preprocessor=preprocessor,
     )
+
+
+def _check_value_range(augment, preprocessor):
+    """Raises `ValueError` if the preprocessor gives values that `augment` is not for."""
+    expected = getattr(augment, "value_range", None)
+    given = getattr(preprocessor, "value_range", None)
+    if None not in (expected, given) and tuple(expected) != tuple(given):
+        raise ValueError(
+            "`augment` and `preprocessor` must have the same `value_range`. Received: "
+            f"augment with {tuple(expected)} and preprocessor with {tuple(given)}. Give "
+            "both the same."
+        )
 
 
 def augmented(dataset, change, seed, epoch=None, num_done=0, use_labels=False):

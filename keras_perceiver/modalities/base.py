@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import check_positive, not_defined
 from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import grid_size
@@ -153,9 +153,8 @@ class Modality(CompositeLayer):
 
     def elements(self, inputs):
         """Returns the elements of raw inputs, `(batch, *grid, element_dim)`."""
-        raise NotImplementedError(
-            f"A modality must have a method `elements`. Received: {type(self).__name__} "
-            "without one. Return a tensor of shape `(batch, *grid, element_dim)` in it."
+        raise not_defined(
+            self, "a modality", "elements", "a tensor `(batch, *grid, element_dim)`"
         )
 
     def grid_of(self, lengths):

@@ -5,6 +5,7 @@ import sys
 import keras
 import numpy as np
 
+from keras_perceiver._checks import not_defined
 from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
 
@@ -45,7 +46,9 @@ class CheckedModel(GuardedModel):
             inputs: Tensor or array, or a dict or list of these. Values are checked in
                 NumPy arrays only.
         """
-        raise NotImplementedError
+        raise not_defined(
+            self, "a checked model", "check_inputs", "nothing, or raise `ValueError`,"
+        )
 
     def has_values_to_check(self, name):
         """Returns whether `check_inputs` checks the values of the input of this name."""

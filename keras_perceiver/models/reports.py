@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_perceiver._checks import not_defined
+
 _NUM_BINS = 15
 
 
@@ -55,7 +57,7 @@ class Report:
 
     def metrics(self):
         """Returns a dict of metrics of all examples."""
-        raise NotImplementedError
+        raise not_defined(self, "a report", "metrics", "a dict of metrics")
 
     def rows(self):
         """Returns a list of dicts, one per class: its examples and metrics.

@@ -85,6 +85,20 @@ def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     assert abs(first - second) > 1e-6
 
 
+def test_changes_are_for_the_values_of_the_preprocessor(tmp_path):
+    for name in "ab":
+        for i in range(4):
+            write_image(tmp_path / name / f"{i}.png", (8, 8, 3), seed=i)
+    files = ImagePreprocessor((8, 8, 3), value_range=(0, 1))
+    with pytest.raises(ValueError, match=r"same `value_range`.*-1.*0.0, 1.0"):
+        folder_splits(tmp_path, files, 2, augment=image_changes())
+    splits = folder_splits(
+        *(tmp_path, files, 2), augment=image_changes(value_range=(0, 1))
+    )
+    images, _ = next(iter(splits.train))
+    assert images.numpy().min() >= 0
+
+
 def test_mixes_only_what_is_trained_on(tmp_path):
     for part, name, i in [
         (p, n, i) for p in ("train", "test") for n in "ab" for i in range(8)

@@ -106,5 +106,5 @@ def test_a_modality_without_elements_names_the_method():
     class Empty(Modality):
         input_shape, element_dim = (4, 2), 2
 
-    with pytest.raises(NotImplementedError, match="method `elements`.*Empty"):
+    with pytest.raises(NotImplementedError, match="define `elements`.*Empty"):
         Empty()(np.zeros((2, 4, 2), "float32"))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import check_positive, not_defined
 from keras_perceiver.modalities.preprocessors.file_rules import (
     IS_FINITE,
     FileRule,
@@ -108,10 +108,7 @@ class Preprocessor:
         Raises:
             Exception: of any class, if the content cannot be decoded.
         """
-        raise NotImplementedError(
-            "A preprocessor must have a method `decode`. Received: "
-            f"{type(self).__name__} without one. Return a NumPy array in it."
-        )
+        raise not_defined(self, "a preprocessor", "decode", "a NumPy array")
 
     def decode_in_graph(self, content):
         """Decodes the bytes of a file by TensorFlow operations, as `decode` does.
@@ -155,9 +152,8 @@ class Preprocessor:
         Returns:
             Pair of a string, the suffix, and bytes, the content.
         """
-        raise NotImplementedError(
-            "A preprocessor must have a method `random_file` for mock data. Received: "
-            f"{type(self).__name__} without one. Return a suffix and bytes in it."
+        raise not_defined(
+            self, "a preprocessor", "random_file", "a suffix and bytes, for mock data,"
         )
 
     def write_random(self, path, rng, max_length=None):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_perceiver._checks import not_defined
 from keras_perceiver.layers.composite import inner_settings as settings_of
 from keras_perceiver.layers.composite import restore_inner_settings
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
@@ -97,15 +98,17 @@ class Task(CheckedModel):
     @property
     def target_spec(self):
         """The targets that the compiled loss accepts: `TargetSpec`, or dict of these."""
-        raise NotImplementedError
+        raise not_defined(
+            self, "a task", "target_spec", "a `TargetSpec` or a dict of these"
+        )
 
     def default_loss(self):
         """Returns the loss of `compile(loss="auto")`."""
-        raise NotImplementedError
+        raise not_defined(self, "a task", "default_loss", "a loss")
 
     def default_metrics(self):
         """Returns the list of metrics of `compile(metrics="auto")`."""
-        raise NotImplementedError
+        raise not_defined(self, "a task", "default_metrics", "a list of metrics")
 
     def serving_outputs(self, y_pred):
         """Returns the dict of outputs of an exported model.
@@ -113,7 +116,7 @@ class Task(CheckedModel):
         Args:
             y_pred: Tensor or array, predictions of the model.
         """
-        raise NotImplementedError
+        raise not_defined(self, "a task", "serving_outputs", "a dict of arrays")
 
     def card_entries(self):
         """Returns the dict of what the card of an exported model says of its task."""
@@ -134,7 +137,7 @@ class Task(CheckedModel):
             y_true: NumPy array of targets.
             y_pred: NumPy array of predictions.
         """
-        raise NotImplementedError
+        raise not_defined(self, "a task", "report", "a `Report`")
 
     def check_inputs(self, inputs):
         self.encoder.check_inputs(inputs)

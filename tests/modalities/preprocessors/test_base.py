@@ -84,9 +84,9 @@ def test_a_preprocessor_without_its_methods_names_them(tmp_path):
     class Empty(Preprocessor):
         shape = (None, 2)
 
-    with pytest.raises(NotImplementedError, match="method `decode`.*Empty"):
+    with pytest.raises(NotImplementedError, match="define `decode`.*Empty"):
         Empty().decode(b"")
-    with pytest.raises(NotImplementedError, match="method `random_file`.*Empty"):
+    with pytest.raises(NotImplementedError, match="define `random_file`.*Empty"):
         Empty().write_random(tmp_path / "a", np.random.default_rng(0))
     assert not Empty().has_graph_form
 

@@ -13,7 +13,12 @@ from keras_perceiver import (
     PerceiverClassifier,
     PerceiverMultiLabelClassifier,
 )
-from keras_perceiver.models import Accuracy, MeanAveragePrecision, SmoothedCrossentropy
+from keras_perceiver.models import (
+    Accuracy,
+    MeanAveragePrecision,
+    SmoothedCrossentropy,
+    Task,
+)
 from tests.models.small import SMALL, classifier, encoder, images, labels, values
 
 TASKS = PerceiverClassifier, PerceiverMultiLabelClassifier
@@ -38,6 +43,24 @@ def test_defaults_train_and_are_saved(cls, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert again.optimizer.iterations == model.optimizer.iterations
     again.fit(images(), _targets(cls), verbose=0)
+
+
+def test_a_task_without_its_methods_names_them():
+    class Empty(Task):
+        pass
+
+    latents = encoder()
+    model = Empty(latents, latents.output)
+    for name, arguments in (
+        ("default_loss", ()),
+        ("default_metrics", ()),
+        ("serving_outputs", (None,)),
+        ("report", (None, None)),
+    ):
+        with pytest.raises(NotImplementedError, match=f"define `{name}`.*Empty"):
+            getattr(model, name)(*arguments)
+    with pytest.raises(NotImplementedError, match="define `target_spec`.*Empty"):
+        model.target_spec  # noqa: B018
 
 
 def test_compile_takes_what_it_is_given():
