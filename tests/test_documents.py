@@ -46,14 +46,12 @@ def test_ci_runs_the_test_command():
 
 
 def _train_commands():
-    """A run belongs to the tests of its backend, the first one to the fast tier."""
-    commands = [
-        command
-        for command in documents.commands("run")
-        if _backend_of(command) == keras.backend.backend()
-    ]
-    for i, command in enumerate(commands):
-        yield pytest.param(command, marks=[pytest.mark.slow] * (i > 0))
+    """A run belongs to the tests of its backend; one is in the fast tier."""
+    commands = documents.commands("run")
+    for command in commands:
+        if _backend_of(command) == keras.backend.backend():
+            is_slow = command != commands[0]
+            yield pytest.param(command, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.parametrize("command", _train_commands())

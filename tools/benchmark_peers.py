@@ -4,13 +4,13 @@ import numpy as np
 
 
 def image_example():
-    """Return a random image of 224 x 224 pixels and its label, in arrays of one."""
+    """Returns a random image of 224 x 224 pixels and its label, in arrays of one."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(1, 224, 224, 3)).astype("float32"), np.array([7])
 
 
 def keras_layers_model(num_cross_attends=None, num_blocks=8, **settings):
-    """Return the same classifier, written with Keras' own layers."""
+    """Returns the same classifier, written with Keras' own layers."""
     import keras
 
     import keras_perceiver as kp
@@ -58,7 +58,7 @@ def keras_layers_model(num_cross_attends=None, num_blocks=8, **settings):
 
 
 def torch_step(task):
-    """Return a call of one forward pass or training step of another package."""
+    """Returns a call of one forward pass or training step of another package."""
     import torch
 
     torch.manual_seed(0)

@@ -40,7 +40,7 @@ PAPER_GFLOPS = {"imagenet": 706.28, "one_cross_attend": 403.97, "tiny": 1.0}
 
 
 def measure(task):
-    """Return the measurement of a task, as a dict."""
+    """Returns the measurement of a task, as a dict."""
     if task["mode"] == "matmul":
         call, gflops = _matmul(task["backend"]), 2 * 4096**3 / 1e9
     elif task["work"] in PIPELINES:

@@ -43,7 +43,11 @@ def test_audio_contract(use_mask):
 
 
 @pytest.mark.parametrize(
-    "use_mask", [pytest.param(False, marks=pytest.mark.fast_on("torch")), True]
+    "use_mask",
+    [
+        pytest.param(False, marks=pytest.mark.fast_on("torch")),
+        pytest.param(True, marks=pytest.mark.fast_on("tensorflow", "torch")),
+    ],
 )
 def test_mel_contract(use_mask):
     def config():

@@ -225,7 +225,13 @@ def _check_run(model, y, error):
         model.evaluate(images(), y, verbose=0)
 
 
-@pytest.mark.parametrize("loss", ["auto", "keras"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param("auto", marks=pytest.mark.fast_on("tensorflow", "torch")),
+        "keras",
+    ],
+)
 def test_one_logit(loss):
     if loss == "keras":
         loss = keras.losses.BinaryCrossentropy(from_logits=True)

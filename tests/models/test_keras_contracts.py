@@ -150,6 +150,7 @@ def test_remat_scope_does_what_it_does_for_plain_models():
     assert BACKEND != "torch" or ours
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_no_examples_and_nested_lists():
     model = _classifier()
     with warnings.catch_warnings():

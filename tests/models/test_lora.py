@@ -31,6 +31,7 @@ def _trained(model, **options):
     return model
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 @pytest.mark.parametrize("quantized", [False, True])
 def test_adapters_alone_are_trained(quantized):
     model = _model()
@@ -51,6 +52,7 @@ def test_adapters_alone_are_trained(quantized):
     assert np.abs(model.predict(_data()[0], verbose=0) - expected).max() > 1e-3
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_model_is_saved_merged(tmp_path):
     model = _trained(_model(), target_layer_names=("mlp_hidden", "key"))
     expected = model.predict(_data()[0], verbose=0)
