@@ -200,7 +200,7 @@ def overhead(engine, batch_size="64"):
     distribution.virtual_devices(2)
     steps = []
     for devices in (Distribution("none"), Distribution(engine, 2)):
-        splits = devices.splits(digits(int(batch_size), augment=False))
+        splits = devices.splits(digits(int(batch_size), use_augmentation=False))
         with devices.scope():
             model = PerceiverClassifier.from_preset(
                 "digits", **{"cross_attend.dropout": 0.0, "self_attend.dropout": 0.0}

@@ -108,7 +108,7 @@ def _images(folder):
 
     import keras_perceiver as kp
     from keras_perceiver import ImagePreprocessor
-    from keras_perceiver.data import folder_splits, image_changes
+    from keras_perceiver.data import folder_splits, image_augmentation
 
     rng = np.random.default_rng(0)
     for part, num_images in (("train", 200), ("test", 1)):
@@ -119,7 +119,9 @@ def _images(folder):
                 pixels = rng.integers(0, 256, (64, 64, 3))
                 keras.utils.save_img(path / f"{i}.png", pixels, scale=False)
     files = ImagePreprocessor((64, 64, 3))
-    splits = folder_splits(folder, files, PIPELINES["images_64"], 0, image_changes())
+    splits = folder_splits(
+        folder, files, PIPELINES["images_64"], 0, image_augmentation()
+    )
     encoder = kp.Perceiver(
         kp.Image((64, 64, 3), num_bands=16, patch_size=4),
         num_latents=64,

@@ -233,7 +233,7 @@ def _train_best(best, recipe, hyper_model, data, folder, options):
     from keras_perceiver.training import Run
 
     def all_data(batch_size, seed):
-        return data(batch_size, seed).training_on_validation(batch_size)
+        return data(batch_size, seed).merge_validation(batch_size)
 
     epochs = _best_epochs(recipe, options)
     if best["seconds"]:

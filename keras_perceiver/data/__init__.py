@@ -1,12 +1,12 @@
 """Datasets as `tf.data` pipelines. The only package that imports TensorFlow."""
 
 from keras_perceiver.data.augmentation import (
-    image_changes,
-    point_changes,
+    audio_augmentation,
+    image_augmentation,
+    point_cloud_augmentation,
     point_scaling,
-    sound_changes,
-    unit_cube,
-    video_changes,
+    scale_to_unit_cube,
+    video_augmentation,
 )
 from keras_perceiver.data.crops import (
     inception_crop,
@@ -24,24 +24,25 @@ from keras_perceiver.data.datasets import (
     speech_commands,
 )
 from keras_perceiver.data.epochs import epoch_order
-from keras_perceiver.data.folders import LabelledFolder, read_folder
+from keras_perceiver.data.folders import LabeledFolder, read_folder
 from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
 from keras_perceiver.data.rand_augment import rand_augment
-from keras_perceiver.data.splits import Splits, augmented, folder_splits
+from keras_perceiver.data.splits import Splits, augment_dataset, folder_splits
 from keras_perceiver.data.tfds import tfds_splits
 
 __all__ = [
-    "LabelledFolder",
+    "LabeledFolder",
     "Splits",
+    "audio_augmentation",
     "audioset",
-    "augmented",
+    "augment_dataset",
     "cifar10",
     "cutmix",
     "digits",
     "epoch_order",
     "fashion_mnist",
     "folder_splits",
-    "image_changes",
+    "image_augmentation",
     "imagenet",
     "inception_crop",
     "mixup",
@@ -49,14 +50,13 @@ __all__ = [
     "mnist",
     "modelnet40",
     "overlapping_clips",
-    "point_changes",
+    "point_cloud_augmentation",
     "point_scaling",
     "rand_augment",
     "read_folder",
-    "sound_changes",
+    "scale_to_unit_cube",
     "speech_commands",
     "tfds_splits",
     "time_crop",
-    "unit_cube",
-    "video_changes",
+    "video_augmentation",
 ]

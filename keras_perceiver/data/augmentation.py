@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE
-from keras_perceiver.modalities.preprocessors.point_cloud import unit_cube
+from keras_perceiver.modalities.preprocessors.point_cloud import scale_to_unit_cube
 
 
 class KeySeeds(keras.random.SeedGenerator):
@@ -30,7 +30,7 @@ class KeySeeds(keras.random.SeedGenerator):
         return tf.stack([self.key, self.num_drawn])
 
 
-def change_images(layers, images, key):
+def apply_random_layers(layers, images, key):
     """Returns images after Keras' random layers, with what the key draws for them.
 
     Args:
@@ -60,7 +60,7 @@ def with_tensorflow(layer):
         layer.backend.reset()
 
 
-def image_changes(
+def image_augmentation(
     shift=0.1,
     zoom=0.15,
     rotation=0.05,
@@ -111,7 +111,7 @@ def image_changes(
     center, half = sum(value_range) / 2, (value_range[1] - value_range[0]) / 2
 
     def change(images, key):
-        images = (change_images(layers, images, key) - center) / half
+        images = (apply_random_layers(layers, images, key) - center) / half
         shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
         # Each channel for itself: a change of color as well.
         factor = tf.random.stateless_uniform(
@@ -126,7 +126,9 @@ def image_changes(
     return change
 
 
-def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=True):
+def audio_augmentation(
+    shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_polarity_inversion=True
+):
     """Delays sounds, plays them faster or slower, louder or softer, and adds noise.
 
     Args:
@@ -137,8 +139,8 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=T
         gain: Pair of floats, range of the factor of the amplitude.
         noise: Float, greatest standard deviation of the noise; each sound's is 0 to 80
             decibels less.
-        use_flip: Boolean, whether half of the sounds have the other sign, which sounds
-            the same.
+        use_polarity_inversion: Boolean, whether to invert the sign of half of the sounds,
+            which is inaudible.
 
     Returns:
         Callable of waveforms of shape `(batch, samples)` and a key, or of a dict with
@@ -167,7 +169,7 @@ def sound_changes(shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_flip=T
 
         audio = at(before) * (1 - weight) + at(before + 1) * weight
         factor = tf.random.stateless_uniform(shape, [key, 2], *gain)
-        if use_flip:
+        if use_polarity_inversion:
             side = tf.random.stateless_uniform(shape, [key, 4])
             factor = tf.where(side < 0.5, -factor, factor)
         grain = _noise(tf.shape(audio), [key, 3], noise)
@@ -192,7 +194,9 @@ def _noise(shape, seed, greatest):
     return greatest * 10 ** (decibels / 20) * tf.random.stateless_normal(shape, seed)
 
 
-def point_changes(scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1):
+def point_cloud_augmentation(
+    scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1
+):
     """Stretches, mirrors and turns point clouds, and moves every point a little.
 
     Args:
@@ -249,12 +253,12 @@ def point_scaling(scale=0.01):
     def change(points, key):
         shape = (*tf.unstack(tf.shape(points)[:2]), 1)
         factor = tf.random.stateless_uniform(shape, [key, 0], 1 - scale, 1 + scale)
-        return unit_cube(points * factor)
+        return scale_to_unit_cube(points * factor)
 
     return change
 
 
-def video_changes(
+def video_augmentation(
     size=None, brightness=0.125, contrast=0.2, saturation=0.2, hue=0.05, use_flip=True
 ):
     """Crops and mirrors videos, and changes their colors, all frames of one alike.
@@ -298,7 +302,7 @@ def video_changes(
         batch_size, frames, height, width, _ = tf.unstack(tf.shape(videos))
         # One image with all frames below each other gets one change.
         tall = (batch_size, frames * height, width, videos.shape[-1])
-        images = change_images(layers, (tf.reshape(videos, tall) + 1) / 2, key)
+        images = apply_random_layers(layers, (tf.reshape(videos, tall) + 1) / 2, key)
         images = tf.clip_by_value(images, 0.0, 1.0) * 2 - 1
         return tf.ensure_shape(tf.reshape(images, tf.shape(videos)), videos.shape)
 

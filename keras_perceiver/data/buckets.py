@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from keras_perceiver.data.epochs import another_every_time, epoch_order
+from keras_perceiver.data.epochs import epoch_order, reshuffled_each_iteration
 from keras_perceiver.modalities.preprocessors.base import error_reason, padded
 from keras_perceiver.modalities.preprocessors.file_rules import bad_file
 
@@ -66,7 +66,7 @@ class FolderPipeline:
         epoch = self.epoch(examples, tf.constant(0, "int64"))
         if not self.shuffle:
             return epoch
-        return another_every_time(
+        return reshuffled_each_iteration(
             lambda number: self.epoch(examples, number),
             self.seed,
             int(epoch.cardinality()),

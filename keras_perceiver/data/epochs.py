@@ -32,7 +32,7 @@ def _seed(seed, number):
     return tf.random.stateless_uniform([], [seed, number], None, None, "int64")
 
 
-def another_every_time(epoch, seed, num_batches):
+def reshuffled_each_iteration(epoch, seed, num_batches):
     """Returns a dataset that is another epoch whenever it is read.
 
     Args:

@@ -69,7 +69,7 @@ def read_folder(
         use_cache: Boolean, whether to keep all arrays in memory.
 
     Returns:
-        `LabelledFolder`. The elements of its dataset are `(inputs, labels)`: float32
+        `LabeledFolder`. The elements of its dataset are `(inputs, labels)`: float32
         and int32. `inputs` is a tensor, or, if `preprocessor` is a dict or there is a
         mask, a dict with a tensor `"<name>"` and, for preprocessors with a mask,
         booleans `"<name>_mask"` of the shape without channels, `False` for padding.
@@ -171,11 +171,11 @@ def read_folder(
             f"`skipped` lists them, the first: {next(iter(skipped))}",
             stacklevel=2,
         )
-    return _labelled(examples, class_names, tuple(ignored.items()), pipeline)
+    return _labeled(examples, class_names, tuple(ignored.items()), pipeline)
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelledFolder:
+class LabeledFolder:
     """What `read_folder` returns.
 
     Attributes:
@@ -231,7 +231,7 @@ class LabelledFolder:
                 to each example for itself.
 
         Returns:
-            Pair of `LabelledFolder`. The second is in order and has every batch.
+            Pair of `LabeledFolder`. The second is in order and has every batch.
 
         Raises:
             ValueError: if the fraction is not in (0, 1), or if every class is one group.
@@ -253,16 +253,16 @@ class LabelledFolder:
             self._pipeline, shuffle=False, drop_remainder=False
         )
         return (
-            _labelled(train, self.class_names, self.ignored, self._pipeline),
-            _labelled(validation, self.class_names, self.ignored, in_order),
+            _labeled(train, self.class_names, self.ignored, self._pipeline),
+            _labeled(validation, self.class_names, self.ignored, in_order),
         )
 
 
-def _labelled(examples, class_names, ignored, pipeline):
+def _labeled(examples, class_names, ignored, pipeline):
     paths = [example.paths for example in examples]
     if not pipeline.is_dict:
         paths = [path for each in paths for path in each.values()]
-    return LabelledFolder(
+    return LabeledFolder(
         pipeline.dataset(examples),
         class_names,
         tuple(paths),

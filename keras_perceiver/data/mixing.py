@@ -1,7 +1,8 @@
 """Random mixtures of the examples of a batch, and of their labels.
 
-Each function returns a callable `(inputs, labels, key)` for `augmented(use_labels=True)`
-and `tfds_splits(mix=mixup(10))`; `folder_splits(mix=mixup)` counts the classes itself.
+Each function returns a callable `(inputs, labels, key)` for
+`augment_dataset(use_labels=True)` and `tfds_splits(mix=mixup(10))`;
+`folder_splits(mix=mixup)` counts the classes itself.
 Inputs are float32 images of shape `(batch, height, width, channels)`, labels are class
 indices of shape `(batch,)` or already numbers for every class, the key is an int64
 scalar. What comes back are images, and float32 labels of shape `(batch, num_classes)`.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_perceiver.data.epochs import another_every_time, epoch_keys
+from keras_perceiver.data.epochs import epoch_keys, reshuffled_each_iteration
 from keras_perceiver.data.folders import read_folder
 
 
@@ -22,7 +22,7 @@ class Splits(NamedTuple):
         epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns that
             pass over the training data without its first `num_done` batches, always the
             same: what makes it possible to go on in the middle.
-        of_process: Callable `(num_processes, process_index)` that returns the splits
+        shard: Callable `(num_processes, process_index)` that returns the splits
             whose training batches are the part of one of several processes, and read
             nothing else. `None` for data that have no cheaper way than to read whole
             batches and leave rows out.
@@ -36,7 +36,7 @@ class Splits(NamedTuple):
     test: tf.data.Dataset
     class_names: tuple
     epoch: Callable
-    of_process: Callable | None = None
+    shard: Callable | None = None
     preprocessor: object = None
 
     def epochs(self, first, last, num_done=0):
@@ -57,7 +57,7 @@ class Splits(NamedTuple):
         num_done = tf.constant(num_done, "int64")
         return tf.data.Dataset.range(first, last).flat_map(epoch)
 
-    def training_on_validation(self, batch_size):
+    def merge_validation(self, batch_size):
         """Returns splits whose training data hold the validation data as well.
 
         For a last run, when everything is chosen. The validation data come as they are,
@@ -90,8 +90,8 @@ class Splits(NamedTuple):
             both = [self.epoch(number), validation]
             return tf.data.Dataset.choose_from_datasets(both, is_more).skip(num_done)
 
-        train = another_every_time(epoch, 0, num_batches)
-        return self._replace(train=train, epoch=epoch, of_process=None)
+        train = reshuffled_each_iteration(epoch, 0, num_batches)
+        return self._replace(train=train, epoch=epoch, shard=None)
 
     @classmethod
     def from_datasets(
@@ -165,7 +165,7 @@ class Splits(NamedTuple):
             return read(number).skip(num_done)
 
         return cls(
-            train=another_every_time(epoch, seed, num_batches),
+            train=reshuffled_each_iteration(epoch, seed, num_batches),
             validation=validation,
             test=test,
             class_names=tuple(class_names),
@@ -215,9 +215,9 @@ def folder_splits(
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the order and of the changes.
         augment: Callable `(inputs, key)` that changes a training batch at random, such
-            as `image_changes()`, or `None`.
+            as `image_augmentation()`, or `None`.
         validation_fraction: Float in (0, 1), the part of each class that is held out.
-        group: Callable, see `LabelledFolder.split`.
+        group: Callable, see `LabeledFolder.split`.
         allow_missing: Boolean, see `read_folder`.
         mix: Callable `(num_classes)`, such as `mixup` or `mixup_or_cutmix`, that returns
             what mixes the examples of a training batch after `augment`. Labels of the
@@ -267,13 +267,13 @@ def folder_splits(
     def epoch(number, num_done=0):
         dataset = train.epoch(number, num_done)
         if augment is not None:
-            dataset = augmented(dataset, augment, seed, number, num_done)
+            dataset = augment_dataset(dataset, augment, seed, number, num_done)
         if mixed is not None:
-            dataset = augmented(dataset, mixed, seed + 1, number, num_done, True)
+            dataset = augment_dataset(dataset, mixed, seed + 1, number, num_done, True)
         return dataset
 
     return Splits(
-        train=another_every_time(epoch, seed, int(train.dataset.cardinality())),
+        train=reshuffled_each_iteration(epoch, seed, int(train.dataset.cardinality())),
         validation=validation.dataset,
         test=test.dataset,
         class_names=whole.class_names,
@@ -294,18 +294,18 @@ def _check_value_range(augment, preprocessor):
         )
 
 
-def augmented(dataset, change, seed, epoch=None, num_done=0, use_labels=False):
+def augment_dataset(dataset, augment, seed, epoch=None, num_done=0, use_labels=False):
     """Changes the inputs of every batch at random.
 
     Args:
         dataset: `tf.data.Dataset` of `(inputs, labels)`.
-        change: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`, or
+        augment: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`, or
             `(inputs, labels, key)` that returns both, see `keras_perceiver.data.mixing`.
         seed: Integer, seed of the keys.
         epoch: Int64 scalar, number of the epoch that the changes follow from. Defaults
             to other changes whenever the dataset is read.
         num_done: Int64 scalar, batches of the epoch that `dataset` is without.
-        use_labels: Boolean, whether `change` takes and returns the labels too.
+        use_labels: Boolean, whether `augment` takes and returns the labels too.
     """
     if epoch is None:
         keys = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
@@ -315,8 +315,8 @@ def augmented(dataset, change, seed, epoch=None, num_done=0, use_labels=False):
     def changed(batch, key):
         inputs, labels = batch
         if use_labels:
-            return change(inputs, labels, key)
-        return change(inputs, key), labels
+            return augment(inputs, labels, key)
+        return augment(inputs, key), labels
 
     dataset = tf.data.Dataset.zip(dataset, keys)
     dataset = dataset.map(changed, num_parallel_calls=tf.data.AUTOTUNE)

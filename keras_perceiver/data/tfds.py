@@ -7,8 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver.data.epochs import another_every_time, epoch_keys, epoch_order
-from keras_perceiver.data.splits import Splits, augmented
+from keras_perceiver.data.epochs import (
+    epoch_keys,
+    epoch_order,
+    reshuffled_each_iteration,
+)
+from keras_perceiver.data.splits import Splits, augment_dataset
 from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
 # So many examples are there of each part of a mock.
@@ -69,7 +73,7 @@ def tfds_splits(
         prepare_test: Callable `(example)` that does this for the test data. Defaults to
             `prepare`.
         augment: Callable `(inputs, key)` that changes a training batch at random, such
-            as `image_changes()`.
+            as `image_augmentation()`.
         mix: Callable `(inputs, labels, key)` that mixes the examples of a training
             batch, such as `mixup(num_classes)`, after `augment`.
         num_processes: Integer, processes that train together. Each reads its part of
@@ -149,9 +153,13 @@ def tfds_splits(
             )
             dataset = _read(dataset, train, prepared_train).batch(num_rows, True)
             if augment is not None:
-                dataset = augmented(dataset, augment, stream + 1, number, num_done)
+                dataset = augment_dataset(
+                    dataset, augment, stream + 1, number, num_done
+                )
             if mix is not None:
-                dataset = augmented(dataset, mix, stream + 2, number, num_done, True)
+                dataset = augment_dataset(
+                    dataset, mix, stream + 2, number, num_done, True
+                )
             return dataset.prefetch(tf.data.AUTOTUNE)
 
         return epoch
@@ -170,7 +178,7 @@ def tfds_splits(
 
     epoch = training(num_processes, process_index)
     splits = Splits(
-        train=another_every_time(epoch, seed, num_batches),
+        train=reshuffled_each_iteration(epoch, seed, num_batches),
         validation=held_out(validation, prepare),
         test=held_out(test, prepare_test or prepare),
         class_names=_class_names(features),
@@ -178,13 +186,13 @@ def tfds_splits(
         preprocessor=preprocessor,
     )
 
-    def of_process(num_processes, process_index):
+    def shard(num_processes, process_index):
         _check_processes(batch_size, num_processes, process_index)
         epoch = training(num_processes, process_index)
-        train = another_every_time(epoch, seed, num_batches)
+        train = reshuffled_each_iteration(epoch, seed, num_batches)
         return splits._replace(train=train, epoch=epoch)
 
-    return splits._replace(of_process=of_process)
+    return splits._replace(shard=shard)
 
 
 def _check_processes(batch_size, num_processes, process_index):

@@ -151,8 +151,8 @@ class Distribution:
         """
         if self.num_replicas == 1:
             return splits
-        if self.num_processes > 1 and splits.of_process is not None:
-            own = splits.of_process(self.num_processes, self.process_index)
+        if self.num_processes > 1 and splits.shard is not None:
+            own = splits.shard(self.num_processes, self.process_index)
             train, epoch = own.train, own.epoch
         else:
             train = self._training(splits.train)

@@ -8,7 +8,7 @@ Score:     see there
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, sound_changes
+from keras_perceiver.data import audio_augmentation, folder_splits
 from keras_perceiver.modalities import AudioPreprocessor, MelSpectrogram
 from keras_perceiver.recipes._small import folder_recipe
 
@@ -18,7 +18,9 @@ _NUM_SAMPLES = 16_000
 
 RECIPE = folder_recipe(
     "audio",
-    Config(folder_splits, augment=Config(sound_changes, shift=0.03, gain=(0.5, 1.1))),
+    Config(
+        folder_splits, augment=Config(audio_augmentation, shift=0.03, gain=(0.5, 1.1))
+    ),
     Config(
         AudioPreprocessor,
         sample_rate=_SAMPLE_RATE,

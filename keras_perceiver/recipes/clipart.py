@@ -8,7 +8,7 @@ Score:     test accuracy 0.386, the median of seeds 0, 1 and 2 (0.375 to 0.387),
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, image_changes
+from keras_perceiver.data import folder_splits, image_augmentation
 from keras_perceiver.modalities import Image, ImagePreprocessor
 from keras_perceiver.recipes._small import folder_recipe, series
 
@@ -16,7 +16,12 @@ _SHAPE = (32, 32, 3)
 PREPROCESSOR = Config(ImagePreprocessor, shape=_SHAPE)
 # Weak changes of colors, which are informative.
 AUGMENT = Config(
-    image_changes, rotation=0.02, zoom=0.1, contrast=0.1, brightness=0.05, noise=0.02
+    image_augmentation,
+    rotation=0.02,
+    zoom=0.1,
+    contrast=0.1,
+    brightness=0.05,
+    noise=0.02,
 )
 MODALITY = Config(Image, shape=_SHAPE, num_bands=16, patch_size=4)  # 8 x 8 inputs
 

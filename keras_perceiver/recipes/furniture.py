@@ -8,7 +8,7 @@ Score:     test accuracy 0.489, the median of seeds 0, 1 and 2 (0.467 to 0.489),
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, point_changes
+from keras_perceiver.data import folder_splits, point_cloud_augmentation
 from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor
 from keras_perceiver.recipes._small import folder_recipe
 
@@ -16,7 +16,7 @@ _NUM_POINTS = 1024
 
 RECIPE = folder_recipe(
     "furniture",
-    Config(folder_splits, augment=Config(point_changes)),
+    Config(folder_splits, augment=Config(point_cloud_augmentation)),
     Config(PointCloudPreprocessor, num_points=_NUM_POINTS),
     Config(PointCloud, num_points=_NUM_POINTS, num_bands=8, max_resolution=16),
     epochs=200,

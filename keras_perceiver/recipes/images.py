@@ -8,7 +8,7 @@ Score:     see there
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, image_changes
+from keras_perceiver.data import folder_splits, image_augmentation
 from keras_perceiver.modalities import Image, ImagePreprocessor
 from keras_perceiver.recipes._small import folder_recipe
 
@@ -20,7 +20,7 @@ RECIPE = folder_recipe(
     Config(
         folder_splits,
         augment=Config(
-            image_changes, rotation=0.02, zoom=0.1, contrast=0.1, noise=0.02
+            image_augmentation, rotation=0.02, zoom=0.1, contrast=0.1, noise=0.02
         ),
     ),
     Config(ImagePreprocessor, shape=_SHAPE),

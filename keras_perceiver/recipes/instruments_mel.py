@@ -8,7 +8,7 @@ Score:     test accuracy 0.807, the median of seeds 0, 1 and 2 (0.795 to 0.818),
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, sound_changes
+from keras_perceiver.data import audio_augmentation, folder_splits
 from keras_perceiver.modalities import AudioPreprocessor, MelSpectrogram
 from keras_perceiver.recipes._small import folder_recipe, series
 
@@ -17,7 +17,7 @@ NUM_SAMPLES = 8_000  # one second
 PREPROCESSOR = Config(
     AudioPreprocessor, sample_rate=SAMPLE_RATE, num_samples=NUM_SAMPLES, use_mask=True
 )
-AUGMENT = Config(sound_changes, shift=0.03, gain=(0.5, 1.1))  # of one loudness
+AUGMENT = Config(audio_augmentation, shift=0.03, gain=(0.5, 1.1))  # of one loudness
 # Whole series for validation, and few, since there are not many to learn from.
 DATA = Config(folder_splits, augment=AUGMENT, validation_fraction=0.1, group=series)
 # The inputs are the 63 frames.

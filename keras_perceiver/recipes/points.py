@@ -8,7 +8,7 @@ Score:     see there
 """
 
 from keras_perceiver.config import Config
-from keras_perceiver.data import folder_splits, point_changes
+from keras_perceiver.data import folder_splits, point_cloud_augmentation
 from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor
 from keras_perceiver.recipes._small import folder_recipe
 
@@ -16,7 +16,7 @@ _NUM_POINTS = 1024  # which `keras_perceiver.recipes._sizes` replaces
 
 RECIPE = folder_recipe(
     "points",
-    Config(folder_splits, augment=Config(point_changes)),
+    Config(folder_splits, augment=Config(point_cloud_augmentation)),
     Config(PointCloudPreprocessor, num_points=_NUM_POINTS),
     Config(PointCloud, num_points=_NUM_POINTS, num_bands=8, max_resolution=16),
     epochs=160,

@@ -79,7 +79,7 @@ class PerceiverHyperModel(kt.HyperModel):
         defaults: Dict of values with which a search begins. Defaults to one from the
             middle of the space.
         augmentations: Dict from names to callables `(inputs, key)` that change a batch of
-            training inputs, such as `keras_perceiver.data.image_changes()`.
+            training inputs, such as `keras_perceiver.data.image_augmentation()`.
         num_inputs: Integer, number of elements of an example, for the limits. Defaults to
             that of the longest.
         max_parameters: Integer, limit of the model's parameters, or `None`.
@@ -391,9 +391,9 @@ class PerceiverHyperModel(kt.HyperModel):
         )
         change = self.augmentations.get(values.get("augmentation"))
         if change is not None:
-            from keras_perceiver.data.splits import augmented
+            from keras_perceiver.data.splits import augment_dataset
 
-            train = augmented(train, change, seed)
+            train = augment_dataset(train, change, seed)
         num_epochs = options.get("epochs", 1) - options.get("initial_epoch", 0)
         num_steps = max(num_epochs * num_batches, 1)
         with fails_without_memory(), self._scope():

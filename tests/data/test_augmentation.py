@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 
 from keras_perceiver.data import (
-    image_changes,
-    point_changes,
+    audio_augmentation,
+    image_augmentation,
+    point_cloud_augmentation,
     point_scaling,
-    sound_changes,
-    unit_cube,
-    video_changes,
+    scale_to_unit_cube,
+    video_augmentation,
 )
 
 pytestmark = pytest.mark.one_backend
@@ -45,31 +45,31 @@ def _sounds():
 )
 def test_images_change_with_every_option(option):
     images = _images()
-    changed = image_changes(**option)(images, 7).numpy()
+    changed = image_augmentation(**option)(images, 7).numpy()
     assert changed.shape == images.shape
     assert changed.dtype == "float32"
     assert np.abs(changed).max() <= 1
     assert np.abs(changed - images).max() > 0.01
     if option:
-        usual = image_changes()(images, 7).numpy()
+        usual = image_augmentation()(images, 7).numpy()
         assert np.abs(changed - usual).max() > 0.01
-    np.testing.assert_array_equal(image_changes(**option)(images, 7), changed)
-    assert (image_changes(**option)(images, 8).numpy() != changed).any()
+    np.testing.assert_array_equal(image_augmentation(**option)(images, 7), changed)
+    assert (image_augmentation(**option)(images, 8).numpy() != changed).any()
 
 
 def test_images_change_alike_in_every_value_range():
     images = _images()
-    expected = image_changes()(images, 7).numpy()
-    changed = image_changes(value_range=(0, 255))((images + 1) * 127.5, 7).numpy()
+    expected = image_augmentation()(images, 7).numpy()
+    changed = image_augmentation(value_range=(0, 255))((images + 1) * 127.5, 7).numpy()
     np.testing.assert_allclose(changed / 127.5 - 1, expected, atol=1e-4)
 
 
 def test_waveforms_change_without_a_mask_too():
     audio = np.random.default_rng(0).uniform(-1, 1, (3, 50)).astype("float32")
     inputs = {"audio": audio, "audio_mask": np.ones(audio.shape, bool)}
-    expected = sound_changes()(inputs, 7)["audio"]
-    np.testing.assert_array_equal(sound_changes()(audio, 7), expected)
-    found = sound_changes()({"audio": audio}, 7)
+    expected = audio_augmentation()(inputs, 7)["audio"]
+    np.testing.assert_array_equal(audio_augmentation()(audio, 7), expected)
+    found = audio_augmentation()({"audio": audio}, 7)
     assert list(found) == ["audio"]
     np.testing.assert_array_equal(found["audio"], expected)
 
@@ -77,44 +77,50 @@ def test_waveforms_change_without_a_mask_too():
 def test_images_of_flat_colors_keep_them_with_nearest_pixels():
     still = {"contrast": 0, "brightness": 0, "noise": 0, "interpolation": "nearest"}
     images = _images()
-    change = image_changes(shift=0.25, zoom=0.2, rotation=0.1, **still)
+    change = image_augmentation(shift=0.25, zoom=0.2, rotation=0.1, **still)
     changed = change(images, 7).numpy()
     assert (changed != images).any()
     for before, after in zip(images, changed, strict=True):
         colors = {tuple(pixel) for pixel in before.reshape(-1, 3)}
         assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colors
 
-    nothing = image_changes(shift=0, zoom=0, rotation=0, use_flip=False, **still)
+    nothing = image_augmentation(shift=0, zoom=0, rotation=0, use_flip=False, **still)
     np.testing.assert_array_equal(nothing(images, 7), images)
 
 
 def test_points_stay_where_they_are_but_for_size_and_side():
     points = _points()
-    still = point_changes(scale=0.0, noise=0.0, mirror_axis=1)(points, 3).numpy()
+    still = point_cloud_augmentation(scale=0.0, noise=0.0, mirror_axis=1)(
+        points, 3
+    ).numpy()
     np.testing.assert_array_equal(still[..., [0, 2]], points[..., [0, 2]])
     sides = still[..., 1] / points[..., 1]
     assert {-1.0, 1.0} == set(np.unique(sides.round(6)))
     assert (sides == sides[:, :1]).all()  # a cloud as a whole
 
-    stretched = point_changes(scale=0.2, noise=0.0)(points, 3).numpy()
+    stretched = point_cloud_augmentation(scale=0.2, noise=0.0)(points, 3).numpy()
     factors = np.abs(stretched / points)
     np.testing.assert_allclose(factors, factors[:, :1].repeat(5, 1), rtol=1e-4)
     assert factors.min() < 0.85
     assert factors.max() > 1.15
 
-    turned = point_changes(scale=0.0, noise=0.0, rotation=0.5)(points, 3).numpy()
+    turned = point_cloud_augmentation(scale=0.0, noise=0.0, rotation=0.5)(
+        points, 3
+    ).numpy()
     np.testing.assert_array_equal(turned[..., 1], points[..., 1])
     radii = [np.hypot(p[..., 0], p[..., 2]) for p in (turned, points)]
     np.testing.assert_allclose(*radii, atol=1e-6)
     assert np.abs(turned - points).max() > 0.1
 
-    moved = point_changes(scale=0.0, noise=0.1)(points, 3).numpy()
+    moved = point_cloud_augmentation(scale=0.0, noise=0.1)(points, 3).numpy()
     assert 0.08 < np.std(np.abs(moved[..., 1:]) - np.abs(points[..., 1:])) < 0.12
 
 
 def test_sounds_move_with_their_masks():
     inputs = _sounds()
-    change = sound_changes(0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0, use_flip=False)
+    change = audio_augmentation(
+        0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0, use_polarity_inversion=False
+    )
     found = [change(inputs, key) for key in range(5)]
     delays = set()
     for changed in found:
@@ -135,7 +141,9 @@ def test_sounds_move_with_their_masks():
         "audio": np.sin(times)[None].astype("float32"),
         "audio_mask": np.arange(1000)[None] < 500,
     }
-    change = sound_changes(0.0, speed=0.5, gain=(1.0, 1.0), noise=0.0, use_flip=False)
+    change = audio_augmentation(
+        0.0, speed=0.5, gain=(1.0, 1.0), noise=0.0, use_polarity_inversion=False
+    )
     changed = change(wave, 1)
     rate = 500 / changed["audio_mask"].numpy().sum()
     assert 0.5 < rate < 0.95 or 1.05 < rate < 1.5
@@ -145,13 +153,13 @@ def test_sounds_move_with_their_masks():
     )
 
     many = {name: np.repeat(array, 40, axis=0) for name, array in inputs.items()}
-    change = sound_changes(0.0, speed=0.0, gain=(1.0, 1.0), noise=0.0)
+    change = audio_augmentation(0.0, speed=0.0, gain=(1.0, 1.0), noise=0.0)
     signs = change(many, 0)["audio"][:, 0] / many["audio"][:, 0]
     np.testing.assert_allclose(np.abs(signs), 1)
     assert 30 < np.sum(signs < 0) < 90
 
     silence = {"audio": np.zeros((400, 100)), "audio_mask": np.ones((400, 100), bool)}
-    change = sound_changes(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)
+    change = audio_augmentation(shift=0.0, speed=0.0, gain=(1.0, 1.0), noise=0.1)
     noisy = change({**silence, "audio": silence["audio"].astype("float32")}, 0)
     _check_decibels(noisy["audio"].numpy().std(axis=1), 0.1)
     tf.debugging.assert_equal(noisy["audio_mask"], silence["audio_mask"])
@@ -164,7 +172,7 @@ def _check_decibels(levels, greatest):
 
 
 def test_noise_of_images_has_all_levels():
-    change = image_changes(
+    change = image_augmentation(
         0.0, 0.0, 0.0, contrast=0.0, brightness=0.0, noise=0.1, use_flip=False
     )
     noisy = change(np.zeros((400, 6, 6, 3), "float32"), 1).numpy()
@@ -173,12 +181,12 @@ def test_noise_of_images_has_all_levels():
 
 def test_points_are_scaled_each_for_itself_then_to_the_unit_cube():
     points = _points() + 5
-    cube = unit_cube(points).numpy()
+    cube = scale_to_unit_cube(points).numpy()
     np.testing.assert_allclose(cube.mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(np.abs(cube).max(axis=(1, 2)), 1, rtol=1e-6)
     ratio = np.ptp(points, axis=1) / np.ptp(cube, axis=1)
     np.testing.assert_allclose(ratio, ratio[:, :1].repeat(3, 1), rtol=1e-4)
-    np.testing.assert_array_equal(unit_cube(np.ones((2, 4, 3), "float32")), 0)
+    np.testing.assert_array_equal(scale_to_unit_cube(np.ones((2, 4, 3), "float32")), 0)
 
     np.testing.assert_allclose(point_scaling(0.0)(points, 3), cube, atol=1e-5)
     change = point_scaling(0.1)
@@ -202,9 +210,9 @@ _STILL = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "use_flip":
 
 def test_videos_are_cut_and_mirrored_all_frames_alike():
     videos = _videos()
-    still = video_changes(**_STILL)(videos, 3)
+    still = video_augmentation(**_STILL)(videos, 3)
     np.testing.assert_allclose(still, videos, atol=1e-5)
-    cut = video_changes(size=8, **_STILL)(videos, 3).numpy()
+    cut = video_augmentation(size=8, **_STILL)(videos, 3).numpy()
     assert cut.shape == (40, 3, 8, 8, 3)
     corners = np.rint((cut[:, :, 0, 0] + 0.4) * 20).astype(int)
     assert (corners == corners[:, :1]).all()
@@ -213,7 +221,7 @@ def test_videos_are_cut_and_mirrored_all_frames_alike():
     for video, (column, row, _) in zip(cut, corners[:, 0], strict=True):
         expected = videos[0, :, row : row + 8, column : column + 8]
         np.testing.assert_allclose(video, expected, atol=1e-5)
-    mirrored = video_changes(**{**_STILL, "use_flip": True})(videos, 3).numpy()
+    mirrored = video_augmentation(**{**_STILL, "use_flip": True})(videos, 3).numpy()
     is_mirrored = [np.allclose(v, videos[0, :, :, ::-1], atol=1e-5) for v in mirrored]
     is_same = [np.allclose(v, videos[0], atol=1e-5) for v in mirrored]
     assert np.add(is_mirrored, is_same).all()
@@ -223,13 +231,13 @@ def test_videos_are_cut_and_mirrored_all_frames_alike():
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_videos_change_their_colors_all_frames_alike(name):
     videos = _videos()
-    changed = video_changes(**{**_STILL, name: 0.3})(videos, 3).numpy()
+    changed = video_augmentation(**{**_STILL, name: 0.3})(videos, 3).numpy()
     assert np.abs(changed).max() <= 1
     np.testing.assert_allclose(changed, changed[:, :1].repeat(3, 1), atol=1e-5)
     strengths = np.abs(changed - videos).mean(axis=(1, 2, 3, 4))
     assert len(set(strengths.round(5))) > 20  # each video for itself
     assert strengths.max() > 0.02
-    weaker = video_changes(**{**_STILL, name: 0.1})(videos, 3).numpy()
+    weaker = video_augmentation(**{**_STILL, name: 0.1})(videos, 3).numpy()
     assert np.abs(weaker - videos).mean() < 0.6 * strengths.mean()
     if name in ("brightness", "contrast"):
         # In both directions.

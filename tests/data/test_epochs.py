@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from keras_perceiver import PointCloudPreprocessor
-from keras_perceiver.data import augmented, digits, read_folder
+from keras_perceiver.data import augment_dataset, digits, read_folder
 from tests.data.files import write_points
 
 pytestmark = pytest.mark.one_backend
@@ -28,7 +28,7 @@ def test_epoch_follows_from_its_number_and_the_seed():
 
 
 def test_epoch_has_every_example_once():
-    splits = digits(419, 0, augment=False)  # a third of all
+    splits = digits(419, 0, use_augmentation=False)  # a third of all
     first, second = (_arrays(splits.epoch(number))[0] for number in (0, 1))
     first, second = first.reshape(1257, 64), second.reshape(1257, 64)
     assert (first != second).any()
@@ -72,7 +72,7 @@ def test_changes_follow_from_the_epoch():
         return inputs + tf.cast(key, inputs.dtype)
 
     def keys(seed, epoch=None):
-        changed = augmented(dataset, change, seed, epoch)
+        changed = augment_dataset(dataset, change, seed, epoch)
         return lambda: [float(x[0]) for x, _ in changed]
 
     assert keys(0, 1)() == keys(0, 1)()

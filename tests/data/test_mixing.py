@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_perceiver.data import augmented, cutmix, mixup, mixup_or_cutmix
+from keras_perceiver.data import augment_dataset, cutmix, mixup, mixup_or_cutmix
 
 pytestmark = pytest.mark.one_backend
 
@@ -68,6 +68,6 @@ def test_one_half_of_the_batch_by_either():
 
 def test_labels_change_in_a_pipeline():
     dataset = tf.data.Dataset.from_tensors(_batch())
-    mixed = augmented(dataset, mixup(32, 1.0), 0, 0, use_labels=True)
+    mixed = augment_dataset(dataset, mixup(32, 1.0), 0, 0, use_labels=True)
     images, targets = next(iter(mixed))
     np.testing.assert_allclose(images[:, 0, 0, 0], _levels(targets), atol=1e-4)

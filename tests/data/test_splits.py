@@ -8,7 +8,7 @@ from keras_perceiver.data import (
     digits,
     epoch_order,
     folder_splits,
-    image_changes,
+    image_augmentation,
     mixup,
     read_folder,
 )
@@ -91,9 +91,9 @@ def test_changes_are_for_the_values_of_the_preprocessor(tmp_path):
             write_image(tmp_path / name / f"{i}.png", (8, 8, 3), seed=i)
     files = ImagePreprocessor((8, 8, 3), value_range=(0, 1))
     with pytest.raises(ValueError, match=r"same `value_range`.*-1.*0.0, 1.0"):
-        folder_splits(tmp_path, files, 2, augment=image_changes())
+        folder_splits(tmp_path, files, 2, augment=image_augmentation())
     splits = folder_splits(
-        *(tmp_path, files, 2), augment=image_changes(value_range=(0, 1))
+        *(tmp_path, files, 2), augment=image_augmentation(value_range=(0, 1))
     )
     images, _ = next(iter(splits.train))
     assert images.numpy().min() >= 0
@@ -107,7 +107,7 @@ def test_mixes_only_what_is_trained_on(tmp_path):
             tmp_path / part / name / f"{i}.png", (8, 8, 3), seed=8 * ord(name) + i
         )
     files = ImagePreprocessor((8, 8, 3))
-    splits = folder_splits(tmp_path, files, 4, augment=image_changes(), mix=mixup)
+    splits = folder_splits(tmp_path, files, 4, augment=image_augmentation(), mix=mixup)
     for _, labels in splits.epochs(0, 2):
         assert labels.shape == (4, 2)
         np.testing.assert_allclose(labels.numpy().sum(axis=1), 1, atol=1e-6)
@@ -115,11 +115,11 @@ def test_mixes_only_what_is_trained_on(tmp_path):
     assert ((labels > 0) & (labels < 1)).any()
     for part in (splits.validation, splits.test):
         assert all(labels.dtype == "int32" for _, labels in part)
-    again = folder_splits(tmp_path, files, 4, augment=image_changes(), mix=mixup)
+    again = folder_splits(tmp_path, files, 4, augment=image_augmentation(), mix=mixup)
     np.testing.assert_array_equal(
         _arrays(again.epochs(0, 2)), _arrays(splits.epochs(0, 2))
     )
-    other = folder_splits(tmp_path, files, 4, augment=image_changes())
+    other = folder_splits(tmp_path, files, 4, augment=image_augmentation())
     assert (_arrays(other.epochs(0, 2)) != _arrays(splits.epochs(0, 2))).any()
 
 
@@ -217,9 +217,9 @@ def test_datasets_that_cannot_be_trained_on():
         Splits.from_datasets(good, good, [1], ["even", "odd"])
 
 
-def test_training_on_validation_reads_every_example_of_it_once_an_epoch():
+def test_merge_validation_reads_each_of_its_examples_once_per_epoch():
     splits = digits(batch_size=64)
-    both = splits.training_on_validation(50)
+    both = splits.merge_validation(50)
     num_batches = len(splits.train) + 4  # 180 in parts of 50
     assert len(both.train) == num_batches
     batches = list(both.epoch(3).as_numpy_iterator())

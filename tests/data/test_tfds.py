@@ -116,7 +116,7 @@ def test_processes_share_each_batch(prepared):
     changes = [[batch[0] % 1 for batch in part] for part in parts]
     assert len(set(np.round(np.ravel(changes), 4))) == 16  # other ones in each process
     for i, part in enumerate(parts):  # the same, asked of splits that are there
-        own = _read(prepared, augment=shift).of_process(2, i)
+        own = _read(prepared, augment=shift).shard(2, i)
         assert len(own.train) == 8
         assert _numbers(own.epoch(3)) == part
     last = _read(prepared, num_processes=2, process_index=1)

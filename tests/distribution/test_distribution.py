@@ -209,7 +209,7 @@ def test_processes_have_disjoint_rows_of_each_batch(monkeypatch):
     asked = []
     splits = _splits(8, 4, 4)
     own = splits._replace(train="own", epoch="epoch")
-    splits = splits._replace(of_process=lambda *part: asked.append(part) or own)
+    splits = splits._replace(shard=lambda *part: asked.append(part) or own)
     found = _as_if(monkeypatch, 4, 2, 1).splits(splits)
     assert (found.train, found.epoch, asked) == ("own", "epoch", [(2, 1)])
 

@@ -13,9 +13,9 @@ from keras_perceiver.data import digits
 from keras_perceiver.training import Recipe, Run
 
 
-def few_digits(batch_size, seed, steps_per_epoch=None, augment=False):
+def few_digits(batch_size, seed, steps_per_epoch=None, use_augmentation=False):
     """Returns the digits with an eighth of the training data, or so many batches."""
-    splits = digits(batch_size, seed, augment=augment)
+    splits = digits(batch_size, seed, use_augmentation=use_augmentation)
     num_steps = steps_per_epoch or 160 // batch_size
     return splits._replace(
         train=splits.train.take(num_steps),

@@ -149,7 +149,7 @@ def test_smoke_test(reach, tmp_path):
         ("batch_size=16", {"batch_size", "batch"}),
         ("patience=4", {"patience"}),
         ("label_smoothing=0", {"loss.config.label_smoothing"}),
-        ("data.augment=true", {"batch"}),
+        ("data.use_augmentation=true", {"batch"}),
         ("model.num_latents=5", {"model.config.encoder.config.num_latents"}),
         ("model.use_remat=true", {"model.config.encoder.config.use_remat"}),
         (

@@ -51,7 +51,9 @@ def _recipe():
     )
     cosine = keras.optimizers.schedules.CosineDecay
     return little_recipe(
-        data=partial(few_digits, steps_per_epoch=STEPS_PER_EPOCH, augment=True),
+        data=partial(
+            few_digits, steps_per_epoch=STEPS_PER_EPOCH, use_augmentation=True
+        ),
         model=model,
         optimizer=Config(
             keras.optimizers.AdamW,

@@ -1,6 +1,6 @@
 """What the published data sets share."""
 
-from keras_perceiver.data.augmentation import image_changes
+from keras_perceiver.data.augmentation import image_augmentation
 from keras_perceiver.data.tfds import tfds_splits
 from keras_perceiver.modalities import ImagePreprocessor
 
@@ -28,11 +28,11 @@ def random_image(rng, shape, num_classes):
 
 
 def gray_images(
-    name, batch_size, seed, folder, mock, use_changes, options, use_flip=True
+    name, batch_size, seed, folder, mock, use_augmentation, options, use_flip=True
 ):
     """Returns the `Splits` of a dataset of gray images of 28 x 28 pixels."""
     preprocessor = options.pop("preprocessor", None) or ImagePreprocessor(_GRAY_SHAPE)
-    changes = image_changes(
+    changes = image_augmentation(
         zoom=0.1,
         rotation=0.03,
         brightness=0.0,
@@ -48,5 +48,5 @@ def gray_images(
         mock and (lambda rng: random_image(rng, _GRAY_SHAPE, 10)),
         options,
         preprocessor=preprocessor,
-        augment=changes if use_changes else None,
+        augment=changes if use_augmentation else None,
     )

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_perceiver.data.augmentation import video_changes
+from keras_perceiver.data.augmentation import video_augmentation
 from keras_perceiver.data.builders import NUM_AUDIOSET_CLASSES
 from keras_perceiver.data.crops import overlapping_clips
 from keras_perceiver.data.datasets._published import published_splits
@@ -65,7 +65,7 @@ def audioset(
             f"modalities={modalities}. Choose one or both."
         )
     use_video = "video" in modalities
-    change_video = video_changes(224)
+    change_video = video_augmentation(224)
 
     def clips_of(example, first_frames):
         """Returns the inputs of the clips that begin at these frames, (clips, ...)."""

@@ -1,6 +1,6 @@
 """CIFAR-10."""
 
-from keras_perceiver.data.augmentation import image_changes
+from keras_perceiver.data.augmentation import image_augmentation
 from keras_perceiver.data.datasets._published import published_splits, random_image
 from keras_perceiver.modalities import ImagePreprocessor
 
@@ -12,7 +12,7 @@ def cifar10(
     seed=0,
     folder=None,
     mock=False,
-    use_changes=True,
+    use_augmentation=True,
     preprocessor=None,
     **options,
 ):
@@ -23,13 +23,13 @@ def cifar10(
         seed: Integer, seed of the order and of the changes.
         folder: Path of the prepared data.
         mock: Boolean, whether to take random examples.
-        use_changes: Boolean, whether training images are shifted, zoomed, mirrored and
+        use_augmentation: Boolean, whether training images are shifted, zoomed, mirrored and
             recolored a little.
         preprocessor: `ImagePreprocessor` of 32 x 32 pixels. Defaults to one to -1..1.
         **options: Arguments of `tfds_splits`.
     """
     preprocessor = preprocessor or ImagePreprocessor(_SHAPE)
-    changes = image_changes(
+    changes = image_augmentation(
         shift=0.125,
         rotation=0.0,
         contrast=0.1,
@@ -45,5 +45,5 @@ def cifar10(
         mock and (lambda rng: {"id": "", **random_image(rng, _SHAPE, 10)}),
         options,
         preprocessor=preprocessor,
-        augment=changes if use_changes else None,
+        augment=changes if use_augmentation else None,
     )

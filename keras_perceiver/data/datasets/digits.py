@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
-from keras_perceiver.data.augmentation import change_images
-from keras_perceiver.data.epochs import another_every_time, epoch_order
-from keras_perceiver.data.splits import Splits, augmented
+from keras_perceiver.data.augmentation import apply_random_layers
+from keras_perceiver.data.epochs import epoch_order, reshuffled_each_iteration
+from keras_perceiver.data.splits import Splits, augment_dataset
 from keras_perceiver.modalities import ImagePreprocessor
 
 NUM_CLASSES = 10
@@ -19,12 +19,12 @@ _NUM_TEST = 360
 _EVALUATION_BATCH_SIZE = 180
 
 
-def digits(batch_size=32, seed=0, augment=True):
+def digits(batch_size=32, seed=0, use_augmentation=True):
     """Returns the digits as a fixed, stratified train/validation/test split.
 
     Pixels are scaled from 0..16 to -1..1, so that a model of them is served on images of
     0..255. The training images come in a new order every
-    epoch and, with `augment`, half of them shifted, turned, zoomed and noisy.
+    epoch and, with `use_augmentation`, half of them shifted, turned, zoomed and noisy.
 
     Source: the test set of the [UCI Optical Recognition of Handwritten Digits data](
     https://doi.org/10.24432/C50P49), shipped with scikit-learn.
@@ -33,7 +33,7 @@ def digits(batch_size=32, seed=0, augment=True):
         batch_size: Integer, examples per training batch. What is left over at the end
             of an epoch waits for the next order.
         seed: Integer, seed of the order and of the augmentation.
-        augment: Boolean, whether to augment the training images.
+        use_augmentation: Boolean, whether to augment the training images.
 
     Returns:
         `Splits` of datasets with elements `(images, labels)`: float32
@@ -82,14 +82,16 @@ def digits(batch_size=32, seed=0, augment=True):
                 tf.gather(train_labels, index),
             )
         )
-        return augmented(train, change, seed, number, num_done) if augment else train
+        if use_augmentation:
+            train = augment_dataset(train, change, seed, number, num_done)
+        return train
 
     def held_out(images, labels):
         dataset = tf.data.Dataset.from_tensor_slices((images, labels))
         return dataset.batch(_EVALUATION_BATCH_SIZE)
 
     return Splits(
-        train=another_every_time(epoch, seed, len(images) // batch_size),
+        train=reshuffled_each_iteration(epoch, seed, len(images) // batch_size),
         validation=held_out(val_images, val_labels),
         test=held_out(test_images, test_labels),
         class_names=tuple(map(str, range(NUM_CLASSES))),
@@ -115,7 +117,7 @@ def _augmentation():
     def change(images, key):
         # Keras' GaussianNoise runs in tf.data under the TensorFlow backend only.
         noise = tf.random.stateless_normal(tf.shape(images), [key, 0], stddev=0.2)
-        changed = change_images((shift, turn, zoom), images, key) + noise
+        changed = apply_random_layers((shift, turn, zoom), images, key) + noise
         choice = tf.random.stateless_uniform([tf.shape(images)[0], 1, 1, 1], [key, 1])
         return tf.where(choice < 0.5, changed, images)
 

@@ -4,7 +4,7 @@ from keras_perceiver.data.datasets._published import gray_images
 
 
 def fashion_mnist(
-    batch_size, seed=0, folder=None, mock=False, use_changes=True, **options
+    batch_size, seed=0, folder=None, mock=False, use_augmentation=True, **options
 ):
     """Returns Fashion-MNIST: clothes of 28 x 28 pixels, in -1..1.
 
@@ -13,10 +13,10 @@ def fashion_mnist(
         seed: Integer, seed of the order and of the changes.
         folder: Path of the prepared data.
         mock: Boolean, whether to take random examples.
-        use_changes: Boolean, whether training images are shifted, zoomed, turned and
+        use_augmentation: Boolean, whether training images are shifted, zoomed, turned and
             mirrored a little.
         **options: Arguments of `tfds_splits`.
     """
     return gray_images(
-        "fashion_mnist", batch_size, seed, folder, mock, use_changes, options
+        "fashion_mnist", batch_size, seed, folder, mock, use_augmentation, options
     )

@@ -3,7 +3,9 @@
 from keras_perceiver.data.datasets._published import gray_images
 
 
-def mnist(batch_size, seed=0, folder=None, mock=False, use_changes=True, **options):
+def mnist(
+    batch_size, seed=0, folder=None, mock=False, use_augmentation=True, **options
+):
     """Returns MNIST: handwritten digits of 28 x 28 pixels, in -1..1.
 
     Args:
@@ -11,10 +13,17 @@ def mnist(batch_size, seed=0, folder=None, mock=False, use_changes=True, **optio
         seed: Integer, seed of the order and of the changes.
         folder: Path of the prepared data.
         mock: Boolean, whether to take random examples.
-        use_changes: Boolean, whether training images are shifted, zoomed and turned a
+        use_augmentation: Boolean, whether training images are shifted, zoomed and turned a
             little.
         **options: Arguments of `tfds_splits`.
     """
     return gray_images(
-        "mnist", batch_size, seed, folder, mock, use_changes, options, use_flip=False
+        "mnist",
+        batch_size,
+        seed,
+        folder,
+        mock,
+        use_augmentation,
+        options,
+        use_flip=False,
     )

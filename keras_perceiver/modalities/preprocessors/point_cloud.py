@@ -161,7 +161,7 @@ class PointCloudPreprocessor(Preprocessor):
             if self.num_points is not None:
                 points = self._subset(points)
             if self.use_unit_cube:
-                cube = unit_cube(points[:, :3])
+                cube = scale_to_unit_cube(points[:, :3])
                 points = tf.concat([cube, points[:, 3:]], axis=1)
             return tf.cast(points, self.dtype)
 
@@ -197,7 +197,7 @@ class PointCloudPreprocessor(Preprocessor):
         }
 
 
-def unit_cube(points):
+def scale_to_unit_cube(points):
     """Moves point clouds to zero mean, and scales them to fill -1..1, all axes alike.
 
     Reference:

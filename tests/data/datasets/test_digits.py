@@ -16,8 +16,8 @@ def _arrays(dataset):
 
 def test_split_is_fixed_stratified_and_disjoint():
     first, second = (
-        digits(batch_size=1, augment=False),
-        digits(batch_size=1, seed=7, augment=False),
+        digits(batch_size=1, use_augmentation=False),
+        digits(batch_size=1, seed=7, use_augmentation=False),
     )
     sizes = {"train": 1257, "validation": 180, "test": 360}
     seen = set()
@@ -48,7 +48,7 @@ def test_order_and_augmentation_follow_the_seed():
 
 
 def test_augmentation_is_on_training_images_only_and_differs_by_image():
-    plain, augmented = digits(64, augment=False), digits(64)
+    plain, augmented = digits(64, use_augmentation=False), digits(64)
     for name in ("validation", "test"):
         np.testing.assert_array_equal(
             _arrays(getattr(plain, name))[0], _arrays(getattr(augmented, name))[0]
