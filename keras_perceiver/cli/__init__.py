@@ -96,4 +96,4 @@ def _leave(status):
     """Ends the process, and others that train together with it."""
     # It may not have come to that import.
     distribution = sys.modules.get("keras_perceiver.distribution")
-    (distribution.leave if distribution else sys.exit)(status)
+    (distribution.exit_process if distribution else sys.exit)(status)

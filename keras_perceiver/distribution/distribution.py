@@ -200,7 +200,7 @@ class Distribution:
         return process_rows(dataset, self.num_processes, self.process_index)
 
 
-def distribution_of(engine, devices=None):
+def get_distribution(engine, devices=None):
     """Returns a `Distribution`, or the given one unchanged.
 
     Args:

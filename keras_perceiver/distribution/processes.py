@@ -94,7 +94,7 @@ def _text(given):
     return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
-def leave(status):
+def exit_process(status):
     """Ends this process without waiting for others that train together.
 
     At a normal exit JAX waits for all of them, and these may wait for this one in a

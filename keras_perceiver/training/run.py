@@ -9,7 +9,7 @@ import keras
 from keras_perceiver._checks import check_positive
 from keras_perceiver._files import check_writable, replace_file
 from keras_perceiver.config import describe
-from keras_perceiver.distribution import check_equal, distribution_of
+from keras_perceiver.distribution import check_equal, get_distribution
 from keras_perceiver.serving import (
     check_serving,
     export_for_serving,
@@ -130,7 +130,7 @@ class Run:
         distribution="auto",
         devices=None,
     ):
-        self.distribution = distribution_of(distribution, devices)
+        self.distribution = get_distribution(distribution, devices)
         replicas = self.distribution.num_replicas
         self.recipe = smoke_test.smaller(recipe, replicas) if smoke else recipe
         self.run_folder = Path(run_folder)

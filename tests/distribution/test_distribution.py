@@ -377,12 +377,12 @@ if BACKEND == "torch":
 @pytest.mark.one_backend
 def test_a_process_that_ends_does_not_wait_for_others(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="error: alone"):
-        module.leave("error: alone")
+        module.exit_process("error: alone")
     statuses = []
     monkeypatch.setattr(os, "_exit", statuses.append)
     monkeypatch.setattr(processes, "num_processes", lambda: 2)
-    module.leave("error: one of two")
-    module.leave(143)
+    module.exit_process("error: one of two")
+    module.exit_process(143)
     assert statuses == [1, 143]
     assert capsys.readouterr().err == "error: one of two\n"
 
