@@ -145,7 +145,7 @@ class PerceiverHyperModel(kt.HyperModel):
             raise TypeError(
                 "`task` must be a `Config` of a task. Received: "
                 f"task={task!r} of type {type(task).__name__}. Pass for example "
-                "`Config(PerceiverClassifier, num_classes=10)`."
+                "`Config(Task, num_classes=10)`, with the class of your task."
             )
         self.task = task
         base = base_config(modality)
