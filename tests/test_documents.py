@@ -54,7 +54,7 @@ def _train_commands():
             yield pytest.param(command, marks=[pytest.mark.slow] * is_slow)
 
 
-@pytest.mark.parametrize("command", _train_commands())
+@pytest.mark.parametrize("command", list(_train_commands()))
 def test_train_commands(command, tmp_path):
     assert shlex.split(command)[:2] == ["make", "train"]
     given = _options_of(command)
