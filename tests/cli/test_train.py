@@ -142,10 +142,11 @@ def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path):
         text=True,
     )
     lines = []
-    for line in process.stderr:
-        lines.append(line.rstrip())
-        if line.startswith("epoch  1 "):
-            process.send_signal(signal.SIGINT)
+    with process.stderr:
+        for line in process.stderr:
+            lines.append(line.rstrip())
+            if line.startswith("epoch  1 "):
+                process.send_signal(signal.SIGINT)
     assert process.wait() == 128 + signal.SIGINT
     assert lines[-2].startswith("interrupted: Received SIGINT")
     *_, backend, after = lines[-1].partition("-m keras_perceiver ")

@@ -49,7 +49,7 @@ def test_from_the_space_to_the_export(tmp_path, monkeypatch, capsys):
         ([], "A search is never overwritten"),
         (["--resume", "--folder", "nowhere"], "must be a search to resume"),
         (["--set", "latent_dim", "--folder", "a"], "must have the form"),
-        (["--set", "latent_dim=31", "--folder", "b"], "not divisible"),
+        (["--set", "latent_dim=31", "--folder", "b"], "must be divisible"),
     ):
         with pytest.raises(SystemExit, match=match):
             main([*options, "--folder", str(folder), *bad])

@@ -125,7 +125,11 @@ def _two_devices():
         return keras.distribution.DataParallel(devices=["cpu:0", "cpu:1"]).scope()
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope()
+    # The default reduces by collective operations, whose keys a process has once: another
+    # model under another strategy, in a test before, has used them for other shapes.
+    reduction = tf.distribute.ReductionToOneDevice()
+    devices = ["CPU:0", "CPU:1"]
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction).scope()
 
 
 if BACKEND != "torch":  # Keras has no distribution there
