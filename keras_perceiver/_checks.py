@@ -113,11 +113,11 @@ def not_defined(instance, kind, name, value):
 
     Args:
         instance: Instance of the subclass.
-        kind: String, what the base class is, with its article.
+        kind: String, the kind of the base class, with its article.
         name: String, name of the method or property.
         value: String, what it must return.
     """
     return NotImplementedError(
         f"{kind[0].upper()}{kind[1:]} must define `{name}`. Received: "
-        f"{type(instance).__name__} without it. Return {value} in it."
+        f"{type(instance).__name__} without it. Define it to return {value}."
     )

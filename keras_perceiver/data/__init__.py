@@ -1,4 +1,4 @@
-"""Datasets as `tf.data` pipelines. The only package that imports TensorFlow."""
+"""Datasets as `tf.data` pipelines, and their augmentation."""
 
 from keras_perceiver.data.augmentation import (
     audio_augmentation,

@@ -1,9 +1,9 @@
-"""Random changes of a batch that leave its labels true.
+"""Random augmentation of batches that preserves their labels.
 
-Each function returns a callable `(inputs, key)` for `folder_splits`: float32 inputs and
-an int64 scalar, another one for every batch. The same key gives the same change. A
-callable that is for one range of values has it as its attribute `value_range`, which
-`folder_splits` compares with that of the preprocessor.
+Each function returns a callable `(inputs, key)` for `folder_splits`. It takes float32
+inputs and an int64 scalar that differs from batch to batch. The same key gives the same
+augmentation. If a callable requires a range of values, its attribute `value_range` is
+that range, which `folder_splits` compares with the one of the preprocessor.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from keras_perceiver.modalities.preprocessors.point_cloud import scale_to_unit_c
 
 
 class KeySeeds(keras.random.SeedGenerator):
-    """Seeds that follow from a key, one after the other."""
+    """Generates seeds from a key."""
 
-    # No call of the parent's __init__: that makes a variable, whose state would depend on
-    # how many batches were made ahead of time.
+    # The parent's `__init__` is not called: it would create a variable, whose state
+    # would depend on how many batches were prefetched.
     def __init__(self, key):
         self.key = tf.cast(key, "int64")
         self.num_drawn = 0
@@ -31,10 +31,10 @@ class KeySeeds(keras.random.SeedGenerator):
 
 
 def apply_random_layers(layers, images, key):
-    """Returns images after Keras' random layers, with what the key draws for them.
+    """Applies Keras' random image layers, with random numbers derived from a key.
 
     Args:
-        layers: Sequence of Keras' random image layers, in their order.
+        layers: Sequence of Keras' random image layers, applied in this order.
         images: Float32 tensor of shape `(batch, height, width, channels)`.
         key: Int64 scalar.
     """
@@ -48,10 +48,10 @@ def apply_random_layers(layers, images, key):
 
 @contextlib.contextmanager
 def with_tensorflow(layer):
-    """Makes a random layer of Keras compute with TensorFlow, whatever the backend.
+    """Context in which a random layer of Keras uses TensorFlow on any backend.
 
-    It does so itself when it is called in tf.data; but there it draws from a state of its
-    own.
+    A layer that is called within tf.data does so by itself, but then draws from its own
+    state.
     """
     layer.backend.set_backend("tensorflow")
     try:
@@ -71,28 +71,28 @@ def image_augmentation(
     interpolation="bilinear",
     value_range=PIXEL_RANGE,
 ):
-    """Moves, zooms, turns and mirrors images, and changes brightness and contrast.
+    """Shifts, zooms, rotates and flips images, and changes brightness and contrast.
 
-    What is 0 or `False` is left out.
+    A value of 0 or `False` disables a transform.
 
     Args:
-        shift: Float, greatest shift as a fraction of height and width.
-        zoom: Float, greatest change of size as a fraction.
-        rotation: Float, greatest angle as a fraction of a full turn.
-        contrast: Float, greatest change of each channel's range as a fraction.
-        brightness: Float, greatest change of each channel's level.
-        noise: Float, greatest standard deviation of the noise on every channel; each
-            image's is 0 to 80 decibels less.
-        use_flip: Boolean, whether half of the images are mirrored.
-        interpolation: String, `"bilinear"`, which blurs, or `"nearest"`, which keeps the
-            lines and colors of drawings: shifts are whole pixels.
+        shift: Float, maximum shift as a fraction of height and width.
+        zoom: Float, maximum change in size as a fraction.
+        rotation: Float, maximum angle as a fraction of a full turn.
+        contrast: Float, maximum change in each channel's range as a fraction.
+        brightness: Float, maximum change in each channel's level.
+        noise: Float, maximum standard deviation of the noise added to every channel.
+            The level of each image is 0 to 80 decibels below it.
+        use_flip: Boolean, whether half of the images are flipped horizontally.
+        interpolation: String, `"bilinear"`, which blurs, or `"nearest"`, which keeps
+            the lines and colors of drawings and shifts by whole pixels.
         value_range: Pair of floats, the values of black and white, see
-            `ImagePreprocessor`. The settings above are for a range of -1 to 1.
+            `ImagePreprocessor`. The other arguments are relative to a range of -1 to 1.
 
     Returns:
         Callable of images of shape `(batch, height, width, channels)` and a key.
     """
-    # The data stay float32 whatever the precision of the model.
+    # Data are float32 whatever the precision of the model.
     options = {
         "fill_mode": "nearest",
         "interpolation": interpolation,
@@ -113,7 +113,7 @@ def image_augmentation(
     def change(images, key):
         images = (apply_random_layers(layers, images, key) - center) / half
         shape = (tf.shape(images)[0], 1, 1, images.shape[-1])
-        # Each channel for itself: a change of color as well.
+        # Per channel, which changes the color as well.
         factor = tf.random.stateless_uniform(
             shape, [key, 0], 1 - contrast, 1 + contrast
         )
@@ -129,22 +129,23 @@ def image_augmentation(
 def audio_augmentation(
     shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_polarity_inversion=True
 ):
-    """Delays sounds, plays them faster or slower, louder or softer, and adds noise.
+    """Shifts waveforms in time, changes their speed and volume, and adds noise.
 
     Args:
-        shift: Float, greatest delay as a fraction of the batch's length; what is pushed
-            out at the end is lost.
-        speed: Float, greatest change of speed, and with it of pitch, as a fraction.
-            Samples in between are interpolated linearly.
-        gain: Pair of floats, range of the factor of the amplitude.
-        noise: Float, greatest standard deviation of the noise; each sound's is 0 to 80
-            decibels less.
-        use_polarity_inversion: Boolean, whether to invert the sign of half of the sounds,
-            which is inaudible.
+        shift: Float, maximum delay as a fraction of the batch's length. Samples that
+            are shifted past the end are lost.
+        speed: Float, maximum change in speed, and thereby in pitch, as a fraction.
+            Samples are interpolated linearly.
+        gain: Pair of floats, range of the factor applied to the amplitude.
+        noise: Float, maximum standard deviation of the noise. The level of each
+            waveform is 0 to 80 decibels below it.
+        use_polarity_inversion: Boolean, whether to invert the sign of half of the
+            waveforms, which is inaudible.
 
     Returns:
-        Callable of waveforms of shape `(batch, samples)` and a key, or of a dict with
-        waveforms `"audio"` and, where they have a mask, `"audio_mask"` of the same shape.
+        Callable that takes waveforms of shape `(batch, samples)` and a key. Instead of
+        waveforms it takes a dict with `"audio"` and, if they have a mask,
+        `"audio_mask"` of the same shape.
     """
 
     def change(inputs, key):
@@ -156,7 +157,7 @@ def audio_augmentation(
         longest = tf.cast(num_samples, "float32") * shift
         delay = tf.floor(tf.random.stateless_uniform(shape, [key, 0]) * (longest + 1))
         rate = tf.random.stateless_uniform(shape, [key, 1], 1 - speed, 1 + speed)
-        # Where the samples of the new sound lie in the old one, (B, samples)
+        # Positions of the new samples in the original waveform, (B, samples)
         times = (tf.range(num_samples, dtype="float32") - delay) * rate
         before = tf.floor(times)
         weight = times - before
@@ -183,32 +184,33 @@ def audio_augmentation(
     return change
 
 
-def _noise(shape, seed, greatest):
-    """Returns noise of another level for every example.
+def _noise(shape, seed, maximum):
+    """Returns noise with a random level per example.
 
-    Levels are spread evenly in decibels: with one level for all, a model would never see
-    silence or plain areas as clean as those that it is tested on.
+    Levels are uniform in decibels. With one level for all examples, a model would never
+    see silence or flat areas as clean as those in the test data.
     """
     levels = tf.concat([shape[:1], tf.ones_like(shape[1:])], axis=0)
     decibels = tf.random.stateless_uniform(levels, [seed[0], -1 - seed[1]], -80, 0)
-    return greatest * 10 ** (decibels / 20) * tf.random.stateless_normal(shape, seed)
+    return maximum * 10 ** (decibels / 20) * tf.random.stateless_normal(shape, seed)
 
 
 def point_cloud_augmentation(
     scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1
 ):
-    """Stretches, mirrors and turns point clouds, and moves every point a little.
+    """Stretches, mirrors and rotates point clouds, and jitters every point.
 
     Args:
-        scale: Float, greatest change of size along each axis as a fraction.
-        noise: Float, standard deviation of each point's movement.
-        mirror_axis: Integer, the coordinate whose sign changes in half of the clouds.
-        rotation: Float, greatest angle around the upright axis as a fraction of a full
+        scale: Float, maximum change in size along each axis as a fraction.
+        noise: Float, standard deviation of the jitter.
+        mirror_axis: Integer, the coordinate whose sign is inverted in half of the
+            clouds.
+        rotation: Float, maximum angle around the vertical axis as a fraction of a full
             turn.
-        up_axis: Integer, the upright axis.
+        up_axis: Integer, the vertical axis.
 
     Returns:
-        Callable of points of shape `(batch, points, 3)` and a key.
+        Callable that takes points of shape `(batch, points, 3)` and a key.
     """
     across = [axis for axis in range(3) if axis != up_axis]
 
@@ -236,18 +238,18 @@ def point_cloud_augmentation(
 
 
 def point_scaling(scale=0.01):
-    """Scales every point by a factor of its own, then the cloud to the unit cube.
+    """Scales each point by a random factor, then the cloud to the unit cube.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3: factors from
         0.99 to 1.01.
 
     Args:
-        scale: Float, greatest change of a point's distance from the middle, as a
+        scale: Float, maximum change in a point's distance from the center as a
             fraction.
 
     Returns:
-        Callable of points of shape `(batch, points, 3)` and a key.
+        Callable that takes points of shape `(batch, points, 3)` and a key.
     """
 
     def change(points, key):
@@ -261,38 +263,39 @@ def point_scaling(scale=0.01):
 def video_augmentation(
     size=None, brightness=0.125, contrast=0.2, saturation=0.2, hue=0.05, use_flip=True
 ):
-    """Crops and mirrors videos, and changes their colors, all frames of one alike.
+    """Crops and flips videos and changes their colors, all frames of a video alike.
 
     Reference:
-        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2, which names
-        color, crop and flip. How strong they are is our choice.
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2, which
+        names color, crop and flip. The magnitudes are those of this package.
 
     Args:
-        size: Integer, height and width of the part that is cut out, in pixels. Defaults
-            to all.
-        brightness: Float in `[0, 1]`, greatest change of level as a fraction of the
+        size: Integer, height and width of the crop in pixels. Defaults to the whole
+            frame.
+        brightness: Float in `[0, 1]`, maximum change in level as a fraction of the
             range.
-        contrast: Float in `[0, 1]`, greatest change of contrast as a fraction.
-        saturation: Float in `[0, 1)`; saturation is multiplied by factors from
-            (1 - `saturation`) / (1 + `saturation`) to the inverse of that.
-        hue: Float in `[0, 0.5]`, greatest change of hue as a fraction of the circle.
-        use_flip: Boolean, whether half of the videos are mirrored.
+        contrast: Float in `[0, 1]`, maximum change in contrast as a fraction.
+        saturation: Float in `[0, 1)`. The saturation is multiplied by a factor between
+            (1 - `saturation`) / (1 + `saturation`) and its inverse.
+        hue: Float in `[0, 0.5]`, maximum change in hue as a fraction of the color
+            circle.
+        use_flip: Boolean, whether half of the videos are flipped horizontally.
 
     Returns:
-        Callable of videos of shape `(batch, frames, height, width, 3)`, in -1 to 1, and a
-        key.
+        Callable that takes videos of shape `(batch, frames, height, width, 3)` with
+        values from -1 to 1, and a key.
     """
     options = {"value_range": (0.0, 1.0), "dtype": "float32"}
     layers = (
         *([keras.layers.RandomFlip("horizontal", dtype="float32")] if use_flip else ()),
         keras.layers.RandomBrightness(brightness, **options),
-        # One number would mean more contrast only.
+        # A single number would only increase the contrast.
         keras.layers.RandomContrast((contrast, contrast), **options),
         # 0.5 is no change.
         keras.layers.RandomSaturation(
             (0.5 - saturation / 2, 0.5 + saturation / 2), **options
         ),
-        # 1 is half of the circle.
+        # 1 is half of the color circle.
         keras.layers.RandomHue(2 * hue, **options),
     )
 
@@ -300,7 +303,7 @@ def video_augmentation(
         if size is not None:
             videos = _crop(videos, size, key)
         batch_size, frames, height, width, _ = tf.unstack(tf.shape(videos))
-        # One image with all frames below each other gets one change.
+        # All frames are stacked into one image, so that they are transformed alike.
         tall = (batch_size, frames * height, width, videos.shape[-1])
         images = apply_random_layers(layers, (tf.reshape(videos, tall) + 1) / 2, key)
         images = tf.clip_by_value(images, 0.0, 1.0) * 2 - 1
@@ -311,8 +314,8 @@ def video_augmentation(
 
 
 def _crop(videos, size, key):
-    """Cuts a square at a random place out of each video."""
-    # Keras' RandomCrop cuts all at one place.
+    """Crops each video to a square at a random position."""
+    # Keras' `RandomCrop` crops the whole batch at one position.
     batch_size, _, height, width, _ = tf.unstack(tf.shape(videos))
     for axis, length in ((2, height), (3, width)):
         start = tf.random.stateless_uniform(

@@ -1,4 +1,4 @@
-"""Batches of files, padded to the length of a few groups of about one length."""
+"""Batches of files, bucketed by length and padded to the length of their bucket."""
 
 import dataclasses
 import warnings
@@ -13,7 +13,7 @@ from keras_perceiver.modalities.preprocessors.file_rules import bad_file
 
 @dataclasses.dataclass(frozen=True)
 class FolderPipeline:
-    """Turns examples into batches; those of about one length come together."""
+    """Turns examples into batches, bucketed by length."""
 
     preprocessors: dict
     masked: tuple
@@ -24,7 +24,7 @@ class FolderPipeline:
     drop_remainder: bool
     num_buckets: int
     cache: dict | None
-    skipped: dict | None  # from the path of a bad file to the reason, where one may be
+    skipped: dict | None  # from the path of a bad file to the reason; None: an error
 
     def lengths(self, example):
         """Returns the length of each array, or the path and error of a bad file."""
@@ -40,15 +40,15 @@ class FolderPipeline:
             try:
                 arrays[name] = self._read(name, path)
             except ImportError:
-                raise  # a library is missing, and the file is no worse for it
+                raise  # a library is missing, which is not the file's fault
             except Exception as error:
                 return path, _named(path, error)
             length = len(arrays[name])
             if length != example.lengths.get(name, length):
                 return path, bad_file(
                     path,
-                    "A file must stay as it was when it was checked.",
-                    f"length {length} in place of {example.lengths[name]}",
+                    "A file must not change after it was checked.",
+                    f"length {length} instead of {example.lengths[name]}",
                     "Read the folder again",
                 )
         return arrays
@@ -62,7 +62,7 @@ class FolderPipeline:
         return self.cache[key]
 
     def dataset(self, examples):
-        """Returns the examples, shuffled another way whenever they are read."""
+        """Returns the examples, reshuffled at each iteration."""
         epoch = self.epoch(examples, tf.constant(0, "int64"))
         if not self.shuffle:
             return epoch
@@ -73,7 +73,7 @@ class FolderPipeline:
         )
 
     def epoch(self, examples, number, num_done=0):
-        """Returns the examples, shuffled in the way of one epoch."""
+        """Returns the examples in the order of one epoch."""
         buckets, lengths = self._buckets(examples)
         if self.shuffle:
             dataset = epoch_order(len(examples), self.seed, number)
@@ -86,7 +86,7 @@ class FolderPipeline:
                 lambda _, window: window.batch(self.batch_size, self.drop_remainder),
                 window_size=self.batch_size,
             )
-            # tf.data does not count these itself.
+            # tf.data does not know their number.
             sizes = np.bincount(buckets)
             if not self.drop_remainder:
                 sizes = sizes + self.batch_size - 1
@@ -99,8 +99,8 @@ class FolderPipeline:
 
         specs = self._specs()
 
-        # Python, so that a bad file is named and one function reads, checks and pads. It
-        # runs once for a batch, and the decoders in it run in parallel.
+        # In Python, so that errors name the file, and one function reads, checks and
+        # pads. It runs once per batch, and the decoders that it calls run in parallel.
         def read(indices):
             some = [examples[index] for index in indices]
             bucket = buckets[indices].max()
@@ -124,7 +124,7 @@ class FolderPipeline:
         return dataset.prefetch(tf.data.AUTOTUNE)
 
     def _specs(self):
-        """Returns the shape and dtype of one example's tensors, by name, labels last."""
+        """Returns the shape and dtype of an example's tensors by name, labels last."""
         specs = {}
         for name, preprocessor in self.preprocessors.items():
             specs[name] = tf.TensorSpec(preprocessor.shape, preprocessor.dtype)
@@ -134,7 +134,7 @@ class FolderPipeline:
         return {**specs, "": tf.TensorSpec((), "int32")}
 
     def _rows(self, examples):
-        """Reads examples; leaves out those that were good when they were checked.
+        """Reads examples, leaving out those whose files became invalid since the check.
 
         Returns:
             List of pairs of an example and its arrays.
@@ -150,12 +150,10 @@ class FolderPipeline:
                 raise error
             if path not in self.skipped:
                 self.skipped[path] = str(error)
-                warnings.warn(
-                    f"Left out a file that has changed. {error}", stacklevel=2
-                )
+                warnings.warn(f"Skipped a file that has changed. {error}", stacklevel=2)
         if not rows:
             raise error
-        if self.drop_remainder:  # a batch has one size
+        if self.drop_remainder:  # all batches have the same size
             rows = [rows[i % len(rows)] for i in range(len(examples))]
         return rows
 
@@ -169,11 +167,11 @@ class FolderPipeline:
         return tensors
 
     def _buckets(self, examples):
-        """Groups examples by length.
+        """Assigns examples to buckets by length.
 
         Returns:
-            Array, the group of each example, and dict from the modalities of any length
-            to an array, the length of the longest in each group or those before it.
+            Array of the bucket of each example, and a dict from each modality of
+            variable length to an array of the maximum length up to each bucket.
         """
         ragged = {
             name: np.array([max(e.lengths.get(name, 0), 1) for e in examples])
@@ -182,9 +180,9 @@ class FolderPipeline:
         }
         if not ragged:
             return np.zeros(len(examples), "int64"), {}
-        # With several such modalities, what they fill of their longest, together.
+        # With several such modalities, the sum of their lengths relative to the maxima.
         sizes = sum(lengths / lengths.max() for lengths in ragged.values())
-        # A group has at least a batch.
+        # A bucket has at least one batch.
         num_buckets = max(min(self.num_buckets, len(examples) // self.batch_size), 1)
         counts = len(examples) * np.arange(1, num_buckets + 1) // num_buckets
         ends = np.unique(np.sort(sizes)[counts - 1])
@@ -199,7 +197,7 @@ class FolderPipeline:
 
 
 def _named(path, error):
-    """Returns an error of a file with its path, of whatever class it was."""
+    """Returns an error of a file as one that names its path."""
     if isinstance(error, ValueError) and str(path) in str(error):
         return error
     named = bad_file(path, "A file must be readable.", error_reason(error))

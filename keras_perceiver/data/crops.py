@@ -1,4 +1,4 @@
-"""Parts of one example: crops of images, clips of sounds and videos."""
+"""Crops of images, and clips of audio and video."""
 
 import tensorflow as tf
 
@@ -8,26 +8,26 @@ from keras_perceiver._checks import check_positive
 def inception_crop(
     encoded, key, size, area=(0.08, 1.0), aspect_ratio=(3 / 4, 4 / 3), use_flip=True
 ):
-    """Cuts a random part out of an encoded JPEG, and resizes it.
+    """Crops an encoded JPEG at random and resizes the crop.
 
-    Only the part is decoded. Half of the images are mirrored.
+    Only the crop is decoded. Half of the images are flipped horizontally.
 
     Reference:
         [Szegedy et al., 2014](https://arxiv.org/abs/1409.4842), section 6; area and
         aspect ratio as in DeepMind's training of the Perceiver.
 
     Args:
-        encoded: String scalar, a JPEG in color.
-        key: Int64 scalar; the same key gives the same part.
-        size: Integer, height and width of the result in pixels.
-        area: Pair of floats, range of the part of the image's area.
-        aspect_ratio: Pair of floats, range of width by height.
-        use_flip: Boolean, whether half of the images are mirrored.
+        encoded: String scalar, a color JPEG.
+        key: Int64 scalar. The same key gives the same crop.
+        size: Integer, height and width of the returned image in pixels.
+        area: Pair of floats, range of the crop's share of the image's area.
+        aspect_ratio: Pair of floats, range of the ratio of width to height.
+        use_flip: Boolean, whether half of the images are flipped horizontally.
 
     Returns:
-        Float32 tensor of shape `(size, size, 3)`, in 0 to 255.
+        Float32 tensor of shape `(size, size, 3)` with values from 0 to 255.
     """
-    # Keras has RandomCrop, of one size for a whole batch of decoded images: not this.
+    # Keras' `RandomCrop` takes crops of one size from a batch of decoded images.
     begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
         tf.image.extract_jpeg_shape(encoded),
         tf.zeros((1, 0, 4)),
@@ -48,22 +48,22 @@ def inception_crop(
 
 def _resize(image, size):
     image = tf.image.resize(image, (size, size), "bicubic", antialias=True)
-    # Bicubic filters go beyond the range.
+    # Bicubic filters overshoot the range.
     return tf.clip_by_value(image, 0.0, 255.0)
 
 
 def time_crop(num_samples):
-    """Cuts a part at a random time out of each sound.
+    """Crops each waveform at a random time.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2.
 
     Args:
-        num_samples: Integer, length of the part. Shorter sounds are padded with zeros
-            at the end.
+        num_samples: Integer, length of the crop. Shorter waveforms are padded with
+            zeros at the end.
 
     Returns:
-        Callable of waveforms of shape `(batch, samples)` and a key.
+        Callable that takes waveforms of shape `(batch, samples)` and a key.
     """
     check_positive(num_samples=num_samples)
 
@@ -80,7 +80,7 @@ def time_crop(num_samples):
 
 
 def overlapping_clips(example, length, num_clips=16, step=1):
-    """Cuts a long example into clips of one length, evenly spaced from end to end.
+    """Cuts a long example into clips of equal length, evenly spaced over its duration.
 
     The score of the example is the mean of the scores of its clips.
 
@@ -88,12 +88,12 @@ def overlapping_clips(example, length, num_clips=16, step=1):
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 16 clips.
 
     Args:
-        example: Tensor of shape `(time, ...)`. One shorter than a clip is padded with
-            zeros at the end.
-        length: Integer, positions of a clip along time.
-        num_clips: Integer.
-        step: Integer, clips begin at multiples of it; to cut a sound where a video is
-            cut, the samples of a frame.
+        example: Tensor of shape `(time, ...)`. It is padded with zeros at the end if it
+            is shorter than a clip.
+        length: Integer, length of a clip along the time axis.
+        num_clips: Integer, number of clips.
+        step: Integer. Clips start at multiples of it. To cut audio where a video is
+            cut, set it to the number of samples per frame.
 
     Returns:
         Tensor of shape `(num_clips, length, ...)`.

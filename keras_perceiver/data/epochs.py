@@ -1,15 +1,16 @@
-"""Passes over training data that are known by their number."""
+"""Epochs of training data that are reproducible from their number."""
 
 import tensorflow as tf
 
 
 def epoch_order(num_examples, seed, number):
-    """Returns a dataset of the indices of all examples, in the order of one epoch.
+    """Returns a dataset of the indices of all examples, shuffled for one epoch.
 
-    Not `tf.data.Dataset.shuffle`: that keeps a state from one reading to the next.
+    Unlike `tf.data.Dataset.shuffle`, it has no state: the order depends on the
+    arguments only.
 
     Args:
-        num_examples: Integer.
+        num_examples: Integer, number of examples.
         seed: Integer, seed of the run.
         number: Int64 scalar, number of the epoch.
     """
@@ -18,7 +19,7 @@ def epoch_order(num_examples, seed, number):
 
 
 def epoch_keys(seed, number):
-    """Returns an endless dataset of int64 keys, one for each batch of an epoch.
+    """Returns an infinite dataset of int64 keys, one per batch of an epoch.
 
     Args:
         seed: Integer, seed of the run.
@@ -33,15 +34,15 @@ def _seed(seed, number):
 
 
 def reshuffled_each_iteration(epoch, seed, num_batches):
-    """Returns a dataset that is another epoch whenever it is read.
+    """Returns a dataset that is a different epoch each time it is iterated over.
 
     Args:
         epoch: Callable that takes an int64 scalar and returns a `tf.data.Dataset`.
-        seed: Integer, seed of the numbers.
-        num_batches: Integer, length of an epoch.
+        seed: Integer, seed of the epoch numbers.
+        num_batches: Integer, number of batches per epoch.
     """
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
     dataset = numbers.take(1).flat_map(epoch)
-    # tf.data does not count what a function returns.
+    # tf.data does not know the cardinality of what a function returns.
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
     return dataset.prefetch(tf.data.AUTOTUNE)

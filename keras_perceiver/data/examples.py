@@ -1,4 +1,4 @@
-"""Examples in folders of labelled files: finds them and joins their modalities."""
+"""Finds the examples in folders of labeled files and joins their modalities."""
 
 import collections
 import unicodedata
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from keras_perceiver._checks import check_names
 
-# What operating systems and their file servers write beside the files of users.
+# Files and folders that operating systems and file servers create.
 _OF_SYSTEMS = frozenset(
     {
         *("__macosx", "$recycle.bin", "system volume information", "lost+found"),
@@ -21,32 +21,32 @@ class Example(NamedTuple):
 
     label: int
     stem: str
-    paths: dict  # from modality to path, without those that are missing
-    lengths: dict  # from modality to length, as far as it was read
+    paths: dict  # from modality to path, without missing ones
+    lengths: dict  # from modality to length, once it was read
 
 
 class Ignored(dict):
-    """What is no file of an example: from path to what it is."""
+    """Paths that belong to no example, and their kind."""
 
     def text(self):
-        """Returns how many there are of each kind that may be a mistake, or `""`."""
+        """Returns the counts of the kinds that may be mistakes, or `""`."""
         kinds = {path: kind for path, kind in self.items() if kind not in _EXPECTED}
         if not kinds:
             return ""
         counts = collections.Counter(kinds.values()).most_common()
         found = ", ".join(f"{count} {kind}" for kind, count in counts)
         return (
-            f"Ignored in the folder of data: {found}. `ignored` lists them, the first: "
+            f"Ignored in the data folder: {found}. `ignored` lists them, the first: "
             f"{next(iter(kinds))}"
         )
 
 
 _HIDDEN = "hidden"
-_BESIDE = "beside an example of its name"  # such as its caption, or another modality
+_BESIDE = "with the name of an example"  # such as its caption, or another modality
 _EXPECTED = (_HIDDEN, _BESIDE)
 _OF_SYSTEM = "of the operating system"
-_FOLDER = "folder in a folder of a class"
-_OUTSIDE = "file in no folder of a class"
+_FOLDER = "folder inside a class folder"
+_OUTSIDE = "file outside the class folders"
 
 
 def find_examples(folders, preprocessors, class_names, allow_missing, report):
@@ -55,16 +55,16 @@ def find_examples(folders, preprocessors, class_names, allow_missing, report):
     Args:
         folders: Dict from modality to path.
         preprocessors: Dict from modality to `Preprocessor`.
-        class_names: Sequence of strings, or `None` for the names of the folders, sorted.
-        allow_missing: Boolean, whether an example may lack modalities.
+        class_names: Sequence of strings, or `None` for the sorted names of the folders.
+        allow_missing: Boolean, whether modalities of an example may be missing.
         report: Callable that takes a path and the error of a bad file.
 
     Returns:
-        Tuple of the list of examples, the tuple of the class names in Unicode's form NFC,
+        Tuple of the list of examples, the tuple of class names in Unicode's form NFC,
         and `Ignored`.
     """
     ignored = Ignored()
-    # Modalities may share a folder; each file in it is of one of them.
+    # Modalities may share a folder. Each file in it belongs to one of them.
     names_by_folder = {}
     for name, folder in folders.items():
         names_by_folder.setdefault(folder, []).append(name)
@@ -103,7 +103,7 @@ def find_examples(folders, preprocessors, class_names, allow_missing, report):
 
 
 def _entries(folder, ignored):
-    """Returns what is in a folder, sorted, without what is hidden or of the system."""
+    """Returns the sorted paths in a folder, without hidden and system files."""
     visible = []
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
@@ -119,7 +119,7 @@ def _class_folders(folder, ignored):
     if not folder.is_dir():
         raise FileNotFoundError(
             "`folder` must be a folder of class folders. Received: "
-            f"{str(folder)!r}, which is no folder. Correct the path."
+            f"{str(folder)!r}, which is not a folder. Correct the path."
         )
     paths = _entries(folder, ignored)
     ignored.update({path: _OUTSIDE for path in paths if not path.is_dir()})
@@ -136,7 +136,7 @@ def _checked_names(found, class_names):
     if class_names is None:
         return tuple(sorted(found))
     class_names = tuple(map(_normal, check_names("class_names", class_names)))
-    check_names("class_names", class_names)  # two may be one in this form
+    check_names("class_names", class_names)  # two may be equal in this form
     unknown = sorted(found.keys() - set(class_names))
     if unknown:
         raise ValueError(
@@ -147,7 +147,7 @@ def _checked_names(found, class_names):
 
 
 def _find_files(folder, names, preprocessors, files, ignored, report):
-    """Adds the files of a class folder by what joins them: name, and path if nothing."""
+    """Adds the files of a class folder to `files`, joined by name."""
     for path in _entries(folder, ignored):
         suffix = path.suffix.lower()
         if path.is_dir():
@@ -155,9 +155,11 @@ def _find_files(folder, names, preprocessors, files, ignored, report):
             continue
         owners = [name for name in names if suffix in preprocessors[name].suffixes]
         if not owners:
-            ignored[path] = f"of ending {suffix!r}" if suffix else "without an ending"
+            ignored[path] = (
+                f"with extension {suffix!r}" if suffix else "without an extension"
+            )
             continue
-        # Nothing is joined by the name of a lone modality.
+        # With one modality there is nothing to join.
         is_joined = len(preprocessors) > 1
         key = (path.stem, "") if is_joined else (path.name, str(path))
         paths = files.setdefault((_normal(key[0]), key[1]), {})
@@ -169,9 +171,9 @@ def _find_files(folder, names, preprocessors, files, ignored, report):
 
 
 def _normal(name):
-    """Returns a name in one of the forms that Unicode has for letters with accents.
+    """Returns a name in Unicode's normalization form NFC.
 
-    macOS and Linux write them in different forms, which look the same.
+    macOS and Linux write accented letters in different forms, which look the same.
     """
     return unicodedata.normalize("NFC", name)
 
@@ -185,35 +187,35 @@ def _is_text(name):
 
 
 def _first_file(folder, preprocessors):
-    """Returns a file that can be read in a folder, or `None`."""
+    """Returns a readable file of a folder, or `None`."""
     suffixes = {suffix for p in preprocessors.values() for suffix in p.suffixes}
     paths = sorted(folder.iterdir())
     return next((p for p in paths if p.suffix.lower() in suffixes), None)
 
 
 def _no_class(folders, preprocessors):
-    rule = "Files must lie in `<folder>/<class>/<file>`."
+    rule = "Files must be at `<folder>/<class>/<file>`."
     for folder in folders:
         path = _first_file(folder, preprocessors)
         if path is not None:
             return ValueError(
                 f"{rule} Received: {str(folder)!r} with files in it, such as "
-                f"{path.name!r}. Pass the folder above it, or make a folder for each class."
+                f"{path.name!r}. Pass the parent folder, or make a folder for each class."
             )
     return ValueError(
-        f"{rule} Received: {[str(folder) for folder in folders]} without a folder in it. "
+        f"{rule} Received: {[str(folder) for folder in folders]} without a subfolder. "
         "Make a folder for each class."
     )
 
 
 def _check_level(ignored, preprocessors):
-    """Raises an error if the files lie one level deeper than they should."""
+    """Raises an error if the files are one level too deep."""
     for folder in (path for path, kind in ignored.items() if kind == _FOLDER):
         path = _first_file(folder, preprocessors)
         if path is not None:
             raise ValueError(
-                "Files must lie in `<folder>/<class>/<file>`. Received: a folder whose "
-                f"files lie one level deeper, such as {str(path)!r}. Pass "
+                "Files must be at `<folder>/<class>/<file>`. Received: a folder whose "
+                f"files are one level deeper, such as {str(path)!r}. Pass "
                 f"{str(folder.parent)!r}."
             )
 
@@ -221,15 +223,15 @@ def _check_level(ignored, preprocessors):
 def _duplicate(path, other):
     return ValueError(
         "An example must have one file of each modality. Received: "
-        f"{path} beside {other.name}. Remove or rename one."
+        f"{path} and {other.name}. Remove or rename one."
     )
 
 
 def _empty_class(folder, preprocessors):
     suffixes = sorted({suffix for p in preprocessors.values() for suffix in p.suffixes})
     return ValueError(
-        f"A class folder must hold files. Received: none of {suffixes} in {folder}. "
-        "Remove the folder, or leave out what is bad with `skip_bad_files=True`."
+        f"A class folder must contain files. Received: none of {suffixes} in {folder}. "
+        "Remove the folder, or skip it with `skip_bad_files=True`."
     )
 
 

@@ -1,4 +1,4 @@
-"""Folders of labelled files as `tf.data` pipelines: `<folder>/<class>/<file>`."""
+"""Folders of labeled files, `<folder>/<class>/<file>`, as `tf.data` pipelines."""
 
 import dataclasses
 import warnings
@@ -14,7 +14,7 @@ from keras_perceiver.data.buckets import FolderPipeline
 from keras_perceiver.data.examples import find_examples
 from keras_perceiver.modalities.preprocessors import Preprocessor
 
-# Examples read at once by the checking pass; more of them than this get a progress bar.
+# Examples that are checked at once. A progress bar is shown for more than these.
 _CHECKED_AT_ONCE = 512
 
 
@@ -32,56 +32,59 @@ def read_folder(
     check_files=True,
     use_cache=False,
 ):
-    """Reads labelled files, one or several modalities each, as a `tf.data.Dataset`.
+    """Reads labeled files of one or several modalities as a `tf.data.Dataset`.
 
-    Files lie in `<folder>/<class>/<file>`. Several modalities are joined by class and
-    by the file's name without its ending: `dog/0001.wav` belongs to `dog/0001.png`.
-    Names that look the same are the same, in whatever form of Unicode a system writes
-    them. What is no file of an example, such as other endings and folders in those of
-    the classes, is counted in a warning and listed in `ignored`.
+    Files are at `<folder>/<class>/<file>`. Several modalities are joined by class and
+    by file name without the extension: `dog/0001.wav` belongs to `dog/0001.png`. Names
+    are compared in Unicode's normalization form NFC. Files that belong to no example,
+    such as those with other extensions, and folders inside class folders are counted in
+    a warning and listed in `ignored`.
 
-    Where files have any length, a batch is padded at the end. To pad little, examples
-    of about one length come together, in `num_buckets` groups of as many examples, and
-    a batch is as long as the longest of its group: a compiled model sees no more than
-    `num_buckets` shapes. Without `shuffle` examples keep their order instead.
+    Examples of variable length are padded at the end. To keep padding low, they are
+    bucketed by length into `num_buckets` buckets of equal size, and a batch has the
+    maximum length of its bucket, so that a compiled model sees no more than
+    `num_buckets` shapes. Without `shuffle`, examples keep their order instead.
 
     Args:
-        folder: Path, or dict from modality name to path where each has its own.
-        preprocessor: Preprocessor of the files, such as `ImagePreprocessor((32, 32, 3))`,
-            or dict of preprocessors by the modality's name.
+        folder: Path, or dict from modality name to path if each modality has its own
+            folder.
+        preprocessor: `Preprocessor` of the files, such as `ImagePreprocessor((32, 32,
+            3))`, or dict of preprocessors by modality name.
         batch_size: Integer, examples per batch.
-        class_names: List of strings, the classes in the order of the labels, such
-            as the `class_names` of the training folder for a test folder, which may
-            lack some. Defaults to the names of the class folders, sorted.
-        shuffle: Boolean, whether examples come in a new order every epoch.
-        seed: Integer, seed of the order.
-        drop_remainder: Boolean, whether to leave out batches that are not full (a
-            different subset each epoch).
-        num_buckets: Integer, most groups by length.
-        allow_missing: Boolean. `True`: an example may lack modalities; all get masks,
-            `False` everywhere for what is missing. `False`: that is an error.
-        skip_bad_files: Boolean. `True`: leaves out examples with files that cannot be
-            used, with a warning that counts them; one that changes after it was checked
-            is left out of its batch, or replaced by another of the batch where all
-            batches are full. `False`: the first is an error.
-        check_files: Boolean, whether to read all files once before anything is
-            returned. `False`: a bad file is an error when it is met.
-        use_cache: Boolean, whether to keep all arrays in memory.
+        class_names: List of strings, the classes in the order of the labels. For a test
+            folder, pass the `class_names` of the training folder: some of the classes
+            may be missing. Defaults to the sorted names of the class folders.
+        shuffle: Boolean, whether to reshuffle the examples every epoch.
+        seed: Integer, seed of the shuffling.
+        drop_remainder: Boolean, whether to drop batches that are not full (a different
+            subset each epoch).
+        num_buckets: Integer, maximum number of buckets.
+        allow_missing: Boolean. `True`: modalities of an example may be missing. All
+            modalities get masks, which are `False` for those that are missing. `False`:
+            a missing modality is an error.
+        skip_bad_files: Boolean. `True`: examples with invalid files are skipped, with a
+            warning that counts them. One that becomes invalid after it was checked is
+            left out of its batch, or replaced by another one of the batch with
+            `drop_remainder=True`. `False`: the first invalid file is an error.
+        check_files: Boolean, whether to read and check all files first. `False`: an
+            invalid file is an error when it is read.
+        use_cache: Boolean, whether to cache all arrays in memory.
 
     Returns:
-        `LabeledFolder`. The elements of its dataset are `(inputs, labels)`: float32
-        and int32. `inputs` is a tensor, or, if `preprocessor` is a dict or there is a
-        mask, a dict with a tensor `"<name>"` and, for preprocessors with a mask,
-        booleans `"<name>_mask"` of the shape without channels, `False` for padding.
+        `LabeledFolder`. The elements of its dataset are `(inputs, labels)` of dtypes
+        float32 and int32. `inputs` is a tensor. If `preprocessor` is a dict, or there
+        is a mask, it is a dict with a tensor `"<name>"` per modality and, for
+        preprocessors with a mask, a boolean tensor `"<name>_mask"` of the same shape
+        without channels, `False` for padding.
 
     Raises:
-        TypeError: if there is something else than preprocessors, or if `class_names` is
-            no list of strings.
+        TypeError: if `preprocessor` is not a `Preprocessor` or a dict of them, or if
+            `class_names` is not a list of strings.
         FileNotFoundError: if a folder is missing.
         ValueError: if there is nothing to read, if a class is not in `class_names`, if
-            a file cannot be used (named in the error), or if the arguments do not fit
-            together. Without `check_files`, TensorFlow's `InvalidArgumentError` in
-            place of the latter's `ValueError`, with the same text.
+            a file is invalid (the error names it), or if the arguments are
+            inconsistent. With `check_files=False`, an invalid file raises TensorFlow's
+            `InvalidArgumentError` with the same text.
 
     Example:
 
@@ -115,18 +118,18 @@ def read_folder(
     if folders.keys() != preprocessors.keys():
         raise ValueError(
             "`folder` and `preprocessor` must have the same modalities. Received: "
-            f"{sorted(folders)} and {sorted(preprocessors)}. Give each preprocessor its "
-            "folder."
+            f"{sorted(folders)} and {sorted(preprocessors)}. Pass one folder per "
+            "preprocessor."
         )
     check_positive(batch_size=batch_size, num_buckets=num_buckets)
     lengths = [each.shape[0] for each in preprocessors.values()]
     is_ragged = None in lengths
     if not check_files and (skip_bad_files or is_ragged):
         raise ValueError(
-            "Bad files are found, and files of any length measured, by checking. "
+            "Skipping bad files, and inputs of variable length, need `check_files=True`. "
             f"Received: check_files=False, skip_bad_files={skip_bad_files}, "
             f"lengths {lengths}. "
-            "Set `check_files=True`, or else a length and `skip_bad_files=False`."
+            "Set `check_files=True`, or a fixed length and `skip_bad_files=False`."
         )
 
     skipped = {}
@@ -159,15 +162,15 @@ def read_folder(
     if not examples:
         first = next(iter(skipped.values()), "none")
         raise ValueError(
-            "There must be a file to read. Received: none that can be used in "
-            f"{[str(path) for path in folders.values()]}, {len(skipped)} left out. "
+            "There must be a valid file to read. Received: none in "
+            f"{[str(path) for path in folders.values()]}, {len(skipped)} skipped. "
             f"The first: {first} {ignored.text()}".strip()
         )
     if ignored.text():
         warnings.warn(ignored.text(), stacklevel=2)
     if skipped:
         warnings.warn(
-            f"Left out {len(skipped)} bad files, read {len(examples)} examples. "
+            f"Skipped {len(skipped)} bad files, read {len(examples)} examples. "
             f"`skipped` lists them, the first: {next(iter(skipped))}",
             stacklevel=2,
         )
@@ -176,18 +179,18 @@ def read_folder(
 
 @dataclasses.dataclass(frozen=True)
 class LabeledFolder:
-    """What `read_folder` returns.
-
+    """A dataset of labeled files, as `read_folder` returns it.
     Attributes:
         dataset: Batched `tf.data.Dataset` of `(inputs, labels)`.
-        class_names: Tuple of strings; label 0 is the first.
-        paths: Tuple, for every example its path, or, if it was read as a dict of
-            modalities, a dict from modality name to path, without those it lacks. Without
-            `shuffle` in the order of the dataset.
-        ignored: Tuple of pairs, path and kind, of what lies in the folder and is no file
-            of an example: other endings, folders in those of the classes, what is of the
-            operating system, and, without a warning, what is hidden (its name begins with
-            a dot) or has the name of an example, such as its caption.
+        class_names: Tuple of strings, in the order of the labels.
+        paths: Tuple with the path of each example, or a dict from modality name to path
+            if `preprocessor` is a dict. Without `shuffle`, it has the order of the
+            dataset.
+        ignored: Tuple of pairs of path and kind, for everything in the folder that
+            belongs to no example: files with other extensions, folders inside class
+            folders, files of the operating system, and, without a warning, hidden files
+            (their name starts with a dot) and files with the name of an example, such
+            as its caption.
     """
 
     dataset: tf.data.Dataset
@@ -199,19 +202,19 @@ class LabeledFolder:
 
     @property
     def skipped(self):
-        """Tuple of pairs, path and reason, of the bad files that were left out.
+        """Tuple of pairs of path and reason, for the bad files that were skipped.
 
-        A file that has changed since it was checked comes to them when it is met.
+        A file that has changed since it was checked is added when it is read.
         """
         return tuple((self._pipeline.skipped or {}).items())
 
     def epoch(self, number, num_done=0):
-        """Returns one pass over the examples, in an order that follows from its number.
+        """Returns the data of one epoch, which is reproducible from its number.
 
         Args:
-            number: Int64 scalar.
-            num_done: Int64 scalar, batches to leave out at the beginning. No file of
-                theirs is read.
+            number: Int64 scalar, number of the epoch.
+            num_done: Int64 scalar, number of batches to skip at the beginning. Their
+                files are not read.
 
         Returns:
             `tf.data.Dataset` like `dataset`.
@@ -219,22 +222,23 @@ class LabeledFolder:
         return self._pipeline.epoch(self._examples, number, num_done)
 
     def split(self, validation_fraction=0.2, group=None):
-        """Splits the examples of every class into training and validation.
+        """Splits the examples of each class into training and validation data.
 
-        The same files give the same split, so that settings can be chosen without the
-        test data. A class of one group is in training only.
+        The split depends on the files only, so that hyperparameters can be chosen
+        without the test data. A class with a single group is in the training data only.
 
         Args:
-            validation_fraction: Float in (0, 1), the part of each class.
-            group: Callable that takes a file's name without its ending and returns what
-                it belongs to, such as a speaker; all of that goes to one side. Defaults
-                to each example for itself.
+            validation_fraction: Float in (0, 1), fraction of each class.
+            group: Callable that takes a file's name without its extension and returns
+                its group, such as the speaker. A group is never split. By default, each
+                example is its own group.
 
         Returns:
-            Pair of `LabeledFolder`. The second is in order and has every batch.
+            Pair of `LabeledFolder`. The second one is not shuffled and drops no batch.
 
         Raises:
-            ValueError: if the fraction is not in (0, 1), or if every class is one group.
+            ValueError: if the fraction is not in (0, 1), or if every class has one
+                group only.
         """
         if not 0 < validation_fraction < 1:
             raise ValueError(
@@ -246,8 +250,8 @@ class LabeledFolder:
         )
         if not validation:
             raise ValueError(
-                "A split needs a class of two groups or more. Received: one group in "
-                f"each of {len(self.class_names)} classes. Make the groups smaller."
+                "A split needs a class with two groups or more. Received: one group in "
+                f"each of {len(self.class_names)} classes. Use smaller groups."
             )
         in_order = dataclasses.replace(
             self._pipeline, shuffle=False, drop_remainder=False
@@ -273,7 +277,7 @@ def _labeled(examples, class_names, ignored, pipeline):
 
 
 def _check(examples, pipeline, report):
-    """Reads every file once; returns the examples that are good, with their lengths."""
+    """Reads every file once, and returns the valid examples with their lengths."""
     good = []
     progress = None
     if len(examples) > _CHECKED_AT_ONCE:
@@ -302,12 +306,12 @@ def _split(examples, validation_fraction, group):
     held_out = set()
     for groups in classes.values():
         wanted = validation_fraction * sum(map(len, groups.values()))
-        rng = np.random.default_rng(0)  # one split, whatever the seed of a run
+        rng = np.random.default_rng(0)  # the same split for all seeds of a run
         num_held_out = 0
         members = list(groups.values())
         # The last group stays in training.
         for choice in rng.permutation(len(members))[:-1]:
-            # At least one, then while that comes closer.
+            # At least one, then as long as it gets closer to the fraction.
             if num_held_out and num_held_out + len(members[choice]) / 2 > wanted:
                 break
             held_out.update(members[choice])

@@ -1,11 +1,11 @@
-"""Random mixtures of the examples of a batch, and of their labels.
+"""MixUp and CutMix of the examples of a batch and of their labels.
 
 Each function returns a callable `(inputs, labels, key)` for
 `augment_dataset(use_labels=True)` and `tfds_splits(mix=mixup(10))`;
-`folder_splits(mix=mixup)` counts the classes itself.
-Inputs are float32 images of shape `(batch, height, width, channels)`, labels are class
-indices of shape `(batch,)` or already numbers for every class, the key is an int64
-scalar. What comes back are images, and float32 labels of shape `(batch, num_classes)`.
+`folder_splits(mix=mixup)` sets the number of classes itself. Inputs are float32 images
+of shape `(batch, height, width, channels)`. Labels are class indices of shape
+`(batch,)` or soft labels of shape `(batch, num_classes)`. The key is an int64 scalar.
+The callable returns images and float32 soft labels of shape `(batch, num_classes)`.
 """
 
 import keras
@@ -15,42 +15,43 @@ from keras_perceiver.data.augmentation import KeySeeds, with_tensorflow
 
 
 def mixup(num_classes, alpha=0.2):
-    """Blends each image with another one of its batch, and their labels alike.
+    """Blends each image and its label with those of another example of the batch.
 
     Reference:
         [Zhang et al., 2017](https://arxiv.org/abs/1710.09412).
 
     Args:
-        num_classes: Integer.
-        alpha: Float, both parameters of the beta distribution of the weights.
+        num_classes: Integer, number of classes.
+        alpha: Float, both parameters of the beta distribution of the mixing weights.
     """
     return _mixing(keras.layers.MixUp(alpha, dtype="float32"), num_classes)
 
 
 def cutmix(num_classes):
-    """Puts a rectangle of another image of the batch into each image.
+    """Replaces a rectangle of each image by that of another image of the batch.
 
-    The labels are mixed as the area is, whose distribution is uniform (before rounding).
+    Labels are mixed in proportion to the area, whose share is uniformly distributed
+    (before rounding).
 
     Reference:
         [Yun et al., 2019](https://arxiv.org/abs/1905.04899).
 
     Args:
-        num_classes: Integer.
+        num_classes: Integer, number of classes.
     """
-    # Keras draws the parameter of its beta distribution from this range; 1 is uniform.
+    # Keras draws the parameter of its beta distribution from this range. 1 is uniform.
     layer = keras.layers.CutMix((1.0, 1.0), dtype="float32")
     return _mixing(layer, num_classes)
 
 
 def mixup_or_cutmix(num_classes, alpha=0.2):
-    """Does one half of the batch as `mixup` does, and the other as `cutmix`.
+    """Applies `mixup` to one half of the batch and `cutmix` to the other.
 
     Reference:
-        DeepMind's training code of the Perceiver does so.
+        DeepMind's training code of the Perceiver.
 
     Args:
-        num_classes: Integer.
+        num_classes: Integer, number of classes.
         alpha: Float, see `mixup`.
     """
     blend, paste = mixup(num_classes, alpha), cutmix(num_classes)

@@ -1,4 +1,4 @@
-"""RandAugment: a few random changes of each image, all of one strength."""
+"""RandAugment: a few random operations per image, all of one magnitude."""
 
 import numpy as np
 import tensorflow as tf
@@ -10,42 +10,44 @@ from keras_perceiver.modalities.preprocessors.pixels import (
     unscale_pixels,
 )
 
-# Of the scale of the magnitude; the strongest changes below are those of 10.
+# The operations below reach their maximum strength at this magnitude.
 _MAX_MAGNITUDE = 10.0
-_GREY = 128.0
+_GRAY = 128.0
 # Pixels at the magnitude 10, on crops of ImageNet.
 _TRANSLATION = 100.0
 _CUTOUT = 40.0
 
 
 def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
-    """Changes each image in `num_ops` ways of 16, drawn one after the other.
+    """Applies `num_ops` of 16 operations to each image, drawn with replacement.
 
-    The ways: more contrast (AutoContrast, Equalize), Invert, Posterize, Solarize,
-    SolarizeAdd, Color, Contrast, Brightness, Sharpness, Rotate, shear, translate along
-    either axis, Cutout. What moves in from outside is grey. At magnitude 5, the four
-    enhancements Color to Sharpness leave an image as it is: their factor goes from 0.1
-    to 1.9.
+    The operations are AutoContrast, Equalize, Invert, Posterize, Solarize, SolarizeAdd,
+    Color, Contrast, Brightness, Sharpness, Rotate, shear and translate along either
+    axis, and Cutout. Areas that move in from outside the image are gray. At magnitude
+    5, the four enhancements from Color to Sharpness have no effect: their factor ranges
+    from 0.1 to 1.9.
 
     Reference:
-        [Cubuk et al., 2019](https://arxiv.org/abs/1909.13719). The ways and their
-        strengths are those of DeepMind's training of the Perceiver, with 4 and 5.
+        [Cubuk et al., 2019](https://arxiv.org/abs/1909.13719). The operations and their
+        strengths are those of DeepMind's training of the Perceiver, which uses
+        `num_ops=4` and `magnitude=5`.
 
     Args:
-        num_ops: Integer, changes of an image.
-        magnitude: Float in 0 to 10, their strength.
-        value_range: Pair of floats, the values of the images that stand for 0 and 255.
+        num_ops: Integer, number of operations per image.
+        magnitude: Float from 0 to 10, strength of the operations.
+        value_range: Pair of floats, the values of the images that correspond to 0 and
+            255.
 
     Returns:
-        Callable of color images of shape `(batch, height, width, 3)`, or of one image,
-        in the value range, and a key. Each image is changed in a way of its own, to
+        Callable that takes color images of shape `(batch, height, width, 3)`, or a
+        single image, and a key. Operations are drawn per image, and the results have
         256 levels.
 
     Raises:
         ValueError: if a number is out of range.
     """
-    # Not keras.layers.RandAugment: it draws the ways once for a whole batch, from a state
-    # of its own, computes all of them, and its strengths are others.
+    # `keras.layers.RandAugment` draws the operations once per batch from its own state,
+    # computes all of them, and has other strengths.
     check_positive(num_ops=num_ops)
     if not 0 <= magnitude <= _MAX_MAGNITUDE:
         raise ValueError(
@@ -54,7 +56,7 @@ def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
         )
     ops = _ops(magnitude / _MAX_MAGNITUDE)
 
-    # Traced once, and not wherever it is used: there are many ways.
+    # Traced once instead of wherever it is used, since there are many operations.
     @tf.function
     def change_one(image, key):
         choices = tf.random.stateless_uniform(
@@ -88,16 +90,16 @@ def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
 
 
 def _ops(strength):
-    """Returns the ways to change a float image in 0..255, given three random numbers.
+    """Returns the operations, callables of a float image in 0..255 and 3 random numbers.
 
     Args:
-        strength: Float in 0 to 1.
+        strength: Float from 0 to 1.
     """
     factor = 1.8 * strength + 0.1
     shear = 0.3 * strength
     translation = _TRANSLATION * strength
     angle = np.deg2rad(30) * strength
-    # The number of bits that stay; at the strength 1 four of eight, at 0 none, as there.
+    # Keeps four of eight bits at strength 1, and none at 0, as DeepMind's code does.
     levels = 2.0 ** (8 - int(4 * strength))
 
     def sign(u):
@@ -135,12 +137,12 @@ def _autocontrast(image):
 
 
 def _equalize(image):
-    """Spreads the levels of each channel so that all are about as frequent."""
+    """Equalizes the histogram of each channel."""
     pixels = tf.reshape(tf.cast(image, "int32"), (-1, image.shape[-1]))  # (H W, C)
     channels = []
     for channel in tf.unstack(pixels, axis=1):
         counts = tf.math.bincount(channel, minlength=256, maxlength=256)
-        # The highest level that there is stays out of the step, as in Pillow.
+        # The highest level that occurs does not count, as in Pillow.
         step = (tf.size(channel) - counts[tf.reduce_max(channel)]) // 255
         below = tf.cumsum(counts, exclusive=True)
         table = tf.where(
@@ -151,7 +153,7 @@ def _equalize(image):
 
 
 def _smooth(image):
-    """Returns the image blurred by Pillow's kernel, but for its border."""
+    """Blurs the image with Pillow's kernel, except for its border."""
     kernel = np.array([[1, 1, 1], [1, 5, 1], [1, 1, 1]], "float32") / 13
     kernel = tf.constant(np.repeat(kernel[..., None, None], 3, axis=2))
     inside = tf.nn.depthwise_conv2d(image[None], kernel, [1, 1, 1, 1], "VALID")[0]
@@ -170,7 +172,7 @@ def _rotate(image, angle):
 
 
 def _affine(image, numbers):
-    """Takes the pixel (x, y) from (a x + b y + c, d x + e y + f), the nearest there."""
+    """Sets pixel (x, y) to the one nearest to (a x + b y + c, d x + e y + f)."""
     transform = tf.stack([tf.cast(n, "float32") for n in (*numbers, 0.0, 0.0)])
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=image[None],
@@ -178,17 +180,17 @@ def _affine(image, numbers):
         output_shape=tf.shape(image)[:2],
         interpolation="NEAREST",
         fill_mode="CONSTANT",
-        fill_value=_GREY,
+        fill_value=_GRAY,
     )
     return tf.ensure_shape(moved[0], image.shape)
 
 
 def _cutout(image, reach, u):
-    """Makes a square around a random point grey, `reach` pixels to each side."""
+    """Masks a square around a random point with gray, `reach` pixels to each side."""
     height, width = tf.unstack(tf.shape(image)[:2])
     row = tf.cast(u[1] * tf.cast(height, "float32"), "int32")
     column = tf.cast(u[2] * tf.cast(width, "float32"), "int32")
     rows, columns = tf.range(height)[:, None], tf.range(width)
     is_hidden = (rows >= row - reach) & (rows < row + reach)
     is_hidden &= (columns >= column - reach) & (columns < column + reach)
-    return tf.where(is_hidden[..., None], _GREY, image)
+    return tf.where(is_hidden[..., None], _GRAY, image)

@@ -1,4 +1,4 @@
-"""What every data set of this package returns."""
+"""Training, validation and test data, as every dataset of this package returns them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +11,24 @@ from keras_perceiver.data.folders import read_folder
 
 
 class Splits(NamedTuple):
-    """Three batched `tf.data.Dataset`s of `(inputs, labels)`, none in another.
+    """Training, validation and test data as batched datasets of `(inputs, labels)`.
 
     Attributes:
-        train: The training data, in another order and changed another way whenever it is
-            read.
-        validation: Data to choose by.
-        test: Data to report.
-        class_names: Tuple of strings; label 0 is the first.
-        epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns that
-            pass over the training data without its first `num_done` batches, always the
-            same: what makes it possible to go on in the middle.
-        shard: Callable `(num_processes, process_index)` that returns the splits
-            whose training batches are the part of one of several processes, and read
-            nothing else. `None` for data that have no cheaper way than to read whole
-            batches and leave rows out.
-        preprocessor: `Preprocessor` of the files, or dict of these by the modality's
-            name, for a model to be saved and served with; `None` for data that are no
-            files.
+        train: `tf.data.Dataset` of the training data, which is reshuffled and augmented
+            anew at each iteration.
+        validation: `tf.data.Dataset` to choose hyperparameters by.
+        test: `tf.data.Dataset` to report results on.
+        class_names: Tuple of strings, in the order of the labels.
+        epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns the
+            training data of that epoch without the first `num_done` batches. The same
+            arguments give the same data, so that training can be resumed within an
+            epoch.
+        shard: Callable `(num_processes, process_index)` that returns splits whose
+            training batches are the share of one of several processes, without reading
+            the others. `None` for data where whole batches must be read.
+        preprocessor: `Preprocessor` of the files, or dict of preprocessors by modality
+            name, which a model is saved and served with. `None` for data that are not
+            read from files.
     """
 
     train: tf.data.Dataset
@@ -40,31 +40,31 @@ class Splits(NamedTuple):
     preprocessor: object = None
 
     def epochs(self, first, last, num_done=0):
-        """Returns the training data's epochs from `first` to before `last`, in a row.
+        """Returns the training data of epochs `first` to `last - 1` as one dataset.
 
         Args:
             first: Integer, number of the first epoch.
-            last: Integer, number after the last.
-            num_done: Integer, batches of the first epoch that are left out. Where an
-                epoch is an order of indices, as in all data sets of this package, they
-                are never read.
+            last: Integer, number after that of the last epoch.
+            num_done: Integer, number of batches of the first epoch to skip. The
+                datasets of this package never read them.
         """
 
         def epoch(number):
             return self.epoch(number, tf.where(number == first, num_done, 0))
 
-        # In int64, as `Dataset.skip` takes it.
+        # `Dataset.skip` takes int64.
         num_done = tf.constant(num_done, "int64")
         return tf.data.Dataset.range(first, last).flat_map(epoch)
 
     def merge_validation(self, batch_size):
-        """Returns splits whose training data hold the validation data as well.
+        """Returns splits whose training data include the validation data.
 
-        For a last run, when everything is chosen. The validation data come as they are,
-        spread evenly over every epoch; they are read once to count them.
+        For a final run with chosen hyperparameters. The validation data are not
+        augmented, and are spread evenly over every epoch. They are read once to count
+        them.
 
         Args:
-            batch_size: Integer, the most examples of a batch of theirs.
+            batch_size: Integer, maximum batch size of the validation examples.
         """
 
         def pieces(*batch):
@@ -81,7 +81,7 @@ class Splits(NamedTuple):
         num_batches = int(self.train.cardinality()) + num_more
 
         def epoch(number, num_done=0):
-            # Of every run of as many batches, the last one.
+            # Spread evenly over the epoch.
             is_more = tf.data.Dataset.range(num_batches).map(
                 lambda i: (
                     (i + 1) * num_more // num_batches - i * num_more // num_batches
@@ -97,33 +97,34 @@ class Splits(NamedTuple):
     def from_datasets(
         cls, train, validation, test, class_names, seed=0, preprocessor=None
     ):
-        """Makes splits of any datasets, for a recipe to train on.
+        """Creates splits from any datasets, for a recipe to train on.
 
-        A run that was interrupted goes on exactly only if its data come again exactly.
-        So `train` must give the same batches, in the same order, each time it is read:
-        no `shuffle`, no stateful random changes, no `deterministic=False`. For another
-        order every epoch, pass a callable: what it returns must follow from the number
-        alone, as `epoch_order` does. To go on in the middle of an epoch, the batches
-        before are read and thrown away.
+        An interrupted run resumes exactly only if its data are reproducible. So `train`
+        must give the same batches in the same order at each iteration: no `shuffle`, no
+        stateful random operations, no `deterministic=False`. To reshuffle every epoch,
+        pass a callable whose result depends on the number of the epoch alone, as that
+        of `epoch_order` does. To resume within an epoch, the batches before are read
+        and discarded.
 
         Args:
-            train: Batched `tf.data.Dataset` of `(inputs, labels)` with a known number of
-                batches, or callable that takes the number of an epoch, an int64 scalar,
-                and returns one. All have as many batches.
+            train: Batched `tf.data.Dataset` of `(inputs, labels)` with a known number
+                of batches, or callable that takes the number of an epoch, an int64
+                scalar, and returns such a dataset. All epochs must have the same number
+                of batches.
             validation: Batched `tf.data.Dataset` of `(inputs, labels)`.
-            test: The same.
-            class_names: Sequence of strings; label 0 is the first.
-            seed: Integer, seed of the epochs that come when `Splits.train` is read.
-            preprocessor: `Preprocessor` that made the inputs from files, or dict of
-                these by the modality's name, or `None`.
+            test: Batched `tf.data.Dataset` of `(inputs, labels)`.
+            class_names: Sequence of strings, in the order of the labels.
+            seed: Integer, seed of the epoch numbers when `Splits.train` is iterated over.
+            preprocessor: `Preprocessor` that the inputs were read with, or dict of
+                preprocessors by modality name, or `None`.
 
         Returns:
             `Splits`.
 
         Raises:
-            TypeError: if what should be a dataset is none.
-            ValueError: if its elements are not pairs, if the number of training batches
-                is not known, or if their order is not deterministic.
+            TypeError: if `train`, `validation` or `test` is not a dataset.
+            ValueError: if elements are not pairs, if the number of training batches is
+                unknown, or if their order is not deterministic.
 
         Example:
 
@@ -150,15 +151,15 @@ class Splits(NamedTuple):
         if num_batches < 0:
             raise ValueError(
                 "The number of training batches must be known. Received: "
-                f"train={first}, of which tf.data knows none. Apply "
-                "`tf.data.experimental.assert_cardinality(num_batches)`, or `take` so "
-                "many of an endless dataset."
+                f"train={first}, whose cardinality is unknown or infinite. Apply "
+                "`tf.data.experimental.assert_cardinality(num_batches)`, or "
+                "`take(num_batches)` if it is infinite."
             )
         if first.options().deterministic is False:
             raise ValueError(
-                "The order of the training batches must be deterministic, to go on after "
-                "an interruption. Received: train with the option deterministic=False. "
-                "Leave it out."
+                "The order of the training batches must be deterministic, so that training "
+                "can be resumed. Received: train with the option deterministic=False. "
+                "Remove it."
             )
 
         def epoch(number, num_done=0):
@@ -202,33 +203,34 @@ def folder_splits(
     test_fraction=0.15,
     skip_bad_files=False,
 ):
-    """Reads `<folder>/train` and `<folder>/test` of labelled files.
+    """Reads the labeled files in `<folder>/train` and `<folder>/test`.
 
     A part of the training folder is held out for validation, the same one for every
-    seed. A folder with neither has the classes themselves: a part of each is held out for
-    the test first. All arrays stay in memory.
+    seed. If there is neither `train` nor `test`, the folder must contain the class
+    folders, and a part of each class is held out for the test first. All arrays are
+    cached in memory.
 
     Args:
-        folder: Path of a folder with the folders `train` and `test`, or with the folders
-            of the classes.
-        preprocessor: `Preprocessor` or dict of these, see `read_folder`.
+        folder: Path of a folder with the folders `train` and `test`, or with class
+            folders.
+        preprocessor: `Preprocessor` or dict of preprocessors, see `read_folder`.
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
-        augment: Callable `(inputs, key)` that changes a training batch at random, such
-            as `image_augmentation()`, or `None`.
-        validation_fraction: Float in (0, 1), the part of each class that is held out.
+        seed: Integer, seed of the shuffling and of the augmentation.
+        augment: Callable `(inputs, key)` that augments a training batch, such as
+            `image_augmentation()`, or `None`.
+        validation_fraction: Float in (0, 1), fraction of each class that is held out.
         group: Callable, see `LabeledFolder.split`.
         allow_missing: Boolean, see `read_folder`.
-        mix: Callable `(num_classes)`, such as `mixup` or `mixup_or_cutmix`, that returns
-            what mixes the examples of a training batch after `augment`. Labels of the
-            training data are parts of classes then, as `SmoothedCrossentropy` and
-            `Accuracy` take them.
-        test_fraction: Float in (0, 1), the part of each class that is held out for the
-            test where there are no folders `train` and `test`.
+        mix: Callable such as `mixup` or `mixup_or_cutmix` that takes the number of
+            classes and returns a callable that mixes the examples of a training batch
+            after `augment`. The training labels are soft labels then, which
+            `SmoothedCrossentropy` and `Accuracy` take.
+        test_fraction: Float in (0, 1), fraction of each class that is held out for the
+            test if there are no folders `train` and `test`.
         skip_bad_files: Boolean, see `read_folder`.
 
     Returns:
-        `Splits`. Training batches are all full.
+        `Splits`. All training batches are full.
 
     Raises:
         FileNotFoundError: if a folder is missing.
@@ -283,28 +285,29 @@ def folder_splits(
 
 
 def _check_value_range(augment, preprocessor):
-    """Raises `ValueError` if the preprocessor gives values that `augment` is not for."""
+    """Raises `ValueError` if `augment` is for another range than the preprocessor's."""
     expected = getattr(augment, "value_range", None)
     given = getattr(preprocessor, "value_range", None)
     if None not in (expected, given) and tuple(expected) != tuple(given):
         raise ValueError(
             "`augment` and `preprocessor` must have the same `value_range`. Received: "
-            f"augment with {tuple(expected)} and preprocessor with {tuple(given)}. Give "
-            "both the same."
+            f"augment with {tuple(expected)} and preprocessor with {tuple(given)}. Use "
+            "the same range for both."
         )
 
 
 def augment_dataset(dataset, augment, seed, epoch=None, num_done=0, use_labels=False):
-    """Changes the inputs of every batch at random.
+    """Augments the inputs of every batch.
 
     Args:
         dataset: `tf.data.Dataset` of `(inputs, labels)`.
         augment: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`, or
             `(inputs, labels, key)` that returns both, see `keras_perceiver.data.mixing`.
         seed: Integer, seed of the keys.
-        epoch: Int64 scalar, number of the epoch that the changes follow from. Defaults
-            to other changes whenever the dataset is read.
-        num_done: Int64 scalar, batches of the epoch that `dataset` is without.
+        epoch: Int64 scalar, number of the epoch, which determines the augmentation. By
+            default, it differs at each iteration over the dataset.
+        num_done: Int64 scalar, number of batches of the epoch that `dataset` has
+            skipped.
         use_labels: Boolean, whether `augment` takes and returns the labels too.
     """
     if epoch is None:

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets as `Splits`, read by random access."""
+"""Reads TensorFlow Datasets by random access, as `Splits`."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,7 @@ from keras_perceiver.data.epochs import (
 from keras_perceiver.data.splits import Splits, augment_dataset
 from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
-# So many examples are there of each part of a mock.
+# Number of examples in each part of mock data.
 _NUM_MOCK_EXAMPLES = 8
 
 
@@ -40,66 +40,65 @@ def tfds_splits(
     manual_folder=None,
     mock=None,
 ):
-    """Reads a data set of TensorFlow Datasets, also `modelnet40` and `audioset` of ours.
+    """Reads a dataset of TensorFlow Datasets, or this package's `modelnet40` or `audioset`.
 
-    Examples are read from array_record files at any index, so that a pass over the
-    training data is an order of indices, and a run that goes on in the middle of one
-    reads nothing that it did before. Reading, decoding and changing run in parallel and
-    ahead of the training; still, the same seed gives the same batches.
+    Examples are read from array_record files by index: an epoch is an order of indices,
+    and a run that is resumed within an epoch does not read the examples before.
+    Reading, decoding and augmentation run in parallel and are prefetched. The same seed
+    gives the same batches.
 
     Args:
-        name: String, name of the data set, `"name/config"` or `"name/config:version"`.
-        batch_size: Integer, examples per batch, of all processes together. What is left
-            over at the end of an epoch waits for the next order.
-        seed: Integer, seed of the order and of the changes.
+        name: String, name of the dataset, `"name/config"` or `"name/config:version"`.
+        batch_size: Integer, examples per batch of all processes together. Examples that
+            are left over at the end of an epoch are dropped, different ones each epoch.
+        seed: Integer, seed of the shuffling and of the augmentation.
         folder: Path of the prepared data, the `data_dir` of TensorFlow Datasets.
-            Defaults to its own default.
-        train_split: String, the training examples in the split language of TensorFlow
+            Defaults to that of TensorFlow Datasets.
+        train_split: String, the training examples in the split syntax of TensorFlow
             Datasets.
-        validation_split: String, the examples to choose by. By default the first tenth
+        validation_split: String, the validation examples. Defaults to the first tenth
             of the training split, which was shuffled when it was prepared.
-        test_split: String, the examples to report.
-        encoded: Sequence of strings, names of features that `prepare` gets as they are
-            in the file, such as JPEG, of which a crop can be decoded.
-        preprocessor: `Preprocessor`, or dict of these by the modality's name, whose
-            `convert` gives the inputs; it is handed on in the splits.
-        prepare: Callable `(example)` that makes `(inputs, label)` of the dict of one
-            example. Defaults to the supervised keys of the dataset: inputs as
-            `preprocessor` converts them, or as float32 (uint8 scaled from 0..255 to
-            -1..1) if there is none, and labels as int32.
+        test_split: String, the test examples.
+        encoded: Sequence of strings, names of features that `prepare` receives encoded,
+            such as a JPEG, so that it can decode a crop only.
+        preprocessor: `Preprocessor`, or dict of preprocessors by modality name, whose
+            `convert` gives the inputs. It becomes `Splits.preprocessor`.
+        prepare: Callable that takes the dict of one example and returns `(inputs,
+            label)`. Defaults to the supervised keys of the dataset: inputs are
+            converted by `preprocessor`, or to float32 (uint8 scaled from 0..255 to
+            -1..1) without one, and labels to int32.
         prepare_train: Callable `(example, key)` that does this for training, with an
-            int64 key that is another one for every example of every epoch. Defaults to
-            `prepare`.
+            int64 key that is unique per example and epoch. Defaults to `prepare`.
         prepare_test: Callable `(example)` that does this for the test data. Defaults to
             `prepare`.
-        augment: Callable `(inputs, key)` that changes a training batch at random, such
-            as `image_augmentation()`.
+        augment: Callable `(inputs, key)` that augments a training batch, such as
+            `image_augmentation()`.
         mix: Callable `(inputs, labels, key)` that mixes the examples of a training
             batch, such as `mixup(num_classes)`, after `augment`.
-        num_processes: Integer, processes that train together. Each reads its part of
-            every training batch, and all of the validation and test data.
-        process_index: Integer, number of this process, from 0.
-        download: Boolean, whether data that are not there may be downloaded and
-            prepared. `False`: the network is never asked.
-        manual_folder: Path of archives that you fetched yourself. Data sets that are
-            made from such (`imagenet2012`, `modelnet40`, `audioset`) are prepared from
-            them where that was not done yet.
-        mock: Callable `(rng)` that makes one random example, a dict of features to
-            encode. Nothing is read then, and everything after reading is done with a few
-            of these.
+        num_processes: Integer, number of processes that train together. Each reads its
+            share of every training batch, and all of the validation and test data.
+        process_index: Integer, index of this process, from 0.
+        download: Boolean, whether missing data may be downloaded and prepared. `False`:
+            the network is not used.
+        manual_folder: Path of archives that you have downloaded. Datasets that need
+            them (`imagenet2012`, `modelnet40`, `audioset`) are prepared from them,
+            unless that was done before.
+        mock: Callable that takes a NumPy random generator and returns a random example,
+            a dict of features to encode. A few of these replace the examples of the
+            dataset, and nothing is read.
 
     Returns:
-        `Splits`. Training batches are all full.
+        `Splits`. All training batches are full.
 
     Raises:
         FileNotFoundError: if the data are not prepared.
-        ValueError: if they are prepared in a format without random access, if the
-            training data are less than a batch, or if the arguments do not fit together.
+        ValueError: if they are prepared in a format without random access, if there is
+            less than a batch of training data, or if the arguments are inconsistent.
         ImportError: if array_record is not installed.
 
     Example:
 
-    >>> def example(rng):  # what is not prepared yet, in the shapes of cifar10
+    >>> def example(rng):  # a random example of cifar10
     ...     image = rng.integers(0, 256, (32, 32, 3), dtype="uint8")
     ...     return {"id": "", "image": image, "label": rng.integers(10)}
     >>> splits = tfds_splits("cifar10", batch_size=4, mock=example)
@@ -126,7 +125,7 @@ def tfds_splits(
         raise ValueError(
             "`batch_size` must not exceed the number of training examples. Received: "
             f"batch_size={batch_size}, {len(train)} examples in {train_split!r} of "
-            f"{name}. Make it smaller."
+            f"{name}. Reduce it."
         )
 
     def prepared_train(serialized, key):
@@ -136,7 +135,7 @@ def tfds_splits(
     def training(num_processes, process_index):
         num_rows = batch_size // num_processes
         first_row = process_index * num_rows
-        # Others in every process, and the same whatever the number of processes for one.
+        # Different for every process. That of process 0 is independent of their number.
         stream = seed + process_index * 1_000_003
 
         def epoch(number, num_done=0):
@@ -171,7 +170,7 @@ def tfds_splits(
             dataset, source, lambda serialized, _: prepare(decode(serialized))
         )
         dataset = dataset.batch(batch_size)
-        # tf.data does not count what it takes apart.
+        # tf.data does not know the cardinality after `unbatch`.
         num_batches = -(-len(source) // batch_size)
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(num_batches))
         return dataset.prefetch(tf.data.AUTOTUNE)
@@ -212,10 +211,10 @@ def _check_processes(batch_size, num_processes, process_index):
 
 
 def _read(batches, source, prepare):
-    """Reads batches of (indices, keys), and prepares each example for itself."""
+    """Reads batches of (indices, keys), and prepares each example."""
 
     def read(indices, keys):
-        # Python asks for a batch of records at once, whose reading is C++ and parallel.
+        # Python requests a batch of records at once, which is read by C++ in parallel.
         serialized = tf.numpy_function(source.read, [indices], "string")
         serialized.set_shape(indices.shape)
         return serialized, keys
@@ -244,7 +243,7 @@ class _Source:
 
 
 class _MockSource:
-    """Serialized random examples, a few of them, always the same."""
+    """A few serialized random examples, which are always the same."""
 
     def __init__(self, builder, mock, seed):
         rng = np.random.default_rng(seed)
@@ -271,19 +270,19 @@ def _builder(name, folder):
     import keras_perceiver.data.builders.audioset
     import keras_perceiver.data.builders.modelnet40  # noqa: F401
 
-    # `try_gcs` asks the network whatever else is said.
+    # `try_gcs` uses the network even if nothing is downloaded.
     return tfds.builder(name, data_dir=folder and str(folder), try_gcs=False)
 
 
 def _make_readable(builder, folder, download, manual_folder):
-    """Prepares the data if need be and may be; raises unless they can be read then."""
+    """Prepares the data if needed and allowed, and raises unless they can be read."""
     import tensorflow_datasets as tfds
 
     try:
         import array_record  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "Data sets are read with array_record, which is not installed. "
+            "Datasets are read with array_record, which is not installed. "
             "Install it with `pip install array_record`."
         ) from error
 
@@ -292,13 +291,13 @@ def _make_readable(builder, folder, download, manual_folder):
         instructions = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
         if not download and not (instructions and manual_folder):
             fix = (
-                f"{instructions} Then name that folder as `manual_folder`."
+                f"{instructions} Then pass that folder as `manual_folder`."
                 if instructions
                 else "Set `download=True`, or correct `folder`."
             )
             raise FileNotFoundError(
-                f"The data set must be prepared. Received: {builder.info.full_name}, of "
-                f"which there is nothing in {builder.data_dir}. {fix}"
+                f"The dataset must be prepared. Received: {builder.info.full_name}, which "
+                f"is not in {builder.data_dir}. {fix}"
             )
         try:
             builder.download_and_prepare(
@@ -308,7 +307,7 @@ def _make_readable(builder, folder, download, manual_folder):
                     try_download_gcs=False,
                 ),
             )
-        # How builders of others say that archives are missing.
+        # Builders of TensorFlow Datasets raise these if archives are missing.
         except (AssertionError, tf.errors.NotFoundError) as error:
             raise FileNotFoundError(
                 f"The archives of {builder.name} must be in the manual folder. Received: "
@@ -317,7 +316,7 @@ def _make_readable(builder, folder, download, manual_folder):
     formats = builder.info.available_file_formats()
     if array_record_format not in formats:
         raise ValueError(
-            "Data must be in a format that is read at any index. Received: "
+            "Data must be in a format with random access. Received: "
             f"{builder.data_dir} with {sorted(f.value for f in formats)}. Run `tfds "
             f"convert_format --dataset_version_dir={builder.data_dir} "
             "--out_file_format=array_record`, which adds that format (the command needs "
@@ -338,13 +337,13 @@ def _decoder(features, encoded):
 
 
 def _supervised(builder, preprocessor):
-    """Returns the default of `prepare`."""
+    """Returns the default `prepare`."""
     keys = builder.info.supervised_keys
     if keys is None:
         raise ValueError(
-            f"{builder.name} does not say what are its inputs and labels. Received: "
+            f"{builder.name} does not define inputs and labels. Received: "
             f"prepare=None and the features {sorted(builder.info.features)}. "
-            "Set `prepare` to make a pair of them."
+            "Pass a `prepare` that returns a pair of them."
         )
     inputs_name, label_name = keys
 
@@ -360,7 +359,7 @@ def _supervised(builder, preprocessor):
 
 
 def _class_names(features):
-    """Returns the names of the classes of the one feature that has such."""
+    """Returns the class names of the first feature that has classes."""
     import tensorflow_datasets as tfds
 
     for feature in features.values():

@@ -1,4 +1,4 @@
-"""Distribution: one switch over tf.distribute and keras.distribution."""
+"""Training on several devices by `tf.distribute` and `keras.distribution`."""
 
 from keras_perceiver.distribution.distribution import Distribution, get_distribution
 from keras_perceiver.distribution.engines import ENGINES, virtual_devices

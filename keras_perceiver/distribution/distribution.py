@@ -1,4 +1,4 @@
-"""One switch for all devices: `tf.distribute` and `keras.distribution`."""
+"""A common interface to `tf.distribute` and `keras.distribution`."""
 
 import contextlib
 import dataclasses
@@ -22,24 +22,24 @@ from keras_perceiver.distribution.padding import (
 
 @dataclasses.dataclass(frozen=True)
 class Distribution:
-    """Devices that train a model together: one switch for every engine of Keras.
+    """Devices that train a model together, on any engine that Keras supports.
 
-    A value: equal arguments mean the same devices, in any number of scopes. So it can be
-    set again after `keras.utils.clear_session()`, which resets it on JAX. Impossible
-    combinations are refused by the constructor.
+    It is a value object: equal arguments mean the same devices in any number of scopes.
+    So its scope can be entered again after `keras.utils.clear_session()`, which resets
+    it on JAX. The constructor rejects impossible combinations.
 
     | Engine | Backend | Devices |
     | --- | --- | --- |
     | `"none"` | any | one |
     | `"mirrored"` | TensorFlow | GPUs (or CPUs) of one machine, each with a whole model |
     | `"tpu"` | TensorFlow | TPU cores, each with a whole model |
-    | `"data_parallel"` | JAX | any, of one process or many, each with a whole model |
-    | `"model_parallel"` | JAX | any, of one process; `model_devices` share a model |
+    | `"data_parallel"` | JAX | any, in one or several processes, each with a whole model |
+    | `"model_parallel"` | JAX | any, in one process; `model_devices` share a model |
 
-    `"auto"` is a TPU if there is one, several GPUs, several processes or several devices
-    asked for, and else `"none"`.
+    `"auto"` uses a TPU, several GPUs, several processes or the requested number of
+    devices if there are any, and is `"none"` otherwise.
 
-    The batch size is always that of all devices together. With the same seed, and without
+    The batch size is that of all devices together. With the same seed and without
     dropout, training gives the same weights on any number of devices, up to rounding.
 
     Reference:
@@ -48,19 +48,19 @@ class Distribution:
 
     Args:
         engine: String, one of the above.
-        devices: Integer, number of devices, those of all processes together. Defaults to
-            all of the best kind (TPU, GPU, CPU).
-        model_devices: Integer, of `"model_parallel"`: devices over which the weights of
-            one model are split. Defaults to all.
+        devices: Integer, number of devices of all processes together. Defaults to all
+            devices of the best kind (TPU, GPU, CPU).
+        model_devices: Integer, number of devices that the weights of one model are split
+            over with `"model_parallel"`. Defaults to all.
 
     Returns:
         `Distribution`, whose attributes are the arguments, with `"auto"` and the
-        defaults replaced by what they mean here.
+        defaults resolved.
 
     Raises:
-        ValueError: if the engine is unknown or not one of the backend's, if there are
-            fewer devices than asked for, if the numbers do not fit together, or if
-            `TF_CONFIG` asks for several TensorFlow workers.
+        ValueError: if the engine is unknown or not available on the backend, if there
+            are fewer devices than requested, if the numbers are inconsistent, or if
+            `TF_CONFIG` defines several TensorFlow workers.
 
     Example:
 
@@ -92,7 +92,7 @@ class Distribution:
 
     @property
     def num_replicas(self):
-        """Integer, number of parts of a batch that are computed in parallel."""
+        """Integer, number of replicas that a batch is split over."""
         return self.devices // self.model_devices
 
     @property
@@ -107,10 +107,11 @@ class Distribution:
 
     @contextlib.contextmanager
     def scope(self):
-        """Context in which models are made, compiled, trained and evaluated.
+        """Context in which models are created, compiled, trained and evaluated.
 
-        May be entered again: a model that was made in one scope trains in the next. Not
-        a place for `keras.utils.clear_session()`, which on TensorFlow forgets the way out.
+        It may be entered again: a model that was created in one scope can be trained in
+        the next. Do not call `keras.utils.clear_session()` inside: on TensorFlow, the
+        scope could not be left afterward.
         """
         if self.engine == "none":
             yield
@@ -119,7 +120,7 @@ class Distribution:
             yield
 
     def check_batch_size(self, batch_size, accumulation_steps=1):
-        """Raises `ValueError` unless a batch divides by the number of replicas.
+        """Raises `ValueError` unless batches divide evenly over the replicas.
 
         Args:
             batch_size: Integer, examples per update, on all devices.
@@ -143,8 +144,9 @@ class Distribution:
     def splits(self, splits):
         """Returns the data for these devices.
 
-        Each process keeps its own rows of the training and validation batches; batches
-        that do not divide are padded, see `evaluation`. The test data stay whole.
+        Each process keeps its own rows of the training and validation batches. Batches
+        that do not divide evenly are padded, see `evaluation`. The test data are not
+        changed.
 
         Args:
             splits: `keras_perceiver.data.Splits`.
@@ -175,9 +177,10 @@ class Distribution:
     def evaluation(self, dataset):
         """Returns a dataset whose metrics are exact on any number of devices.
 
-        Batches that do not divide are padded with zero-weight examples, so metrics must
-        be `weighted_metrics` in `compile`. The dataset is read once here, to compute the
-        weight of all others. Each process keeps its own rows.
+        Batches that do not divide evenly are padded with zero-weight examples, so
+        metrics must be passed to `compile` as `weighted_metrics`. The dataset is read
+        once to compute the weight of the other examples. Each process keeps its own
+        rows.
 
         Args:
             dataset: Batched `tf.data.Dataset` of `(inputs, targets)`.
@@ -201,7 +204,7 @@ class Distribution:
 
 
 def get_distribution(engine, devices=None):
-    """Returns a `Distribution`, or the given one unchanged.
+    """Returns a `Distribution`, unchanged if it is one already.
 
     Args:
         engine: String or `Distribution`.
@@ -214,7 +217,7 @@ def get_distribution(engine, devices=None):
         return Distribution(engine, devices)
     if devices is not None:
         raise ValueError(
-            "A `Distribution` has its devices. Received: "
-            f"distribution={engine}, devices={devices}. Leave `devices` out."
+            "A `Distribution` defines its devices. Received: "
+            f"distribution={engine}, devices={devices}. Remove `devices`."
         )
     return engine

@@ -20,17 +20,17 @@ BACKENDS = {
 
 
 def virtual_devices(number):
-    """Splits the CPU into several devices, to try programs for several real ones.
+    """Splits the CPU into several devices, to test programs for several devices.
 
-    To be called before TensorFlow or JAX have computed anything. The devices share the
-    cores: nothing gets faster.
+    Call it before TensorFlow or JAX compute anything. The devices share the cores, so
+    nothing gets faster.
 
     Args:
-        number: Integer.
+        number: Integer, number of devices.
 
     Raises:
-        ValueError: if `number` is not positive, or if the backend has no such devices.
-        RuntimeError: if it is too late.
+        ValueError: if `number` is not positive, or if the backend has no virtual devices.
+        RuntimeError: if the backend has been initialized already.
     """
     check_positive(number=number)
     backend = keras.backend.backend()
@@ -46,8 +46,8 @@ def virtual_devices(number):
         )
     else:
         raise ValueError(
-            "Virtual devices are made by TensorFlow and JAX. Received: "
-            f"KERAS_BACKEND={backend}. Set it to one of these."
+            "Virtual devices exist on TensorFlow and JAX only. Received: "
+            f"KERAS_BACKEND={backend}. Set it to tensorflow or jax."
         )
 
 
@@ -77,13 +77,13 @@ def check_engine(engine):
                 "; Keras 3.15 has no distribution on torch. The saved model is the same"
             )
         raise ValueError(
-            f"The engine {engine!r} is one of the backend {wanted}. Received: "
+            f"The engine {engine!r} needs the backend {wanted}. Received: "
             f"KERAS_BACKEND={backend}. {fix}."
         )
 
 
 def _check_no_workers():
-    """Refuses `MultiWorkerMirroredStrategy`, in which `fit` of Keras 3.15.1 fails."""
+    """Rejects `MultiWorkerMirroredStrategy`, under which `fit` of Keras 3.15 fails."""
     try:
         cluster = json.loads(os.environ.get("TF_CONFIG") or "{}").get("cluster", {})
     except json.JSONDecodeError as error:
@@ -93,9 +93,9 @@ def _check_no_workers():
     workers = [*cluster.get("chief", []), *cluster.get("worker", [])]
     if len(workers) > 1:
         raise ValueError(
-            "Several machines train together on JAX only: `fit` under TensorFlow's "
+            "Training on several machines needs JAX: `fit` under TensorFlow's "
             "MultiWorkerMirroredStrategy fails in Keras 3.15. Received: TF_CONFIG with "
-            f"the workers {workers}. Unset it, set KERAS_BACKEND=jax and start "
+            f"the workers {workers}. Unset it, set KERAS_BACKEND=jax and run "
             f"keras-perceiver train RECIPE --address {workers[0]} --num-processes "
             f"{len(workers)} --process-index N on each."
         )
@@ -126,7 +126,7 @@ def _is_cpu():
 
 
 def _has_tpu():
-    """Returns whether TensorFlow can connect to a TPU, by its name or a local one."""
+    """Returns whether TensorFlow can connect to a TPU, by name or locally."""
     if os.environ.get("TPU_NAME"):
         return True
     return bool(_tensorflow().config.list_physical_devices("TPU"))
@@ -144,13 +144,13 @@ def _tensorflow_devices():
 
 
 def checked_devices(engine, devices):
-    """Returns the number of devices, if there are that many."""
+    """Returns the number of devices, after a check that there are that many."""
     if engine == "none":
         if devices not in (None, 1):
             raise ValueError(
                 "The engine 'none' has one device. Received: "
                 f"devices={devices} with KERAS_BACKEND={keras.backend.backend()}. Choose "
-                "'mirrored' on TensorFlow, 'data_parallel' on JAX, or leave it out."
+                "'mirrored' on TensorFlow, 'data_parallel' on JAX, or remove `devices`."
             )
         if processes.num_processes() > 1:
             raise ValueError(
@@ -167,15 +167,15 @@ def checked_devices(engine, devices):
     devices = available if devices is None else devices
     if devices > available:
         raise ValueError(
-            f"`devices` must not exceed the devices there are. Received: "
-            f"devices={devices}, where there are {available}. Ask for fewer; or, to try "
-            f"it on the CPU, make some with `virtual_devices({devices})` "
+            f"`devices` must not exceed the available devices. Received: "
+            f"devices={devices}, but {available} available. Request fewer, or, for a "
+            f"test on the CPU, call `virtual_devices({devices})` "
             f"(--virtual-devices {devices})."
         )
     if devices < available and (engine == "tpu" or processes.num_processes() > 1):
         raise ValueError(
-            "A TPU, and several processes, take part with all their devices. Received: "
-            f"devices={devices} of {available}. Leave `devices` out."
+            "A TPU, and several processes, use all their devices. Received: "
+            f"devices={devices} of {available}. Remove `devices`."
         )
     return devices
 
@@ -185,7 +185,7 @@ def checked_model_devices(engine, devices, model_devices):
         if model_devices not in (None, 1):
             raise ValueError(
                 "`model_devices` belongs to the engine 'model_parallel'. Received: "
-                f"model_devices={model_devices}, engine={engine!r}. Leave it out."
+                f"model_devices={model_devices}, engine={engine!r}. Remove it."
             )
         return 1
     if processes.num_processes() > 1:
@@ -206,9 +206,9 @@ def checked_model_devices(engine, devices, model_devices):
 
 @functools.cache
 def strategy_of(distribution):
-    """Returns the strategy or Keras distribution, the same one for equal values.
+    """Returns the `tf.distribute` strategy or Keras distribution, cached by value.
 
-    A model trains in the strategy that it was created in, and in no other.
+    A model can only be trained under the strategy that it was created under.
     """
     num_devices = distribution.devices
     if distribution.engine == "tpu":
@@ -216,14 +216,14 @@ def strategy_of(distribution):
     if distribution.engine == "mirrored":
         tf = _tensorflow()
         names = [device.name for device in _tensorflow_devices()[:num_devices]]
-        # Collectives of CPUs fail in the second strategy of a process that has another
-        # number of devices than the first.
+        # CPU collectives fail in the second strategy of a process if its number of
+        # devices differs from that of the first.
         is_cpu = "CPU" in names[0]
         reduction = tf.distribute.ReductionToOneDevice() if is_cpu else None
         return tf.distribute.MirroredStrategy(names, cross_device_ops=reduction)
     devices = keras.distribution.list_devices()[:num_devices]
     if distribution.engine == "data_parallel":
-        # `Distribution.splits` has cut the data already.
+        # `Distribution.splits` has sharded the data already.
         return keras.distribution.DataParallel(
             devices=devices, auto_shard_dataset=False
         )

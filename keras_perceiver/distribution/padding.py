@@ -1,4 +1,4 @@
-"""Batches that do not divide by the number of replicas, padded until they do."""
+"""Padding of batches that do not divide evenly over the replicas."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ def predict_on_batch(model, inputs):
 
     Args:
         model: `keras.Model`.
-        inputs: Arrays of the whole batch, in every process.
+        inputs: Arrays of the whole batch, the same in every process.
 
     Returns:
         NumPy array.
@@ -28,7 +28,7 @@ def predict_on_batch(model, inputs):
 
 
 def has_even_batches(dataset, num_parts):
-    """Returns whether all batches are known to divide."""
+    """Returns whether all batches are known to divide evenly."""
     sizes = [spec.shape[0] for spec in keras.tree.flatten(dataset.element_spec)]
     return all(size is not None and size % num_parts == 0 for size in sizes)
 
@@ -36,13 +36,13 @@ def has_even_batches(dataset, num_parts):
 def padded(dataset, num_parts, weight=None):
     """Pads batches to a multiple of `num_parts` rows with zero-weight examples.
 
-    These repeat the last example, so that they are valid inputs.
+    They repeat the last example, so that they are valid inputs.
 
     Args:
         dataset: Batched `tf.data.Dataset` of `(inputs, targets)`.
-        num_parts: Integer.
-        weight: Float, weight of the other rows. Defaults to the one with which the mean
-            over the rows of a batch is that over its examples.
+        num_parts: Integer, number of replicas.
+        weight: Float, weight of the other rows. Defaults to the one that makes the mean
+            over the rows of a batch equal to the mean over its examples.
 
     Returns:
         Batched `tf.data.Dataset` of `(inputs, targets, weights)`.
@@ -66,8 +66,8 @@ def padded(dataset, num_parts, weight=None):
 def mean_padding(dataset, num_parts):
     """Returns the number of rows per example of padded batches.
 
-    With this weight for all examples, the mean over all rows, by whose number Keras
-    divides, is the mean over all examples, whatever the sizes of the batches.
+    Keras divides by the number of rows. With this weight for all examples, the mean
+    over all rows equals the mean over all examples, whatever the sizes of the batches.
     """
     import tensorflow as tf
 
@@ -84,8 +84,8 @@ def process_rows(dataset, num_processes, index):
     """Keeps the rows of one process of every batch.
 
     Args:
-        dataset: Batched `tf.data.Dataset`, whose batches divide by `num_processes`.
-        num_processes: Integer.
+        dataset: Batched `tf.data.Dataset`, whose batches divide evenly by `num_processes`.
+        num_processes: Integer, number of processes.
         index: Integer, index of the process.
     """
     import tensorflow as tf

@@ -8,33 +8,35 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 
-# Keras' own names, so that launchers of other Keras programs start these too.
+# Keras' own names, so that launchers of other Keras programs work as well.
 _ENVIRONMENT = "KERAS_DISTRIBUTION_"
-# Finished processes wait so long for process 0, which exports the model.
+# How long finished processes wait for process 0, which exports the model.
 _SHUTDOWN_SECONDS = 3600
 
 
 def initialize(
     address=None, num_processes=None, process_index=None, heartbeat_seconds=30
 ):
-    """Connects this process to others on JAX, before anything is computed.
+    """Connects this process to others on JAX. Call it before anything is computed.
 
-    All of them run the same program. Each argument defaults to the environment variable
-    that `keras.distribution.initialize` reads: `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
-    `KERAS_DISTRIBUTION_NUM_PROCESSES`, `KERAS_DISTRIBUTION_PROCESS_ID`. Without any,
-    nothing happens. When a process stops sending heartbeats, JAX ends all others and says
-    so: they would wait for it for ever.
+    All processes run the same program. Each argument defaults to the environment
+    variable that `keras.distribution.initialize` reads:
+    `KERAS_DISTRIBUTION_JOB_ADDRESSES`, `KERAS_DISTRIBUTION_NUM_PROCESSES`,
+    `KERAS_DISTRIBUTION_PROCESS_ID`. Without any of them, nothing happens. When a
+    process stops sending heartbeats, JAX terminates all others with an error, since
+    they would wait for it forever.
 
     Args:
-        address: String, `"host:port"` of process 0; or `"auto"` where JAX finds all
-            three by itself: on Cloud TPU, Slurm and Open MPI.
-        num_processes: Integer, number of all processes.
-        process_index: Integer, index of this one, from 0.
+        address: String, `"host:port"` of process 0, or `"auto"` where JAX can detect
+            all three: on Cloud TPU, Slurm and Open MPI.
+        num_processes: Integer, total number of processes.
+        process_index: Integer, index of this process, from 0.
         heartbeat_seconds: Integer, seconds without a heartbeat after which a process
-            counts as dead. JAX's own default is 100.
+            counts as dead. JAX's default is 100.
 
     Raises:
-        ValueError: if one of the three is missing or wrong, or if the backend is not JAX.
+        ValueError: if one of the three is missing or invalid, or if the backend is not
+            JAX.
     """
     address = address or os.environ.get(f"{_ENVIRONMENT}JOB_ADDRESSES")
     num_processes = _number(num_processes, "NUM_PROCESSES")
@@ -64,7 +66,7 @@ def initialize(
                 "`process_index` must be from 0 to `num_processes` - 1. Received: "
                 f"{_text(given)}. Number the processes from 0."
             )
-        address = address.split(",")[0]  # Keras' variable may name all of them
+        address = address.split(",")[0]  # Keras' variable may list all processes
     import jax
 
     # XLA on CPU has no collectives of its own; GPUs and TPUs ignore this.
@@ -95,10 +97,10 @@ def _text(given):
 
 
 def exit_process(status):
-    """Ends this process without waiting for others that train together.
+    """Exits this process without waiting for others that train together.
 
-    At a normal exit JAX waits for all of them, and these may wait for this one in a
-    collective. Without heartbeats from this one they end too.
+    At a normal exit JAX waits for all processes, and these may wait for this one in a
+    collective. Without heartbeats from this process they exit, too.
 
     Args:
         status: Integer, or a message for stderr, as in `sys.exit`.
@@ -116,7 +118,8 @@ def exit_process(status):
 def num_processes():
     """Returns the number of processes that train together, including this one.
 
-    On torch, those that `torchrun` started, which do not share a run in Keras 3.15.
+    On PyTorch, this counts the processes of `torchrun`, which cannot share a run in
+    Keras 3.15.
     """
     backend = keras.backend.backend()
     if backend == "jax":

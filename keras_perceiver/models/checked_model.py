@@ -47,7 +47,7 @@ class CheckedModel(GuardedModel):
                 NumPy arrays only.
         """
         raise not_defined(
-            self, "a checked model", "check_inputs", "nothing, or raise `ValueError`,"
+            self, "a checked model", "check_inputs", "nothing or raise `ValueError`"
         )
 
     def has_values_to_check(self, name):

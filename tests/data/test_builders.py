@@ -56,7 +56,7 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
     folder, written = audioset_folder
     options = {**_WHOLE, "segments": "balanced", "folder": folder}
     splits = audioset(1, use_mask=True, **options)
-    assert "read 3 clips, left out 1 segments" in caplog.text
+    assert "read 3 clips, skipped 1 segments" in caplog.text
     assert splits.class_names[2:4] == ("Sound 2, or so", "Sound 3, or so")
     seen = {}
     for inputs, labels in splits.validation:

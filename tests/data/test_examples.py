@@ -32,23 +32,26 @@ def test_what_is_no_file_of_an_example_is_counted(tmp_path):
     (tmp_path / "a" / "1.webp").write_bytes((tmp_path / "a" / "0.png").read_bytes())
     for name in (".DS_Store", "a/._0.png", "a/Thumbs.db", "__MACOSX/a/._0.png"):
         write_bytes(tmp_path / name, b"")
-    with pytest.warns(UserWarning, match="Ignored in the folder of data: ") as warned:
+    with pytest.warns(UserWarning, match="Ignored in the data folder: ") as warned:
         read = _read(tmp_path, ImagePreprocessor((6, 8, 3)))
     assert len(read.paths) == 3
     assert read.class_names == ("a", "b")
     assert read.skipped == ()
     found = {path.relative_to(tmp_path).as_posix(): kind for path, kind in read.ignored}
     assert found == {
-        **{"a/2.psd": "of ending '.psd'", "a/3.psd": "of ending '.psd'"},
-        **{"a/LICENSE": "without an ending", "a/sub": "folder in a folder of a class"},
+        **{"a/2.psd": "with extension '.psd'", "a/3.psd": "with extension '.psd'"},
+        **{
+            "a/LICENSE": "without an extension",
+            "a/sub": "folder inside a class folder",
+        },
         **{"a/Thumbs.db": "of the operating system"},
         **{"__MACOSX": "of the operating system"},
-        **{"labels.csv": "file in no folder of a class"},
+        **{"labels.csv": "file outside the class folders"},
         **{".DS_Store": "hidden", "a/._0.png": "hidden"},
     }
     text = str(warned[0].message)
     for count in (
-        "2 of ending '.psd'",
+        "2 with extension '.psd'",
         "2 of the operating",
         "1 folder in",
         "1 file in",
@@ -77,9 +80,9 @@ def test_files_beside_examples_are_no_surprise(tmp_path):
     both = {"points": POINTS, "image": ImagePreprocessor((6, 8, 3))}
     assert _read(tmp_path, both).ignored == ()
     (found,) = _read(tmp_path).ignored
-    assert found == (tmp_path / "a" / "0.png", "beside an example of its name")
+    assert found == (tmp_path / "a" / "0.png", "with the name of an example")
     write_image(tmp_path / "a" / "1.png")
-    with pytest.warns(UserWarning, match="data: 1 of ending '.png'. "):
+    with pytest.warns(UserWarning, match="data folder: 1 with extension '.png'. "):
         _read(tmp_path)
 
 
@@ -89,12 +92,10 @@ def test_a_tree_at_another_level(tmp_path):
     for options in ({}, {"skip_bad_files": True}):
         with pytest.raises(ValueError, match=r"one level deeper.*0.npy'. Pass '.*/te"):
             _read(tmp_path / "data", **options)
-    with pytest.raises(
-        ValueError, match="with files in it.*'0.npy'. Pass the folder ab"
-    ):
+    with pytest.raises(ValueError, match="with files in it.*'0.npy'. Pass the parent"):
         _read(tmp_path / "data" / "train" / "cat")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="without a folder in it. Make a folder"):
+    with pytest.raises(ValueError, match="without a subfolder. Make a folder"):
         _read(tmp_path / "empty")
 
 
@@ -172,7 +173,7 @@ def test_only_regular_files_are_examples(tmp_path):
     (tmp_path / "a" / "3.npy").symlink_to(tmp_path / "a" / "0.npy")
     with pytest.raises(ValueError, match=r"regular files.*in .*1.npy"):
         _read(tmp_path)
-    with pytest.warns(UserWarning, match="Left out 2 bad files, read 2 examples"):
+    with pytest.warns(UserWarning, match="Skipped 2 bad files, read 2 examples"):
         read = _read(tmp_path, skip_bad_files=True)
     assert [path.name for path, _ in read.skipped] == ["1.npy", "2.npy"]
     assert all(str(path) in reason for path, reason in read.skipped)

@@ -234,7 +234,7 @@ def test_missing_modality_is_masked(both):
     assert not inputs["sound"][6].any()
     np.testing.assert_array_equal(labels, [0] * 4 + [1] * 3)
     assert read.paths[6].keys() == {"picture"}
-    with pytest.warns(UserWarning, match="Left out 1 bad files, read 6 examples"):
+    with pytest.warns(UserWarning, match="Skipped 1 bad files, read 6 examples"):
         read = read_folder(both, files, 7, skip_bad_files=True)
     assert len(read.paths) == 6
 
@@ -290,7 +290,7 @@ def test_bad_file_is_an_error_before_training(images, add):
 
 def test_bad_files_are_skipped_and_counted(images):
     paths = {add(images) for add in BAD}
-    with pytest.warns(UserWarning, match="Left out 3 bad files, read 7 examples"):
+    with pytest.warns(UserWarning, match="Skipped 3 bad files, read 7 examples"):
         read = read_folder(images, IMAGES, 7, skip_bad_files=True)
     assert {path for path, _ in read.skipped} == paths
     assert all(str(path) in reason for path, reason in read.skipped)
@@ -311,7 +311,7 @@ def test_bad_file_of_one_modality_leaves_out_the_example(both):
     (both["picture"] / "dog" / "6.png").unlink()
     cut(both["sound"] / "cat" / "2.wav", 3)
     files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
-    with pytest.warns(UserWarning, match="Left out 1 bad"):
+    with pytest.warns(UserWarning, match="Skipped 1 bad"):
         read = read_folder(both, files, 7, skip_bad_files=True)
     assert [paths["sound"].stem for paths in read.paths] == ["0", "1", "3", "4", "5"]
 
@@ -331,7 +331,7 @@ def test_errors_of_any_class_are_bad_files(images):
     reader = FickleReader((6, 8, 3))
     with pytest.raises(ValueError, match=r"list index out of range in .*cat.1.png. "):
         read_folder(images, reader, 7)
-    with pytest.warns(UserWarning, match="Left out 2 bad files, read 5 examples"):
+    with pytest.warns(UserWarning, match="Skipped 2 bad files, read 5 examples"):
         read = read_folder(images, reader, 7, skip_bad_files=True)
     assert [path.stem for path, _ in read.skipped] == ["1", "2"]
     assert all(str(path) in reason for path, reason in read.skipped)
@@ -493,16 +493,21 @@ def test_a_model_reads_it(images):
 
 
 def _bad_arguments(images):
-    yield "same modalities.*Give each", {"image": images}, {"i": IMAGES}, {}
+    yield "same modalities.*one folder per", {"image": images}, {"i": IMAGES}, {}
     yield "`batch_size` must be a positive", images, IMAGES, {"batch_size": 0}
     yield "`num_buckets` must be a positive", images, IMAGES, {"num_buckets": 0}
     yield (
-        "found, and.*check_files=False, skip_bad_files=True.*Set `check_files=True`",
+        "need `check_files=True`.*False, skip_bad_files=True.*Set `check_files=True`",
         images,
         IMAGES,
         {"check_files": False, "skip_bad_files": True},
     )
-    yield "measured.*lengths", images, PointCloudPreprocessor(), {"check_files": False}
+    yield (
+        "variable length.*lengths",
+        images,
+        PointCloudPreprocessor(),
+        {"check_files": False},
+    )
     yield "<folder>/<class>/<file>", images / "cat", IMAGES, {}
     yield r"none of \['.aif'.* in .*cat", images, AudioPreprocessor(8000), {}
 
@@ -513,10 +518,10 @@ def test_bad_arguments(images):
             read_folder(folder, files, **{"batch_size": 2, **options})
     with pytest.raises(
         ValueError,
-        match=r"must be a file to read.*2 left out.*Ignored.*7 of ending '.png'",
+        match=r"must be a file to read.*2 skipped.*Ignored.*7 with extension '.png'",
     ):
         read_folder(images, AudioPreprocessor(8000), 2, skip_bad_files=True)
-    with pytest.raises(FileNotFoundError, match=r"no folder. Correct the path"):
+    with pytest.raises(FileNotFoundError, match=r"not a folder. Correct the path"):
         read_folder(images / "horse", IMAGES, 2)
     for files in (ImagePreprocessor, {"image": "png"}):
         with pytest.raises((TypeError), match=r"must be a `Preprocessor`.*Pass"):

@@ -64,7 +64,7 @@ def test_leaves_bad_files_out_on_request(folder):
     preprocessor = PointCloudPreprocessor(20)
     with pytest.raises(ValueError, match=r"bad\.npy"):
         folder_splits(folder, preprocessor, 4)
-    with pytest.warns(UserWarning, match="Left out 1 bad files, read 20 examples"):
+    with pytest.warns(UserWarning, match="Skipped 1 bad files, read 20 examples"):
         splits = folder_splits(folder, preprocessor, 4, skip_bad_files=True)
     assert sum(len(labels) for part in splits[:2] for _, labels in part) >= 16
 

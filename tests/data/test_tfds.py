@@ -195,5 +195,5 @@ def test_bad_arguments(prepared, options, message):
 
 def test_a_data_set_without_supervised_keys_needs_prepare():
     example = {"name": "", "audio": np.zeros(4, "int16"), "labels": [3]}
-    with pytest.raises(ValueError, match="audioset does not say.*Set `prepare`"):
+    with pytest.raises(ValueError, match="audioset does not define.*Pass a `prepare`"):
         tfds_splits("audioset/all", 1, mock=lambda rng: example)

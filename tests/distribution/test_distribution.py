@@ -254,12 +254,14 @@ def test_more_devices_than_there_are(tmp_path):
     if BACKEND == "torch":
         expected = "'none' has one device"
     else:
-        expected = "must not exceed the devices there are.*devices=8.*there are 2"
+        expected = "must not exceed the available devices.*devices=8.*2 available"
     folders = tmp_path / "run", tmp_path / "exports"
     with pytest.raises(ValueError, match=expected):
         train(recipe, *folders, devices=8)
     made = Distribution("none")
-    with pytest.raises(ValueError, match="A `Distribution` has its devices.*Leave"):
+    with pytest.raises(
+        ValueError, match="A `Distribution` defines its devices.*Remove"
+    ):
         train(recipe, *folders, distribution=made, devices=1)
     if BACKEND != "torch":
         odd = recipe.replace({"batch_size": 3})
@@ -306,7 +308,7 @@ if BACKEND == "jax":
             Distribution("none")
         with pytest.raises(ValueError, match="split within one process"):
             Distribution("model_parallel")
-        with pytest.raises(ValueError, match="take part with all.*devices=1 of 2"):
+        with pytest.raises(ValueError, match="use all their devices.*devices=1 of 2"):
             Distribution(devices=1)
 
     def test_auto_takes_several_accelerators(monkeypatch):

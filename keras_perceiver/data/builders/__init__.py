@@ -1,5 +1,5 @@
-"""Data sets that TensorFlow Datasets lacks, made of archives that you fetched."""
+"""Builders of datasets that TensorFlow Datasets lacks, from downloaded archives."""
 
-# Here, since the builders themselves import TensorFlow Datasets, which takes long.
+# Defined here, since the builders import TensorFlow Datasets, which is slow.
 MODELNET40_POINTS = 2048
 NUM_AUDIOSET_CLASSES = 527

@@ -1,14 +1,14 @@
-"""Checks of archives that were fetched by hand."""
+"""Checks of archives that were downloaded by hand."""
 
 import hashlib
 
 
 def check_there(path, url):
-    """Raises `FileNotFoundError` unless a file is there.
+    """Raises `FileNotFoundError` unless a file exists.
 
     Args:
         path: Path of the file.
-        url: String, where it comes from.
+        url: String, where to download it.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -18,19 +18,19 @@ def check_there(path, url):
 
 
 def check_digest(file, name, digest, url):
-    """Raises `ValueError` unless a file is the one that was published.
+    """Raises `ValueError` unless a file has the published digest.
 
     Args:
-        file: Binary file at its beginning, which is read to its end.
-        name: String, what to call it in the error.
+        file: Binary file object, which is read from its current position to the end.
+        name: String, name of the file in the error.
         digest: String, the algorithm and the hexadecimal digest, such as
-            `"sha256:42dc..."`; or `None` to take what is there.
-        url: String, where it comes from.
+            `"sha256:42dc..."`, or `None` to accept any file.
+        url: String, where to download it.
     """
     if digest is None:
         return
     algorithm, _ = digest.split(":")
-    # Against damage: who fetched the archive chose where from.
+    # Detects damage only, so algorithms that are no longer secure are fine.
     received = hashlib.file_digest(
         file, lambda: hashlib.new(algorithm, usedforsecurity=False)
     ).hexdigest()
@@ -38,5 +38,5 @@ def check_digest(file, name, digest, url):
     if received != digest:
         raise ValueError(
             f"The archive must have the digest {digest}. Received: {received} of {name}. "
-            f"It is cut off or another one: download {url} again."
+            f"It is truncated or another version: download {url} again."
         )

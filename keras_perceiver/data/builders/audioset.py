@@ -1,4 +1,4 @@
-"""AudioSet: ten seconds of sound, and video, of YouTube in 527 classes."""
+"""AudioSet: ten-second audio and video clips from YouTube in 527 classes."""
 
 import csv
 import dataclasses
@@ -29,11 +29,11 @@ _CITATION = """\
 
 @dataclasses.dataclass(eq=False)
 class AudiosetConfig(tfds.core.BuilderConfig):
-    """What of AudioSet is read.
+    """Configuration of the AudioSet builder.
 
     Attributes:
         train_segments: Tuple of strings, the segment lists of the training data.
-        use_video: Boolean, whether frames are read too.
+        use_video: Boolean, whether video frames are read as well.
     """
 
     train_segments: tuple = ()
@@ -47,13 +47,13 @@ _ALL = ("balanced_train_segments.csv", "unbalanced_train_segments.csv")
 class Audioset(tfds.core.GeneratorBasedBuilder):
     """AudioSet for TensorFlow Datasets, from lists and clips in the manual folder.
 
-    AudioSet is published as lists of segments; what they name is in `audio/`, one 16-bit
-    mono WAV file of 48 kHz a segment, and for the configurations with video in `video/`,
-    one folder of JPEG frames a segment, 25 a second, in the order of their names. Both
-    are named `<id>_<start>`, by YouTube's id and the segment's first second: with
-    `audio/--PJHxphWEs_30.wav` belongs `video/--PJHxphWEs_30/0001.jpg`. Segments without
-    a WAV file are left out and counted, since many are no longer on YouTube; those
-    without frames have an empty video.
+    AudioSet is published as lists of segments. The folder `audio/` must contain one
+    16-bit mono WAV file of 48 kHz per segment. For the configurations with video,
+    `video/` must contain one folder of JPEG frames per segment, 25 per second, in the
+    order of their names. Both are named `<id>_<start>`, by YouTube's id and the
+    segment's first second: `video/--PJHxphWEs_30/0001.jpg` belongs to
+    `audio/--PJHxphWEs_30.wav`. Segments without a WAV file are skipped and counted,
+    since many are no longer on YouTube. Segments without frames have an empty video.
 
     Configurations: `balanced` (the 22 thousand segments of the balanced list) and `all`
     (with the two million others), each with `_video`.
@@ -62,21 +62,21 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Put {_CLASSES}, eval_segments.csv and the lists of training segments from "
-        f"{_URL} into the manual folder, and beside them the folder audio/ with "
-        "<id>_<start>.wav, and, for video, video/<id>_<start>/ with JPEG frames."
+        f"{_URL} into the manual folder, together with the folder audio/ with "
+        "<id>_<start>.wav and, for video, video/<id>_<start>/ with JPEG frames."
     )
     BUILDER_CONFIGS = (
-        AudiosetConfig(name="balanced", description="Sound.", train_segments=_BALANCED),
-        AudiosetConfig(name="all", description="Sound.", train_segments=_ALL),
+        AudiosetConfig(name="balanced", description="Audio.", train_segments=_BALANCED),
+        AudiosetConfig(name="all", description="Audio.", train_segments=_ALL),
         AudiosetConfig(
             name="balanced_video",
-            description="Sound and video.",
+            description="Audio and video.",
             train_segments=_BALANCED,
             use_video=True,
         ),
         AudiosetConfig(
             name="all_video",
-            description="Sound and video.",
+            description="Audio and video.",
             train_segments=_ALL,
             use_video=True,
         ),
@@ -98,8 +98,8 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
             )
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Ten seconds of YouTube each, of which people said what is to "
-            "be heard. " + self.builder_config.description,
+            description="Ten-second clips from YouTube, labeled by human annotators. "
+            + self.builder_config.description,
             features=tfds.features.FeaturesDict(features),
             homepage="https://research.google.com/audioset",
             citation=_CITATION,
@@ -109,7 +109,7 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
         folder = Path(dl_manager.manual_dir)
         train = self.builder_config.train_segments
         for name in (_CLASSES, *train, "eval_segments.csv"):
-            # Google publishes no digests of these.
+            # Google publishes no digests of these files.
             check_there(folder / name, _URL + name)
         with (folder / _CLASSES).open(newline="") as file:
             classes = sorted(csv.DictReader(file), key=lambda row: int(row["index"]))
@@ -151,10 +151,10 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
             raise FileNotFoundError(
                 f"There must be clips of the segments in {', '.join(lists)}. Received: "
                 f"none of {num_missing} in {folder / 'audio'}. Name them <id>_<start>.wav "
-                "by YouTube's id and the first second."
+                "with YouTube's id and the first second."
             )
         logging.getLogger(__name__).warning(
-            "%s: read %d clips, left out %d segments without a clip",
+            "%s: read %d clips, skipped %d segments without a clip",
             ", ".join(lists),
             num_found,
             num_missing,
@@ -162,7 +162,7 @@ class Audioset(tfds.core.GeneratorBasedBuilder):
 
 
 def _segments(path):
-    """Yields YouTube's id, the first second, and the labels of each segment."""
+    """Yields the YouTube id, the first second and the labels of each segment."""
     with path.open(newline="") as file:
         rows = (line for line in file if not line.startswith("#"))
         for youtube_id, start, _, labels in csv.reader(rows, skipinitialspace=True):

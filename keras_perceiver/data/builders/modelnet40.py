@@ -1,4 +1,4 @@
-"""ModelNet40: CAD models of 40 kinds of things, as point clouds."""
+"""ModelNet40: point clouds of CAD models in 40 classes."""
 
 import dataclasses
 import io
@@ -41,8 +41,8 @@ _CITATION_2048 = """\
 }"""
 
 
-# The publishers give none. These are what other libraries check: of the archive of meshes
-# as a whole, of the other one its files.
+# The publishers provide none. These are the digests that other libraries check: that of
+# the archive of meshes, and those of the files in the other archive.
 _MESHES_DIGESTS = {
     "ModelNet40.zip": "sha256:"
     "42dc3e656932e387f554e25a4eb2cc0e1a1bd3ab54606e2a9eae444c60e536ac"
@@ -60,15 +60,15 @@ _POINTS_2048_DIGESTS = {
 
 @dataclasses.dataclass(eq=False)
 class Modelnet40Config(tfds.core.BuilderConfig):
-    """One of the two releases.
+    """Configuration of the ModelNet40 builder: one of the two releases.
 
     Attributes:
         archive: String, name of the archive in the manual folder.
-        url: String, where it comes from.
+        url: String, where to download it.
         digests: Dict from the name of the archive, or of a file in it, to its digest,
-            see `check_digest`. What is not in it is taken as it is.
-        num_points: Integer, points of an example.
-        citation: String, of this release.
+            see `check_digest`. Other files are not checked.
+        num_points: Integer, points per example.
+        citation: String, BibTeX entries of this release.
     """
 
     archive: str = ""
@@ -81,9 +81,10 @@ class Modelnet40Config(tfds.core.BuilderConfig):
 class Modelnet40(tfds.core.GeneratorBasedBuilder):
     """ModelNet40 for TensorFlow Datasets, from an archive in the manual folder.
 
-    Configurations: `meshes`, 12,311 meshes of which the surface is sampled when the data
-    are prepared, as `PointCloudPreprocessor` does; and `points_2048`, the HDF5 release of
-    PointNet's authors with 12,308 of them, whose points are already in the unit ball.
+    Configurations: `meshes`, 12,311 meshes whose surface is sampled when the data are
+    prepared, as `PointCloudPreprocessor` does, and `points_2048`, the HDF5 release by
+    the authors of PointNet with 12,308 of them, whose points are already in the unit
+    ball.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -114,7 +115,7 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
         config = self.builder_config
         return tfds.core.DatasetInfo(
             builder=self,
-            description="CAD models of 40 kinds of things as point clouds. "
+            description="Point clouds of CAD models in 40 classes. "
             + config.description,
             features=tfds.features.FeaturesDict(
                 {
@@ -151,7 +152,7 @@ class Modelnet40(tfds.core.GeneratorBasedBuilder):
         )
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
             for member in archive.namelist():
-                # ModelNet40/<class>/<part>/<file>.off, beside what a Mac added
+                # ModelNet40/<class>/<part>/<file>.off, and files that macOS added
                 if not member.endswith(".off") or "__MACOSX" in member:
                     continue
                 *_, label, its_part, name = member.split("/")

@@ -1,9 +1,9 @@
-"""One file for each data set, in the shapes of the paper's models.
+"""Datasets in the shapes of the paper's models, one per file.
 
-All but `digits` take `folder`, where the data are or shall be prepared, `mock=True` for
-a few random examples that take the same path as real ones after reading, and as
-`**options` the `num_processes`, `process_index`, `download` and the splits of
-`tfds_splits`.
+All but `digits` take `folder`, where the data are or will be prepared, `mock=True` for
+a few random examples that are processed like real ones, and as `**options` other
+arguments of `tfds_splits`, such as `num_processes`, `process_index`, `download` and the
+splits.
 """
 
 from keras_perceiver.data.datasets.audioset import audioset

@@ -1,4 +1,4 @@
-"""What the published data sets share."""
+"""Helpers that the published datasets share."""
 
 from keras_perceiver.data.augmentation import image_augmentation
 from keras_perceiver.data.tfds import tfds_splits
@@ -8,13 +8,13 @@ _GRAY_SHAPE = (28, 28, 1)
 
 
 def published_splits(name, batch_size, seed, folder, mock, options, **settings):
-    """Returns the `Splits` of a dataset whose archive may lie in `folder`."""
+    """Returns the `Splits` of a dataset whose archives may be in `folder`."""
     return tfds_splits(
         name,
         batch_size,
         seed,
         folder,
-        # What was fetched by hand lies where the data shall be prepared.
+        # Archives that were downloaded by hand are where the data are prepared.
         manual_folder=folder,
         mock=mock or None,
         **{**settings, **options},

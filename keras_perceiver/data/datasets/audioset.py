@@ -25,34 +25,35 @@ def audioset(
     num_test_clips=1,
     **options,
 ):
-    """Returns AudioSet: clips of 1.28 seconds, sound at 48 kHz and video, 527 labels.
+    """Returns AudioSet: 1.28-second clips of audio at 48 kHz and video, with 527 labels.
 
-    Training takes a clip at a random time, changes the colors of the video, crops and
-    mirrors it. Validation takes the clip in the middle.
+    Training uses a clip at a random time and augments the video by color, crop and
+    flip. Validation uses the clip in the middle.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2.
 
     Args:
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
-        folder: Path of the prepared data, or of lists and clips, beside which they are
+        seed: Integer, seed of the shuffling and of the augmentation.
+        folder: Path of the prepared data, or of the lists and clips, where they are
             prepared (see `keras_perceiver.data.builders.audioset`).
-        mock: Boolean, whether to take random examples.
-        segments: String, what to train on: `"all"`, or `"balanced"` for the small list.
-        modalities: Sequence of strings, `"audio"`, `"video"` or both. Without video, its
-            frames need not be there.
-        use_mask: Boolean, whether masks go with the inputs, `False` for padding and for
-            a video that is missing. Without, these are zeros.
-        num_test_clips: Integer. If it is more than 1, a test example is so many clips,
-            see `overlapping_clips`: inputs have the shape `(batch, clips, ...)`. The
-            paper takes the mean score of 16.
+        mock: Boolean, whether to use random examples.
+        segments: String, the training data: `"all"`, or `"balanced"` for the small
+            list.
+        modalities: Sequence of strings, `"audio"`, `"video"` or both. Without
+            `"video"`, no frames are needed.
+        use_mask: Boolean, whether inputs have masks, `False` for padding and for
+            missing videos. Padding and missing videos are zeros.
+        num_test_clips: Integer, number of clips per test example, see
+            `overlapping_clips`. If it is more than 1, test inputs have the shape
+            `(batch, clips, ...)`. The paper averages the scores of 16 clips.
         **options: Arguments of `tfds_splits`.
 
     Returns:
         `Splits`. Inputs are a dict of `"audio"`, of shape `(batch, 61440)`, and
         `"video"`, `(batch, 32, 224, 224, 3)`, with `use_mask` also `"audio_mask"` and
-        `"video_mask"`; or a tensor if there is one modality without a mask. Labels are
+        `"video_mask"`, or a tensor if there is one modality without a mask. Labels are
         float32 of shape `(batch, 527)`.
 
     Raises:
@@ -68,7 +69,7 @@ def audioset(
     change_video = video_augmentation(224)
 
     def clips_of(example, first_frames):
-        """Returns the inputs of the clips that begin at these frames, (clips, ...)."""
+        """Returns the inputs of the clips that start at these frames, (clips, ...)."""
         inputs = {}
         if "audio" in modalities:
             times = first_frames * _FRAME_SAMPLES
@@ -91,7 +92,7 @@ def audioset(
         return tf.reduce_max(rows, axis=0)
 
     def last_frame(example):
-        """Returns the last frame at which a clip can begin."""
+        """Returns the last frame at which a clip can start."""
         num_frames = tf.shape(example["audio"])[0] // _FRAME_SAMPLES
         return tf.maximum(num_frames - _NUM_FRAMES, 0)
 
@@ -104,7 +105,7 @@ def audioset(
         inputs = clips_of(example, first)
         if use_video:
             videos = tf.map_fn(
-                lambda frames: _centre(_decode_frames(frames)),
+                lambda frames: _center(_decode_frames(frames)),
                 inputs["video"],
                 fn_output_signature=tf.TensorSpec(
                     (_NUM_FRAMES, 224, 224, 3), "float32"
@@ -151,9 +152,9 @@ def audioset(
 
 
 def _cut(x, starts, length):
-    """Returns the parts of x that begin at `starts`, and which of their places it has.
+    """Returns the slices of x that start at `starts`, and a mask of their valid elements.
 
-    Shapes `(clips, length)`. Where it ends, there are zeros or empty strings.
+    Both have shape `(clips, length)`. Slices are padded with zeros or empty strings.
     """
     places = starts[:, None] + tf.range(length)
     is_there = places < tf.shape(x)[0]
@@ -164,11 +165,11 @@ def _cut(x, starts, length):
 
 
 def _decode_frames(frames):
-    """Decodes JPEG frames of one size; missing ones are zeros, which is grey.
+    """Decodes JPEG frames of one size. Missing frames are zeros, which is gray.
 
     Returns:
-        Float32 tensor of shape `(frames, height, width, 3)` in -1..1, its shorter side
-        256 pixels.
+        Float32 tensor of shape `(frames, height, width, 3)` in -1..1, whose shorter
+        side has 256 pixels.
     """
     num_there = tf.reduce_sum(tf.cast(frames != "", "int32"))
 
@@ -182,19 +183,19 @@ def _decode_frames(frames):
         scale = 256 / tf.minimum(height, width)
         size = tf.stack([height, width])
         size = tf.cast(tf.round(tf.cast(size, scale.dtype) * scale), "int32")
-        # They may be kept in this size.
+        # The frames may have been stored in this size.
         there = scale_pixels(tf.image.resize(there, size, antialias=True))
         missing = tf.shape(frames)[0] - num_there
         return tf.pad(there, [[0, missing], [0, 0], [0, 0], [0, 0]])
 
-    def grey():
+    def gray():
         return tf.zeros((tf.shape(frames)[0], 256, 256, 3))
 
-    video = tf.cond(num_there > 0, decode, grey)
+    video = tf.cond(num_there > 0, decode, gray)
     return tf.ensure_shape(video, (frames.shape[0], None, None, 3))
 
 
-def _centre(video):
+def _center(video):
     top, left = tf.unstack((tf.shape(video)[1:3] - 224) // 2)
     return tf.ensure_shape(
         video[:, top : top + 224, left : left + 224], (video.shape[0], 224, 224, 3)

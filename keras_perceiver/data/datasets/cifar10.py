@@ -16,16 +16,17 @@ def cifar10(
     preprocessor=None,
     **options,
 ):
-    """Returns CIFAR-10: 32 x 32 pixels in color, in -1..1.
+    """Returns CIFAR-10: color images of 32 x 32 pixels in -1..1, in 10 classes.
 
     Args:
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
+        seed: Integer, seed of the shuffling and of the augmentation.
         folder: Path of the prepared data.
-        mock: Boolean, whether to take random examples.
-        use_augmentation: Boolean, whether training images are shifted, zoomed, mirrored and
-            recolored a little.
-        preprocessor: `ImagePreprocessor` of 32 x 32 pixels. Defaults to one to -1..1.
+        mock: Boolean, whether to use random examples.
+        use_augmentation: Boolean, whether training images are slightly shifted, zoomed,
+            flipped and changed in color.
+        preprocessor: `ImagePreprocessor` for 32 x 32 pixels. Defaults to one with
+            values in -1..1.
         **options: Arguments of `tfds_splits`.
     """
     preprocessor = preprocessor or ImagePreprocessor(_SHAPE)

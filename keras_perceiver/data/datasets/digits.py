@@ -1,4 +1,4 @@
-"""Scikit-learn's handwritten digits: 1,797 real gray images of 8x8 pixels."""
+"""Scikit-learn's handwritten digits: 1,797 grayscale images of 8 x 8 pixels."""
 
 import keras
 import tensorflow as tf
@@ -11,28 +11,28 @@ from keras_perceiver.modalities import ImagePreprocessor
 NUM_CLASSES = 10
 IMAGE_SHAPE = (8, 8, 1)
 
-# The split is part of the data set: whoever reports an accuracy reports it on these.
+# The split is part of the dataset, so that reported accuracies are comparable.
 _SPLIT_SEED = 0
 _NUM_VALIDATION = 180
 _NUM_TEST = 360
-# Divides both: one shape, so that a compiled model is compiled once for evaluation.
+# Divides both, so that all batches have one shape, and a model is compiled once.
 _EVALUATION_BATCH_SIZE = 180
 
 
 def digits(batch_size=32, seed=0, use_augmentation=True):
-    """Returns the digits as a fixed, stratified train/validation/test split.
+    """Returns the digits in a fixed, stratified train/validation/test split.
 
-    Pixels are scaled from 0..16 to -1..1, so that a model of them is served on images of
-    0..255. The training images come in a new order every
-    epoch and, with `use_augmentation`, half of them shifted, turned, zoomed and noisy.
+    Pixels are scaled from 0..16 to -1..1, so that a model can be served on images of
+    0..255. The training images are reshuffled every epoch, and with `use_augmentation`
+    half of them are shifted, rotated, zoomed and have noise added.
 
     Source: the test set of the [UCI Optical Recognition of Handwritten Digits data](
     https://doi.org/10.24432/C50P49), shipped with scikit-learn.
 
     Args:
-        batch_size: Integer, examples per training batch. What is left over at the end
-            of an epoch waits for the next order.
-        seed: Integer, seed of the order and of the augmentation.
+        batch_size: Integer, examples per training batch. Examples that are left over at
+            the end of an epoch are dropped, different ones each epoch.
+        seed: Integer, seed of the shuffling and of the augmentation.
         use_augmentation: Boolean, whether to augment the training images.
 
     Returns:
@@ -53,7 +53,7 @@ def digits(batch_size=32, seed=0, use_augmentation=True):
 
     images, labels = load_digits(return_X_y=True)
     preprocessor = ImagePreprocessor(IMAGE_SHAPE)
-    # There are 17 levels.
+    # Levels are 0 to 16.
     images = preprocessor.scale(images * (255 / 16)).astype("float32")
     images = images.reshape(-1, *IMAGE_SHAPE)
     labels = labels.astype("int32")
@@ -101,12 +101,12 @@ def digits(batch_size=32, seed=0, use_augmentation=True):
 
 
 def _augmentation():
-    """Changes that keep a digit what it is, on a random half of a batch.
+    """Returns a label-preserving augmentation of a random half of each batch.
 
-    Turning and zooming 8x8 pixels blurs them, and the images of the test are sharp: so a
-    half stays as it is, and shifts are by whole pixels.
+    Rotating and zooming 8 x 8 pixels blurs them, while test images are sharp. So half
+    of the images are left unchanged, and shifts are by whole pixels.
     """
-    # The data stay float32 whatever the precision of the model.
+    # Data are float32 whatever the precision of the model.
     paper = {"fill_mode": "constant", "fill_value": -1.0, "dtype": "float32"}
     shift = keras.layers.RandomTranslation(
         0.125, 0.125, interpolation="nearest", **paper

@@ -21,32 +21,32 @@ def imagenet(
     preprocessor=None,
     **options,
 ):
-    """Returns ImageNet, 224 x 224 pixels in -1..1, of 1,000 classes.
+    """Returns ImageNet: images of 224 x 224 pixels in -1..1, in 1,000 classes.
 
-    Training images are random crops (`inception_crop`), half of them mirrored, changed by
-    `rand_augment`, and mixed with each other; of the others the central square of 224 / 256
-    of the shorter side is taken. The test data are the published validation data, since the
-    published test data have no labels; 10,000 training images are for validation. As in
-    DeepMind's training code.
+    Training images are random crops (`inception_crop`), half of them flipped, augmented
+    by `rand_augment`, and mixed with each other. Other images are cropped to the
+    central square of 224 / 256 of the shorter side. The test data are the published
+    validation data, since the published test data have no labels, and 10,000 training
+    images are held out for validation. All of this is as in DeepMind's training code.
 
     Args:
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
+        seed: Integer, seed of the shuffling and of the augmentation.
         folder: Path of the prepared data, or of `ILSVRC2012_img_train.tar` and
-            `ILSVRC2012_img_val.tar`, beside which they are prepared.
-        mock: Boolean, whether to take random examples.
-        num_ops: Integer, see `rand_augment`; 0 leaves it out.
+            `ILSVRC2012_img_val.tar`, where they are prepared.
+        mock: Boolean, whether to use random examples.
+        num_ops: Integer, see `rand_augment`. 0 disables it.
         magnitude: Float, see `rand_augment`.
-        mixup_alpha: Float, see `mixup`; 0 leaves it out.
-        use_cutmix: Boolean, whether images are mixed by `cutmix`; with `mixup_alpha` half
-            of a batch by either.
-        preprocessor: `ImagePreprocessor` of 224 x 224 pixels. Defaults to one that gives
-            the published crops, in -1..1.
+        mixup_alpha: Float, see `mixup`. 0 disables it.
+        use_cutmix: Boolean, whether images are mixed by `cutmix`. If `mixup_alpha` is
+            not 0 as well, each is applied to half of a batch.
+        preprocessor: `ImagePreprocessor` for 224 x 224 pixels. Defaults to one with the
+            published crops and values in -1..1.
         **options: Arguments of `tfds_splits`.
 
     Returns:
-        `Splits`. Labels are integers if nothing is mixed, else, in all three, float32 of
-        shape `(batch, 1000)`.
+        `Splits`. Labels are integers if nothing is mixed. Otherwise those of all three
+        are float32 of shape `(batch, 1000)`.
     """
     num_classes = 1000
     if mixup_alpha and use_cutmix:
@@ -70,13 +70,13 @@ def imagenet(
         return label if mix is None else tf.one_hot(label, num_classes)
 
     def prepare(example):
-        # Some of the images are gray or CMYK, which a preprocessor refuses.
+        # Some of the images are grayscale or CMYK, which a preprocessor rejects.
         image = tf.io.decode_jpeg(example["image"], channels=3)
         return preprocessor.convert(image), label_of(example)
 
     def prepare_train(example, key):
         image = preprocessor.scale(inception_crop(example["image"], key, 224))
-        # After resizing, which costs less, and not before it as DeepMind does.
+        # After resizing, which is cheaper. DeepMind's code does it before.
         image = image if distort is None else distort(image, key)
         return image, label_of(example)
 

@@ -18,21 +18,21 @@ def modelnet40(
     preprocessor=None,
     **options,
 ):
-    """Returns ModelNet40: 2,048 points an object, in the unit cube, in 40 classes.
+    """Returns ModelNet40: 2,048 points per object in the unit cube, in 40 classes.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
 
     Args:
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
-        folder: Path of the prepared data, or of the archive, beside which they are
-            prepared: `ModelNet40.zip` or `modelnet40_ply_hdf5_2048.zip`.
-        mock: Boolean, whether to take random examples.
-        release: String, which of the two: `"meshes"` or `"points_2048"`.
+        seed: Integer, seed of the shuffling and of the augmentation.
+        folder: Path of the prepared data, or of the archive `ModelNet40.zip` or
+            `modelnet40_ply_hdf5_2048.zip`, where they are prepared.
+        mock: Boolean, whether to use random examples.
+        release: String, `"meshes"` or `"points_2048"`.
         scale: Float, see `point_scaling`.
-        preprocessor: `PointCloudPreprocessor` of the points. Defaults to one for the
-            unit cube.
+        preprocessor: `PointCloudPreprocessor` of the points. Defaults to one that
+            scales to the unit cube.
         **options: Arguments of `tfds_splits`.
     """
     preprocessor = preprocessor or PointCloudPreprocessor(MODELNET40_POINTS)

@@ -18,18 +18,18 @@ def speech_commands(
     preprocessor=None,
     **options,
 ):
-    """Returns Speech Commands: spoken words, 16,000 samples at 16 kHz, in 12 classes.
+    """Returns Speech Commands: spoken words of 16,000 samples at 16 kHz, in 12 classes.
 
-    Shorter recordings are padded with silence: at a random place in training, where they
-    are also louder or softer, else at the end.
+    Shorter recordings are padded with silence at the end. For training, they are at a
+    random position, and their volume varies.
 
     Args:
         batch_size: Integer, examples per batch.
-        seed: Integer, seed of the order and of the changes.
+        seed: Integer, seed of the shuffling and of the augmentation.
         folder: Path of the prepared data.
-        mock: Boolean, whether to take random examples.
-        num_samples: Integer, length of an example.
-        preprocessor: `AudioPreprocessor` of that length. Defaults to one of 16 kHz.
+        mock: Boolean, whether to use random examples.
+        num_samples: Integer, length of an example in samples.
+        preprocessor: `AudioPreprocessor` of that length. Defaults to one for 16 kHz.
         **options: Arguments of `tfds_splits`.
     """
     preprocessor = preprocessor or AudioPreprocessor(_SAMPLE_RATE, num_samples)

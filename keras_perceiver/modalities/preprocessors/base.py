@@ -153,7 +153,7 @@ class Preprocessor:
             Pair of a string, the suffix, and bytes, the content.
         """
         raise not_defined(
-            self, "a preprocessor", "random_file", "a suffix and bytes, for mock data,"
+            self, "a preprocessor", "random_file", "a suffix and bytes for mock data"
         )
 
     def write_random(self, path, rng, max_length=None):
