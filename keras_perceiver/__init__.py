@@ -1,21 +1,23 @@
 """Perceiver models for Keras 3: images, sound, video, points, sequences and tables.
 
-`Perceiver` is the encoder: it reads a modality, such as `Image` or `Audio`, or several in
-a `ByteArray`. A task, such as `PerceiverClassifier`, adds a head. The packages:
+`Perceiver` is the encoder. It takes a modality, such as `Image` or `Audio`, or several
+in a `ByteArray`. A task, such as `PerceiverClassifier`, adds a head. The packages are:
 
 - `keras_perceiver.modalities`: from raw inputs to elements with positions, and from files
   to raw inputs.
 - `keras_perceiver.models`: encoder, tasks, presets, losses, metrics, FLOPs.
 - `keras_perceiver.layers`: attention blocks, latents, position encodings.
 - `keras_perceiver.data`: folders of files, TensorFlow Datasets, augmentation.
-- `keras_perceiver.recipes`, `keras_perceiver.training`: whole runs, optimizers, resuming.
-- `keras_perceiver.tuning`: searches with KerasTuner.
+- `keras_perceiver.recipes`, `keras_perceiver.training`: training runs, optimizers,
+  resuming.
+- `keras_perceiver.tuning`: hyperparameter search with KerasTuner.
 - `keras_perceiver.serving`: SavedModels for TF Serving, ONNX, LiteRT.
 - `keras_perceiver.visualization`: attention maps and figures.
 - `keras_perceiver.distribution`: several devices and processes.
 
-What a saved model may need (layers, models, losses, metrics, optimizers) is imported here
-and needs Keras and NumPy only. All else is imported when it is first used.
+Everything that a saved model may need (layers, models, losses, metrics, optimizers) is
+imported eagerly and depends on Keras and NumPy only. Other packages are imported
+lazily.
 """
 
 import importlib
@@ -25,10 +27,10 @@ from pathlib import Path
 
 
 def _is_command():
-    """Returns whether this process is the command, which checks its arguments first.
+    """Returns whether this process is the command, which checks arguments before imports.
 
-    It is started as `keras-perceiver` or as `python -m keras_perceiver`. While Python
-    looks for the module of `-m`, the first argument is `-m`.
+    It was started as `keras-perceiver` or as `python -m keras_perceiver`. While Python
+    locates the module of `-m`, the first argument is `-m`.
     """
     if sys.argv[:1] == ["-m"]:
         _, _, rest = "\0".join(sys.orig_argv).partition("\0-m\0")
@@ -36,7 +38,7 @@ def _is_command():
     return bool(sys.argv) and Path(sys.argv[0]).stem == "keras-perceiver"
 
 
-# An error of the command's arguments does not wait for Keras.
+# The command reports errors in its arguments before it imports Keras.
 if typing.TYPE_CHECKING or not _is_command():
     from keras_perceiver.config import Config
     from keras_perceiver.layers import (
@@ -128,7 +130,7 @@ __all__ = [
     "flops",
 ]
 
-# Packages that are imported when they are first used, with the names of theirs above.
+# Packages that are imported lazily, and their names in `__all__`.
 _LAZY = {
     "data": (),
     "distribution": ("Distribution",),
@@ -139,7 +141,7 @@ _LAZY = {
 }
 
 
-# Packages with the classes that a saved model may need, and with all other names above.
+# Packages that are imported eagerly, with the classes that a saved model may need.
 REGISTERED = ("config", "layers", "modalities", "models", "training")
 
 

@@ -1,4 +1,4 @@
-"""Argument checks whose errors say the rule, what was received, and the fix."""
+"""Argument checks whose errors state the rule, what was received, and the fix."""
 
 import collections
 import collections.abc
@@ -51,9 +51,8 @@ def check_rank(name, shape, rank, layout):
 
 
 def check_ordered(argument, names):
-    """Raises `TypeError` unless names have an order that is meant, as a list has."""
-    # A text is a sequence of its letters, and the order of a dict is not that of its
-    # values.
+    """Raises `TypeError` unless names are an ordered collection, such as a list."""
+    # A string is a sequence of characters, and a dict is not ordered by its values.
     no_order = (str, bytes, collections.abc.Mapping, collections.abc.Set)
     is_ordered = isinstance(names, collections.abc.Iterable)
     if not is_ordered or isinstance(names, no_order):
@@ -64,11 +63,11 @@ def check_ordered(argument, names):
 
 
 def check_names(argument, names):
-    """Returns names in their order as a tuple, each a string, and none twice.
+    """Returns names as a tuple, after a check that they are unique strings in order.
 
     Raises:
-        TypeError: if they have no order, such as a set, or if one is no string.
-        ValueError: if a name comes again.
+        TypeError: if they have no order, as in a set, or if one is not a string.
+        ValueError: if a name is repeated.
     """
     check_ordered(argument, names)
     names = tuple(names)
@@ -81,17 +80,17 @@ def check_names(argument, names):
     again = [name for name, n in collections.Counter(names).items() if n > 1]
     if again:
         raise ValueError(
-            f"`{argument}` must be different names. Received: {again[:20]} more than "
-            "once. Give each class one name."
+            f"`{argument}` must be unique. Received: {again[:20]} more than once. Give "
+            "each class its own name."
         )
-    return tuple(map(str, names))  # no strings of NumPy
+    return tuple(map(str, names))  # NumPy strings to Python's
 
 
 def check_choice(name, value, valid):
-    """Raises `ValueError` unless a value is valid; the error has the nearest one.
+    """Raises `ValueError` unless a value is valid. The error suggests the nearest one.
 
     Args:
-        name: String, how the user writes the argument, such as "`recipe`".
+        name: String, the argument as the error names it, such as "`recipe`".
         value: String.
         valid: Sequence of strings.
     """

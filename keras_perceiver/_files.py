@@ -1,4 +1,4 @@
-"""Atomic file writes, and numbered folders that are published whole."""
+"""Atomic file writes, and numbered folders that are published atomically."""
 
 import contextlib
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows, where two exports into one folder are not told apart
+except ImportError:  # on Windows, folders are not locked
     fcntl = None
 
 UNFINISHED = "unfinished-"
 
 
 def replace_file(path, write):
-    """Writes a file under another name and renames it once it is on the disk.
+    """Writes a file atomically: under another name, then renamed once it is on the disk.
 
-    A crash, a kill or a full disk leaves the previous file as it was.
+    A crash, a kill or a full disk leaves the previous file intact.
 
     Args:
         path: Path of the file.
@@ -43,7 +43,7 @@ def write_if_missing(path, text):
 
 
 def publish_file(unfinished, path):
-    """Renames a file to its place, after it has been flushed to the disk."""
+    """Flushes a file to the disk and renames it."""
     _flush_file(unfinished)
     os.replace(unfinished, path)
     _flush_folder(path.parent)
@@ -51,12 +51,12 @@ def publish_file(unfinished, path):
 
 @contextlib.contextmanager
 def unfinished_folder(folder):
-    """Context that gives a temporary folder inside `folder`, and removes it at the end.
+    """Context manager for a temporary folder inside `folder`, which is removed at the end.
 
-    The folder of a process that was killed is removed by the next one: the lock on it
-    went with its process.
+    If a process was killed, the next one removes its folder, whose lock was released
+    with the process.
     """
-    # The dot hides it from TF Serving, which looks for numbers.
+    # The name hides it from TF Serving, which looks for numbers.
     prefix = f".{UNFINISHED}"
     if fcntl:
         for left_behind in Path(folder).glob(f"{prefix}*"):
@@ -69,7 +69,7 @@ def unfinished_folder(folder):
             )
             if not fcntl:
                 break
-            # Another process may have removed it before it had a lock.
+            # Another process may have removed it before it was locked.
             with contextlib.suppress(OSError):
                 stack.enter_context(_locked(work))
                 if os.path.exists(work):
@@ -79,7 +79,7 @@ def unfinished_folder(folder):
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Holds the lock on a folder; `OSError` if another process holds it."""
+    """Locks a folder. Raises `OSError` if another process holds the lock."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,14 +89,15 @@ def _locked(folder):
 
 
 def publish_folder(unfinished, folder, number, is_chosen):
-    """Renames a folder to a number, after all its files have been flushed to the disk.
+    """Flushes all files of a folder to the disk and renames it to a number.
 
     Args:
         unfinished: Path of the folder to rename, on the same disk.
-        folder: Path of the folder that holds the numbered ones.
-        number: Integer.
-        is_chosen: Boolean. `False` takes the next free number if `number` was taken by
-            another process in the meantime; `True` raises `OSError`.
+        folder: Path of the folder with the numbered folders.
+        number: Integer, the new name.
+        is_chosen: Boolean, whether the user has chosen the number. If another process
+            has taken it in the meantime, `True` raises `OSError`, and `False` uses the
+            next free number.
 
     Returns:
         Path of the numbered folder.
@@ -118,13 +119,13 @@ def publish_folder(unfinished, folder, number, is_chosen):
 
 
 def next_number(folder):
-    """Returns the number after the highest of the numbered folders, at first 1."""
+    """Returns the next free number in a folder of numbered folders, starting at 1."""
     numbers = [int(p.name) for p in Path(folder).glob("*") if p.name.isdigit()]
     return max(numbers, default=0) + 1
 
 
 def check_writable(name, folder):
-    """Creates a folder where it is missing and raises unless it can be written to.
+    """Creates a folder if it is missing, and raises unless it is writable.
 
     Args:
         name: String, the name of the argument in the error.
@@ -139,7 +140,7 @@ def check_writable(name, folder):
             return
     except OSError as error:
         raise PermissionError(
-            f"`{name}` must be a folder that can be written. Received: "
+            f"`{name}` must be a writable folder. Received: "
             f"{name}={str(folder)!r} ({error}). "
             "Choose another folder, or change its permissions."
         ) from error
@@ -151,11 +152,11 @@ def _flush_file(path):
 
 
 def _flush_folder(folder):
-    """Flushes the names in a folder to the disk, where the system can."""
+    """Flushes the entries of a folder to the disk, if the system supports it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
-        return  # Windows opens no folders
+        return  # Windows cannot open folders
     try:
         os.fsync(descriptor)
     finally:

@@ -1,4 +1,4 @@
-"""Matplotlib, which is optional."""
+"""Import of Matplotlib, which is optional."""
 
 import importlib
 
@@ -7,8 +7,8 @@ def matplotlib(module):
     """Returns a module of Matplotlib.
 
     Args:
-        module: String, such as `"pyplot"`; or `"figure"`, for files, which needs no
-            display and leaves the backend of a notebook alone.
+        module: String, such as `"pyplot"`. For files, `"figure"` needs no display and
+            does not change the backend of a notebook.
 
     Raises:
         ImportError: if Matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Overrides of settings as a command line has them: `path=value`."""
+"""Overrides of settings on a command line: `path=value`."""
 
 import ast
 import json
@@ -7,18 +7,18 @@ _WORDS = {"none": None, "null": None, "true": True, "false": False}
 
 
 def parse_overrides(texts):
-    """Reads overrides as they are written on a command line.
+    """Parses overrides from a command line.
 
     Args:
         texts: Iterable of strings `path=value`. A value is a Python or JSON literal,
-            `none`, `true` or `false`, or else a string.
+            `none`, `true` or `false`, or otherwise a string.
 
     Returns:
         Dict from dotted paths to values.
 
     Raises:
-        ValueError: if a text has no `=`, if a path comes twice, or if a value has an
-            opening bracket or quotation mark and is not a literal.
+        ValueError: if there is no `=`, if a path is repeated, or if a value starts with
+            a bracket or quotation mark but is not a literal.
 
     Example:
 
@@ -37,7 +37,7 @@ def parse_overrides(texts):
         if path in overrides:
             raise ValueError(
                 f"A path must be overridden once. Received: {path!r} twice. "
-                "Leave one of them out."
+                "Remove one of them."
             )
         overrides[path] = _parsed(path, value.strip())
     return overrides
@@ -53,7 +53,7 @@ def _parsed(path, text):
             pass
     if text[:1] in tuple("([{'\""):
         raise ValueError(
-            "The value of an override must be a literal, a word or a number. Received: "
+            "The value of an override must be a literal, a number or a word. Received: "
             f"{path}={text}. Close its brackets and quotation marks."
         )
     return text

@@ -1,4 +1,4 @@
-"""Objects described by a class and its arguments, with overrides by dotted paths."""
+"""Descriptions of objects by class and arguments, with overrides by dotted paths."""
 
 import difflib
 import functools
@@ -12,20 +12,20 @@ _VARIADIC = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 
 class Config:
-    """A class, or a function, and the arguments that it is to be called with.
+    """A class or function with the arguments that it will be called with.
 
-    Presets, recipes and hyperparameters describe models by configs, since these can be
+    Presets, recipes and hyperparameters describe models by configs, which can be
     printed, compared, written to files and changed before anything is built. Arguments
     may be configs themselves, Keras layers without weights, and dicts of these. Every
-    call creates a new object: configs are built, and layers are cloned by their own
-    config.
+    call creates a new object: nested configs are called, and layers are cloned by their
+    own config.
 
     Reference:
-        `Config` of [Fiddle](https://github.com/google/fiddle), in small.
+        A small version of `Config` in [Fiddle](https://github.com/google/fiddle).
 
     Args:
         cls: Class or function.
-        **kwargs: Arguments of `cls`. The others are its defaults, or are given in the
+        **kwargs: Arguments of `cls`. Others keep their defaults or are passed in the
             call.
 
     Attributes:
@@ -33,15 +33,15 @@ class Config:
         kwargs: Dict of the arguments.
 
     Call arguments:
-        **more: Further arguments, used as they are.
+        **more: Additional arguments, which are passed on unchanged.
 
     Returns:
-        What `cls` returns.
+        The object that `cls` returns.
 
     Raises:
         TypeError: if `cls` cannot be called.
-        ValueError: if `cls` has no argument of a name, if a layer has weights already,
-            or, in a call, if `cls` refuses the arguments.
+        ValueError: if `cls` has no such argument, if a layer has weights already, or,
+            in a call, if `cls` rejects the arguments.
 
     Example:
 
@@ -56,7 +56,7 @@ class Config:
         if not callable(cls):
             raise TypeError(
                 "`cls` must be a class or a function. Received: "
-                f"cls={cls!r}. Give the class, and its arguments by name."
+                f"cls={cls!r}. Pass the class, and its arguments by name."
             )
         valid = _valid_names(cls)
         for name, value in kwargs.items():
@@ -87,23 +87,24 @@ class Config:
             ) from error
 
     def accepts(self, name):
-        """Returns whether `cls` names an argument so in its signature."""
+        """Returns whether the signature of `cls` has an argument of this name."""
         return name in _arguments(self._cls)[0]
 
     def replace(self, overrides):
-        """Returns a new config in which some arguments have other values.
+        """Returns a new config with some arguments replaced.
 
         Args:
             overrides: Mapping from dotted paths to values, for example
-                `{"num_latents": 64, "modality.num_bands": 32}`. A path leads through
-                configs, dicts and Keras objects such as layers. Later paths apply to the
-                values of earlier ones. A layer is rebuilt once, with all its new values.
+                `{"num_latents": 64, "modality.num_bands": 32}`. A path goes through
+                configs, dicts and Keras objects such as layers. Later paths apply to
+                the values of earlier ones. A layer is recreated once with all its new
+                values.
 
         Returns:
             `Config`.
 
         Raises:
-            ValueError: if a path does not exist; the error names the nearest paths.
+            ValueError: if a path does not exist. The error suggests the nearest paths.
 
         Example:
 
@@ -122,13 +123,14 @@ class Config:
     def paths(self):
         """Returns a dict from the dotted path of every argument to its value.
 
-        Arguments that have neither a value nor a default are left out. Configs, dicts and
-        Keras objects are listed by their arguments, and may be replaced as a whole, too.
+        Arguments with neither a value nor a default are omitted. Configs, dicts and
+        Keras objects are listed by their arguments, but can be replaced as a whole as
+        well.
         """
         return dict(_leaves(self, ()))
 
     def description(self):
-        """Returns the class path and the arguments, as values that JSON can hold."""
+        """Returns the class path and the arguments as JSON-serializable values."""
         return describe(self)
 
     def __eq__(self, other):
@@ -153,14 +155,14 @@ def _path(cls):
 
 @functools.lru_cache(256)
 def _arguments(cls):
-    """Returns a dict of all arguments and their defaults, and whether others fit, too.
+    """Returns a dict of all arguments and their defaults, and whether it takes others.
 
     Arguments without a default have `inspect.Parameter.empty`.
     """
     if not inspect.isclass(cls):
         return _signature(cls)
     arguments = {}
-    # Arguments that a class does not name are those of its parents.
+    # Arguments that a class does not declare are those of its parents.
     for parent in cls.__mro__:
         if parent is keras.Model:
             return {"name": None, "trainable": True} | arguments, False
@@ -185,7 +187,7 @@ def _signature(function):
 
 
 def _valid_names(cls):
-    """Returns the names of all arguments, or `None` where any name fits."""
+    """Returns the names of all arguments, or `None` if any name is valid."""
     arguments, takes_others = _arguments(cls)
     return None if takes_others else list(arguments)
 
@@ -197,7 +199,7 @@ def _defaults(cls):
 
 
 def _is_keras_object(value):
-    """Returns whether a value is a Keras object that its own config describes."""
+    """Returns whether a value is a Keras object with a config of its own."""
     return (
         hasattr(value, "get_config")
         and hasattr(value, "from_config")
@@ -213,7 +215,7 @@ def _check_without_weights(name, value):
     elif isinstance(value, keras.layers.Layer) and value.weights:
         raise ValueError(
             "A layer in a `Config` must not have weights yet, since every call of the "
-            f"config clones it. Received: {name}={value!r}, which is built. Give a new "
+            f"config clones it. Received: {name}={value!r}, which is built. Pass a new "
             "layer."
         )
 
@@ -229,7 +231,7 @@ def _built(value):
 
 
 def _children(value):
-    """Returns a dict of what a path can lead to from a value, or `None` for a leaf."""
+    """Returns a dict of the children of a value, or `None` for a leaf."""
     if isinstance(value, Config):
         return {**_defaults(value.cls), **value.kwargs}
     if isinstance(value, Mapping):
@@ -252,21 +254,21 @@ def _leaves(value, path):
 
 
 def _replaced(target, changes, parents, root):
-    """Returns `target` with other values.
+    """Returns `target` with some values replaced.
 
     Args:
         target: Config, mapping or Keras object.
         changes: List of names that lead from `target` to a value, the value, and the
             whole path.
         parents: Tuple of the names that lead to `target`.
-        root: Config at which the paths begin.
+        root: Config at which the paths start.
     """
     children, parent = _children(target), ".".join(parents)
     new, later, paths = {}, {}, {}
     for (name, *rest), value, path in changes:
         if children is None:
             raise ValueError(
-                "A path must lead through configs, dicts and layers. Received: "
+                "A path must go through configs, dicts and layers. Received: "
                 f"{path!r}, where {parent!r} is {target!r}. Override {parent!r} as a "
                 "whole."
             )
@@ -295,7 +297,7 @@ def _replaced(target, changes, parents, root):
     try:
         return type(target).from_config({**target.get_config(), **config})
     except (TypeError, ValueError) as error:
-        # Keras raises a TypeError around whatever the constructor raises.
+        # Keras wraps the errors of constructors in a `TypeError`.
         cause = error.__context__ or error
         received = ", ".join(f"{path}={value!r}" for path, value in paths.items())
         raise ValueError(
@@ -310,10 +312,10 @@ def _class_name(value):
 
 
 def _unknown(path, name, value, owner, valid, parent="", root=None):
-    """Returns the error for a name that does not exist, with the nearest ones."""
+    """Returns the error for an unknown name, with the nearest valid ones."""
     prefix = f"{parent}." if parent else ""
     near = []
-    if root is not None:  # the name may be right, and the way to it wrong
+    if root is not None:  # the name may exist elsewhere
         near = [p for p in root.paths() if p.split(".")[-1] == name]
     near += [prefix + match for match in difflib.get_close_matches(name, valid)]
     fix = (
@@ -327,7 +329,7 @@ def _unknown(path, name, value, owner, valid, parent="", root=None):
 
 
 def _serialized(value):
-    """Returns a value as the config of a Keras object holds it."""
+    """Returns a value as it is in the config of a Keras object."""
     if isinstance(value, Config):
         value = value()
     if _is_keras_object(value):
@@ -338,7 +340,7 @@ def _serialized(value):
 
 
 def _deserialized(value):
-    """Returns a value of the config of a Keras object as the constructor got it."""
+    """Returns a value from the config of a Keras object as the constructor takes it."""
     if not isinstance(value, dict):
         return value
     if {"class_name", "config", "module"} <= value.keys():
@@ -347,13 +349,13 @@ def _deserialized(value):
 
 
 def describe(value):
-    """Returns a value as JSON can hold it, classes and functions by their paths."""
+    """Returns a value as a JSON-serializable one, classes and functions as their paths."""
     if isinstance(value, Config):
         return _described(value.cls, value.kwargs)
     if isinstance(value, keras.dtype_policies.DTypePolicy):
         return value.name
     if _is_keras_object(value):
-        # Keras counts the names of layers that have none, so they tell nothing.
+        # Keras numbers the names of layers without one, so names carry no information.
         config = _deserialized(value.get_config())
         config = {k: v for k, v in config.items() if k != "name"}
         return _described(type(value), config)

@@ -48,8 +48,8 @@ def read_folder(
     Args:
         folder: Path, or dict from modality name to path if each modality has its own
             folder.
-        preprocessor: `Preprocessor` of the files, such as `ImagePreprocessor((32, 32,
-            3))`, or dict of preprocessors by modality name.
+        preprocessor: `Preprocessor` of the files, such as
+            `ImagePreprocessor((32, 32, 3))`, or dict of preprocessors by modality name.
         batch_size: Integer, examples per batch.
         class_names: List of strings, the classes in the order of the labels. For a test
             folder, pass the `class_names` of the training folder: some of the classes
@@ -180,6 +180,7 @@ def read_folder(
 @dataclasses.dataclass(frozen=True)
 class LabeledFolder:
     """A dataset of labeled files, as `read_folder` returns it.
+
     Attributes:
         dataset: Batched `tf.data.Dataset` of `(inputs, labels)`.
         class_names: Tuple of strings, in the order of the labels.

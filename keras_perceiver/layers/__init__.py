@@ -1,4 +1,4 @@
-"""Layers: attention, the Perceiver's blocks, learned arrays, position encodings."""
+"""Layers: attention blocks, latents, position encodings."""
 
 from keras_perceiver.layers.arrays import LatentArray
 from keras_perceiver.layers.attention import attend

@@ -1,4 +1,4 @@
-"""Learned arrays: tensors that depend on no input."""
+"""Learned arrays: weights that do not depend on the inputs."""
 
 import keras
 from keras import ops
@@ -7,10 +7,10 @@ from keras_perceiver._checks import check_positive
 
 
 def learned_array_initializer():
-    """Returns a new initializer for learned arrays: latents and learned positions.
+    """Returns a new initializer for latents and learned positions.
 
-    The paper's truncated normal of standard deviation 0.02. Keras truncates at two
-    standard deviations, as DeepMind's code does.
+    It is the paper's truncated normal distribution with standard deviation 0.02. Keras
+    truncates at two standard deviations, as DeepMind's code does.
     """
     return keras.initializers.TruncatedNormal(stddev=0.02)
 
@@ -21,7 +21,7 @@ class LatentArray(keras.layers.Layer):
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1 and
-        appendix C (initialisation).
+        appendix C (initialization).
 
     Args:
         num_latents: Integer, number of latents N.
@@ -29,7 +29,7 @@ class LatentArray(keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, ...)`, read for its batch size only.
+        inputs: Tensor of shape `(batch, ...)`, of which only the batch size is used.
 
     Returns:
         Tensor of shape `(batch, num_latents, latent_dim)`.

@@ -1,4 +1,4 @@
-"""The attention block: pre-norm attention and a pre-norm MLP, of which all is made."""
+"""The attention block that all models are built from: pre-norm attention and MLP."""
 
 import contextlib
 import contextvars
@@ -19,7 +19,7 @@ _absorbs = contextvars.ContextVar("absorbs_projections", default=None)
 
 @contextlib.contextmanager
 def use_absorbed_projections(is_absorbed):
-    """Decides where blocks traced in this context project, in place of their own rule.
+    """Overrides where blocks that are traced in this context apply their projections.
 
     For tests and measurements; see `AttentionBlock.absorbs_projections`.
 
@@ -35,16 +35,16 @@ def use_absorbed_projections(is_absorbed):
 
 
 class KeysValues(NamedTuple):
-    """What queries attend to: computed once, attended to any number of times.
+    """Keys and values, which are computed once and attended to any number of times.
 
     Attributes:
-        key: Tensor of shape `(batch, num_inputs, qk_dim)`, the keys; or the inputs
-            themselves, of shape `(batch, num_inputs, input_dim)`, where the block has
+        key: Tensor of shape `(batch, num_inputs, qk_dim)`, the keys, or the inputs
+            themselves, of shape `(batch, num_inputs, input_dim)`, if the block has
             absorbed its projections.
-        value: Tensor of shape `(batch, num_inputs, v_dim)`, the values; or the inputs.
+        value: Tensor of shape `(batch, num_inputs, v_dim)`, the values, or the inputs.
         inputs_mask: Boolean tensor of shape `(batch, num_inputs)` or `None`.
-        inputs_inverse_std: Float32 tensor of shape `(batch, num_inputs)` where `key` and
-            `value` are the inputs themselves, else `None`.
+        inputs_inverse_std: Float32 tensor of shape `(batch, num_inputs)` if `key` and
+            `value` are the inputs themselves, `None` otherwise.
     """
 
     key: Any
@@ -56,18 +56,17 @@ class KeysValues(NamedTuple):
 class AttentionBlock(CompositeLayer):
     """Pre-norm attention, then a pre-norm MLP, each with a residual connection.
 
-    The one block of the Perceiver family; `CrossAttend` and `SelfAttend` are two ways to
-    call it. It works in two steps: `keys_values` turns inputs into what can be attended
-    to, and `attend_to` computes the outputs of queries. A decoder calls the first once
-    and the second for one group of queries after the other; a cache of keys and values
-    stands between the two, and rotary positions act on what the first one projects.
+    The base class of `CrossAttend` and `SelfAttend`. It works in two steps:
+    `keys_values` computes keys and values from inputs, and `attend_to` computes the
+    outputs of queries. A decoder calls the first once and the second for each chunk of
+    queries.
 
-    With N queries of H heads and M inputs of width C, keys and values cost
-    `M * C * (qk_dim + v_dim)` multiplications and attention `N * M * (qk_dim + v_dim)`.
-    Both projections can be absorbed into the queries and the outputs instead:
-    `N * C * (qk_dim + v_dim)` and `2 * H * N * M * C` multiplications, and no array of
-    the size of the inputs in memory besides them. The block takes the cheaper way; weights
-    and results are the same.
+    With N queries, H heads and M inputs of width C, keys and values cost
+    `M * C * (qk_dim + v_dim)` multiplications, and attention costs
+    `N * M * (qk_dim + v_dim)`. Instead, both projections can be absorbed into the
+    queries and the outputs. That costs `N * C * (qk_dim + v_dim)` and
+    `2 * H * N * M * C` multiplications, and needs no further array of the size of the
+    inputs. The block uses the cheaper form. Weights and results are the same.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1;
@@ -76,20 +75,20 @@ class AttentionBlock(CompositeLayer):
 
     Args:
         num_heads: Integer, number of attention heads.
-        qk_dim: Integer, total width of queries and keys over all heads. Defaults to
-            the width of the inputs, as in the paper.
+        qk_dim: Integer, total width of queries and keys over all heads. Defaults to the
+            width of the inputs, as in the paper.
         v_dim: Integer, total width of values over all heads. Defaults to `qk_dim`.
-        widening_factor: Integer, hidden width of the MLP over the query's width.
+        widening_factor: Integer, ratio of the MLP's hidden width to the query's width.
         activation: Activation of the MLP. Defaults to the exact GELU.
-        dropout: Float in `[0, 1)`, rate at the end of both residual branches. The
-            paper uses none.
-        use_query_residual: Boolean, whether the query is added to the attention's
-            outputs, as in the paper. Decoders of Perceiver IO may do without.
-        is_causal: Boolean. `True`: of N queries, query i attends to inputs j of M with
-            `j <= i + M - N` only, so that the last query attends to all inputs.
+        dropout: Float in `[0, 1)`, dropout rate at the end of both residual branches.
+            The paper uses none.
+        use_query_residual: Boolean, whether the query is added to the outputs of
+            attention, as in the paper. Decoders of Perceiver IO may not do so.
+        is_causal: Boolean. `True`: query i of N attends only to the inputs j of M with
+            `j <= i + M - N`, so that the last query attends to all inputs.
         use_bias: Boolean, whether the linear layers have a bias.
-        kernel_initializer: Initializer of the kernels of the linear layers. Every kernel
-            draws its own values.
+        kernel_initializer: Initializer of the kernels of the linear layers. Each kernel
+            is initialized independently.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
     """
 
@@ -143,10 +142,10 @@ class AttentionBlock(CompositeLayer):
         return qk_dim, v_dim, self.widening_factor * query_dim
 
     def macs(self, num_queries, num_inputs, query_dim, input_dim):
-        """Returns the multiplications-and-additions of the matrix products per example.
+        """Returns the multiply-accumulates (MACs) of the matrix products per example.
 
-        Those of the plain algorithm, which computes all keys and values, as the paper
-        counts. Needs no weights.
+        They are counted as in the paper, for the plain algorithm that computes all keys
+        and values. The layer need not be built.
 
         Args:
             num_queries: Integer, number of queries.
@@ -176,7 +175,7 @@ class AttentionBlock(CompositeLayer):
         return kernels + norms + self.use_bias * biases
 
     def build_block(self, query_shape, inputs_shape):
-        """Creates and builds all sublayers but the norm of the inputs."""
+        """Creates and builds all sublayers except the norm of the inputs."""
         query_dim = query_shape[-1]
         qk_dim, v_dim, hidden_dim = self.widths(query_dim, inputs_shape[-1])
         self.query_norm = self._norm("query_norm", query_shape)
@@ -209,10 +208,10 @@ class AttentionBlock(CompositeLayer):
         return layer
 
     def draw_seeds(self, training):
-        """Returns the seeds of one call, of shape `(2, 2)`, or `None` without dropout.
+        """Returns the seeds of a call, of shape `(2, 2)`, or `None` without dropout.
 
-        Drawn before the call and given to it, they make its randomness repeatable:
-        rematerialization and loops need that.
+        With seeds that are drawn before a call and passed to it, its dropout can be
+        repeated, as rematerialization and loops need.
         """
         if not (training and self.dropout):
             return None
@@ -223,18 +222,19 @@ class AttentionBlock(CompositeLayer):
 
         Args:
             num_queries: Integer, or `None` if it is unknown.
-            num_inputs: Integer, or `None` if it is unknown: then there are many.
+            num_inputs: Integer, or `None` if it is unknown, which counts as many.
             input_dim: Integer, width of the inputs.
         """
-        # The kernel of a quantized layer is for this layer's own product. With a causal
-        # mask every query has inputs, and perhaps none, of its own.
+        # The kernel of a quantized layer can only be used by that layer. With a causal
+        # mask, the visible inputs, perhaps none, differ from query to query.
         is_quantized = any(x.quantization_mode for x in (self.key, self.value))
         if is_quantized or self.is_causal or not isinstance(num_queries, int):
             return False
         if (override := _absorbs.get()) is not None:
             return override
         total_dim = self.key.units + self.value.units
-        # Multiplications per input; those per query count for many queries or few inputs.
+        # Multiplications per input. Those per query matter with many queries or few
+        # inputs.
         absorbed = 2 * self.num_heads * num_queries * input_dim
         projected = (input_dim + num_queries) * total_dim
         if isinstance(num_inputs, int):
@@ -245,15 +245,15 @@ class AttentionBlock(CompositeLayer):
     def keys_values(
         self, inputs, inputs_mask=None, num_queries=None, inputs_inverse_std=None
     ):
-        """Returns the `KeysValues` of inputs, for `attend_to`.
+        """Returns the `KeysValues` of the inputs, for `attend_to`.
 
         Args:
             inputs: Tensor of shape `(batch, num_inputs, input_dim)`.
             inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for
                 padding, or `None`.
-            num_queries: Integer, how many queries will attend to them in all. `None`
-                where it is unknown: keys and values are projected then.
-            inputs_inverse_std: What `inverse_std` returns for the inputs, or `None`.
+            num_queries: Integer, total number of queries that will attend to them. If it is
+                `None`, keys and values are projected.
+            inputs_inverse_std: Result of `inverse_std` for the inputs, or `None`.
         """
         if self.absorbs_projections(num_queries, inputs.shape[1], inputs.shape[2]):
             if inputs_inverse_std is None:
@@ -266,17 +266,17 @@ class AttentionBlock(CompositeLayer):
         return KeysValues(self.key(normed), self.value(normed), inputs_mask)
 
     def norm_inputs(self, inputs):
-        """Returns the inputs as the keys' and values' projections take them."""
+        """Returns the normalized inputs, which keys and values are projections of."""
         return self.inputs_norm(inputs)
 
     def attend_to(self, query, keys_values, seeds=None, training=None):
         """Returns the block's outputs, of shape `(batch, num_queries, query_dim)`.
 
         Args:
-            query: Tensor of shape `(batch, num_queries, query_dim)`. With a batch of 1,
-                the same queries are for all examples, and projected once.
+            query: Tensor of shape `(batch, num_queries, query_dim)`. If its batch size
+                is 1, it is broadcast to all examples, and projected once.
             keys_values: `KeysValues`.
-            seeds: What `draw_seeds` returns, or `None` to draw them.
+            seeds: Result of `draw_seeds`, or `None` to draw new seeds.
             training: Boolean, whether dropout is active.
         """
         query = ops.cast(query, self.compute_dtype)
@@ -285,7 +285,7 @@ class AttentionBlock(CompositeLayer):
         return self._outputs(query, attended, seeds, training)
 
     def _attended(self, query, keys_values):
-        """Returns the averages of values, `(B, N, v_dim)`, for projected queries."""
+        """Returns the attention outputs of projected queries, `(B, N, v_dim)`."""
         if keys_values.inputs_inverse_std is not None:
             return self._attend_to_inputs(query, keys_values)
         return attend(
@@ -298,14 +298,16 @@ class AttentionBlock(CompositeLayer):
         )
 
     def _attend_to_inputs(self, query, keys_values):
-        """Attention to the inputs themselves: the projections are absorbed.
+        """Attends to the inputs themselves, with absorbed projections.
 
-        With the normalized input x^ = r (x - mean(x)) and the norm's scale g, offset b:
+        With the normalized input x^ = r (x - mean(x)), and scale g and offset b of the
+        norm:
 
             q . key(x^) = r (p - mean(p)) . x + a constant of q,  p = g * (W_key q)
 
-        The constant drops out of the softmax, and the mean of x out of the product with
-        a vector of mean zero. For the same reason the values' mean comes out at the end:
+        The constant cancels in the softmax, and the mean of x in the product with a
+        vector of mean zero. For the same reason the mean of the values is subtracted at
+        the end:
 
             sum a value(x^) = W_value^T (g * (o - mean(o)) + b) + c_value,  o = sum a r x
         """
@@ -331,8 +333,8 @@ class AttentionBlock(CompositeLayer):
         query = ops.einsum("bnhd,chd->bhnc", query, kernel(self.key))
         query = ops.cast(query, "float32") * scale
         if self.use_bias:
-            # The keys' bias has no effect, in the plain form either; with a gradient of
-            # exactly zero Keras has nothing to warn of.
+            # The bias of the keys has no effect, as in the plain form. A gradient of
+            # exactly zero avoids Keras' warning of missing gradients.
             query = query + 0.0 * ops.sum(ops.cast(self.key.bias, "float32"))
         query = ops.reshape(centered(query), (-1, num_heads * num_queries, input_dim))
         query = ops.cast(query, self.compute_dtype)
@@ -352,13 +354,13 @@ class AttentionBlock(CompositeLayer):
         if self.use_bias:
             outputs = outputs + ops.cast(self.value.bias, self.compute_dtype)
         if inputs_mask is not None:
-            # The sum of weights is one, but zero where all inputs are masked.
+            # The weights sum to one, or to zero if all inputs are masked.
             has_inputs = ops.any(ops.cast(inputs_mask, "bool"), axis=1)
             outputs = ops.where(has_inputs[:, None, None], outputs, 0)
         return outputs  # (B, N, v_dim)
 
     def _outputs(self, query, attended, seeds, training):
-        """Returns the block's outputs for what attention gives, `(B, N, v_dim)`."""
+        """Returns the outputs of the block from those of attention, `(B, N, v_dim)`."""
         seeds = self.draw_seeds(training) if seeds is None else seeds
         seeds = (None, None) if seeds is None else (seeds[0], seeds[1])
         attended = self._dropout(self.output_projection(attended), seeds[0])
@@ -380,7 +382,7 @@ class AttentionBlock(CompositeLayer):
     def _dropout(self, outputs, seed):
         if seed is None:
             return outputs
-        # Not a Dropout layer: that draws its seed where it is called.
+        # A Dropout layer would draw its seed where it is called.
         return keras.random.dropout(outputs, self.dropout, seed=DrawnSeed(seed))
 
     def get_config(self):

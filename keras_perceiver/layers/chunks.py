@@ -5,19 +5,19 @@ from keras import ops
 
 
 def over_chunks(step, state, tensors, size, like=()):
-    """Runs a step over all chunks of tensors along their second axis.
+    """Calls a step on all chunks of tensors along their second axis.
 
     Args:
         step: Callable of `(state, chunk)`, where `chunk` is the dict of the tensors'
             slices of shape `(B, m, ...)`. Returns the next state and a tuple of tensors.
         state: Tuple of tensors.
         tensors: Dict of tensors of shape `(B, M, ...)`.
-        size: Integer, elements in a chunk. The last chunk may have fewer.
-        like: Tensors with the dtypes of those that a step returns after the state.
+        size: Integer, elements per chunk. The last chunk may have fewer.
+        like: Tensors with the dtypes of those that a step returns besides the state.
 
     Returns:
-        The last state, and a list of the tensors that the steps returned, joined along the
-        second axis.
+        The last state, and a list of the tensors that the steps returned, concatenated
+        along the second axis.
     """
     length = ops.shape(next(iter(tensors.values())))[1]
 
@@ -25,8 +25,8 @@ def over_chunks(step, state, tensors, size, like=()):
         return step(state, {k: _slice(x, start, size) for k, x in tensors.items()})
 
     backend = keras.backend.backend()
-    # JAX and torch know all lengths when they run. While they trace an export, lengths
-    # can be symbolic, which cannot be cut.
+    # JAX and torch know all lengths at run time. While an export is traced, lengths can
+    # be symbolic, and such tensors cannot be sliced into chunks.
     if length <= size if isinstance(length, int) else backend != "tensorflow":
         return step(state, tensors)
     if backend == "tensorflow":
@@ -43,7 +43,7 @@ def _slice(tensor, start, size):
 
 
 def _over_chunks_jax(step, state, length, size):
-    """Backend-specific path: one compiled body, whatever the number of chunks."""
+    """Backend-specific path: the body is compiled once, whatever the number of chunks."""
     import jax
     import jax.numpy as jnp
 
@@ -52,8 +52,8 @@ def _over_chunks_jax(step, state, length, size):
     if num_full:
 
         def body(state, start):
-            # Where this loop is inside another one that has a gradient, JAX would put
-            # all chunks into memory before the outer loop, if they could be known there.
+            # If this loop is inside another one that is differentiated, JAX would
+            # otherwise hoist the computation of all chunks out of the outer loop.
             state, start = jax.lax.optimization_barrier((state, start))
             return step(state, start, size)
 
@@ -75,12 +75,12 @@ def _over_chunks_tensorflow(step, state, length, size, like):
     """Backend-specific path: a loop of one iteration at a time bounds the memory."""
     import tensorflow as tf
 
-    # At least one input is left for the last chunk: an unknown length has no remainder
-    # to test for, and there is no maximum of nothing.
+    # At least one input is left for the last chunk, since the remainder of an unknown
+    # length cannot be tested, and the maximum of an empty chunk is undefined.
     if not isinstance(length, int):
-        size = tf.minimum(size, length)  # XLA refuses the slice of a loop never run
+        size = tf.minimum(size, length)  # XLA checks slices of loops that never run
     num_full = (length - 1) // size
-    # Lists, not a TensorArray: that cannot stack nothing at all with a free batch size.
+    # Lists, since an empty TensorArray cannot be stacked with a dynamic batch size.
     lists = [
         tf.raw_ops.TensorListReserve(
             element_shape=-1, num_elements=num_full, element_dtype=x.dtype

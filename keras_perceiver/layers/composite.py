@@ -1,4 +1,4 @@
-"""Layers made of layers: templates, and settings of inner layers that are saved."""
+"""Composite layers: templates, and saved settings of inner layers."""
 
 import keras
 
@@ -20,12 +20,12 @@ def clone_layer(template, name, dtype):
 
 
 def without_seed(initializer):
-    """Returns a new initializer like this one that draws a seed of its own.
+    """Returns a copy of an initializer with a new random seed.
 
-    One instance that initializes two weights would give them equal values.
+    The same instance would give two weights equal values.
 
     Args:
-        initializer: Keras initializer. A plain function is returned as it is.
+        initializer: Keras initializer. A plain function is returned unchanged.
     """
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
@@ -36,7 +36,7 @@ def without_seed(initializer):
 
 
 def check_template(name, template, cls):
-    """Raises an error unless an argument is a layer of a class that is not built.
+    """Raises an error unless an argument is an unbuilt layer of a class.
 
     Args:
         name: String, the name of the argument.
@@ -62,14 +62,14 @@ def check_template(name, template, cls):
 
 
 class CompositeLayer(keras.layers.Layer):
-    """A layer whose config keeps what a user has set on the layers inside it.
+    """A layer whose config includes the settings that users change on its inner layers.
 
-    `trainable`, dtype policy and quantization of inner layers are no arguments of the
-    outer one. They are stored beside its arguments, as `inner_settings`. A subclass calls
-    `restore_inner_settings` at the end of its `build`: before weights are loaded.
+    `trainable`, dtype policy and quantization of inner layers are not arguments of the
+    outer one. They are stored in its config as `inner_settings`. A subclass calls
+    `restore_inner_settings` at the end of its `build`, before weights are loaded.
 
     Args:
-        inner_settings: Dict that `inner_settings` returns, or `None`.
+        inner_settings: Result of `inner_settings`, or `None`.
         **kwargs: Arguments of `keras.layers.Layer`.
     """
 
@@ -79,11 +79,11 @@ class CompositeLayer(keras.layers.Layer):
 
     @property
     def separately_stored(self):
-        """The inner layers that are arguments, with a config of their own."""
+        """The inner layers that are arguments and have their own config."""
         return ()
 
     def restore_inner_settings(self):
-        """Sets on the inner layers, which are built, what the config has stored."""
+        """Applies the settings from the config to the inner layers, which must be built."""
         restore_inner_settings(self, self._restored_settings, self.separately_stored)
 
     def get_config(self):
@@ -95,25 +95,25 @@ class CompositeLayer(keras.layers.Layer):
 
 
 def inner_settings(layer, exclude=()):
-    """Returns what distinguishes the layers inside a layer from it.
+    """Returns the settings of inner layers that differ from those of the outer layer.
 
     Args:
         layer: Keras layer or model.
-        exclude: Layers that are left out with all that is inside them, since they are
-            stored by themselves.
+        exclude: Layers that are skipped with all their inner layers, since they are
+            stored separately.
 
     Returns:
-        Dict from the names of inner layers, joined by `/`, to JSON-able dicts with
-        `trainable`, `dtype` and `quantization_config`, as far as they differ from what the
-        layer around has. Inner layers without such differences are left out.
+        Dict from the names of inner layers, joined by `/`, to JSON-serializable dicts
+        with `trainable`, `dtype` and `quantization_config`, if they differ from those
+        of the enclosing layer. Inner layers without differences are omitted.
     """
     settings = {}
     for path, inner, outer in inner_layers(layer, exclude):
         found = {}
         if outer.trainable and not inner.trainable:
             found["trainable"] = False
-        # A layer that is computed in another precision by design differs, too: that
-        # is restored to what it is.
+        # A layer that has another precision by design differs as well, which is
+        # harmless.
         dtype = keras.dtype_policies.serialize(inner.dtype_policy)
         if dtype != keras.dtype_policies.serialize(outer.dtype_policy):
             found["dtype"] = dtype
@@ -128,7 +128,7 @@ def inner_settings(layer, exclude=()):
 
 
 def restore_inner_settings(layer, settings, exclude=()):
-    """Sets on the layers inside a built layer what `inner_settings` has returned.
+    """Applies the result of `inner_settings` to the inner layers of a built layer.
 
     Args:
         layer: Keras layer or model, built.
@@ -136,7 +136,7 @@ def restore_inner_settings(layer, settings, exclude=()):
         exclude: As for `inner_settings`.
 
     Raises:
-        ValueError: if there is no inner layer of a stored name.
+        ValueError: if there is no inner layer with a stored name.
     """
     settings = settings or {}
     layers = {path: inner for path, inner, _ in inner_layers(layer, exclude)}
@@ -152,10 +152,10 @@ def restore_inner_settings(layer, settings, exclude=()):
             _set_dtype(inner, found["dtype"], found.get("quantization_config"))
         if not found.get("trainable", True):
             inner.trainable = False
-    # Layers that were frozen when they were created have had no weights to freeze then.
+    # Layers that were frozen when they were created had no weights to freeze then.
     for frozen in (layer, *(inner for _, inner, _ in inner_layers(layer))):
         if not frozen.trainable:
-            # TensorFlow passes over an assignment that changes nothing.
+            # TensorFlow ignores an assignment of the same value.
             frozen.trainable = True
             frozen.trainable = False
 
@@ -166,7 +166,7 @@ def _set_dtype(layer, dtype, quantization_config):
         if layer.dtype_policy != policy:
             layer.dtype_policy = policy
         return
-    # The name of a quantized policy ends with that of the policy before.
+    # The name of a quantized policy ends with that of the original policy.
     source = policy.name.split("_from_")[-1]
     if layer.dtype_policy.name != source:
         layer.dtype_policy = source
@@ -178,7 +178,7 @@ def _set_dtype(layer, dtype, quantization_config):
 
 
 def inner_layers(layer, exclude=(), path=""):
-    """Yields `(path, inner layer, layer around it)`, outer layers first."""
+    """Yields `(path, inner layer, enclosing layer)`, outer layers first."""
     for inner in layer._flatten_layers(include_self=False, recursive=False):
         if any(inner is other for other in exclude):
             continue

@@ -1,4 +1,4 @@
-"""Cross-attention: a fixed number of queries attends to any number of inputs."""
+"""Cross-attention from a fixed number of queries to any number of inputs."""
 
 import keras
 
@@ -12,11 +12,11 @@ class CrossAttend(AttentionBlock):
     """Attends from a query array of fixed length to inputs of any length.
 
     Pre-norm attention from the query to the inputs, then a pre-norm MLP, each with a
-    residual connection to the query. This is the layer that lets a Perceiver take
-    hundreds of thousands of inputs: compute and memory are linear in their number. Where
-    that costs less, and with one head and the paper's widths it always does, keys and
-    values are never computed: the queries are projected to the width of the inputs, and
-    attend to the normalized inputs themselves. Weights and results are the same.
+    residual connection to the query. This layer lets a Perceiver take hundreds of
+    thousands of inputs: compute and memory are linear in their number. If it is
+    cheaper, as it always is with one head and the paper's widths, keys and values are
+    not computed: the queries are projected to the width of the inputs and attend to the
+    normalized inputs themselves. Weights and results are the same.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1.
@@ -28,16 +28,16 @@ class CrossAttend(AttentionBlock):
             `use_bias`, `kernel_initializer`) and of `keras.layers.Layer`.
 
     Call arguments:
-        query: Tensor of shape `(batch, num_queries, query_dim)`. With a batch of 1, the
-            same queries are for all examples of the inputs.
+        query: Tensor of shape `(batch, num_queries, query_dim)`. If its batch size is
+            1, it is broadcast to all examples.
         inputs: Tensor of shape `(batch, num_inputs, input_dim)`.
-        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for padding
-            (which then has no influence at all, NaN included), or `None`.
-        inputs_inverse_std: Tensor of shape `(batch, num_inputs)`, the factor of each
-            input's normalization, where it is known. Saves the work where several
-            cross-attends have the same inputs. `None` to compute it if needed.
-        seeds: What `draw_seeds` returns, to repeat the dropout of another call. `None`
-            to draw them.
+        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for padding,
+            or `None`. Padding has no influence, even if it is NaN.
+        inputs_inverse_std: Tensor of shape `(batch, num_inputs)`, the normalization factor
+            of each input, to compute it once for several cross-attends with the same
+            inputs. `None` to compute it if needed.
+        seeds: Result of `draw_seeds`, to repeat the dropout of another call. `None` to
+            draw new seeds.
         training: Boolean, whether dropout is active.
 
     Returns:
@@ -56,8 +56,8 @@ class CrossAttend(AttentionBlock):
     """
 
     def __init__(self, num_heads=1, **kwargs):
-        # The statistics of the inputs need all digits that there are; the products are
-        # computed in `compute_dtype` all the same.
+        # The statistics of the inputs need full precision. Products are computed in
+        # `compute_dtype` all the same.
         super().__init__(num_heads, autocast=False, **kwargs)
 
     def build(self, query_shape, inputs_shape):
@@ -87,7 +87,7 @@ class CrossAttend(AttentionBlock):
         return self.attend_to(query, keys_values, seeds, training)
 
     def scores(self, query, inputs):
-        """Returns the attention scores of a call before their softmax.
+        """Returns the attention scores of a call, before the softmax.
 
         Args:
             query: Tensor of shape `(batch, num_queries, query_dim)`.
@@ -102,6 +102,6 @@ class CrossAttend(AttentionBlock):
         return attention_scores(query, key, num_heads=self.num_heads)
 
     def compute_output_shape(self, query_shape, inputs_shape):
-        # The same queries may be for all examples.
+        # Queries may be broadcast to all examples.
         batch_size = inputs_shape[0] if query_shape[0] == 1 else query_shape[0]
         return (batch_size, *query_shape[1:])

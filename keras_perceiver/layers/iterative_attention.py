@@ -1,4 +1,4 @@
-"""The Perceiver's trunk: cross-attends and latent Transformers in turn."""
+"""The trunk of the Perceiver: alternating cross-attends and latent Transformers."""
 
 import keras
 from keras import ops
@@ -14,11 +14,11 @@ from keras_perceiver.layers.self_attend import SelfAttend
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class IterativeAttention(CompositeLayer):
-    """Attends from latents to the inputs and refines them, again and again.
+    """Alternates between cross-attends to the inputs and latent Transformers.
 
-    A sequence of blocks, each a cross-attend to the inputs followed by a latent
-    Transformer. With fewer cross-attends than blocks they are spread evenly, the first
-    one in the first block.
+    It is a sequence of blocks, each a cross-attend to the inputs followed by a latent
+    Transformer. Fewer cross-attends than blocks are spread evenly, starting with the
+    first block.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1, figure 1,
@@ -29,19 +29,19 @@ class IterativeAttention(CompositeLayer):
         num_self_attends_per_block: Integer, self-attends in each latent Transformer.
         num_cross_attends: Integer, number of cross-attends, at most `num_blocks`.
             `None` means one per block; 1 gives the encoder of Perceiver IO.
-        cross_attend: `CrossAttend`, not built, whose settings all cross-attends have;
-            name and dtype are set by this layer. Defaults to the paper's,
+        cross_attend: Unbuilt `CrossAttend`, a template whose settings all cross-attends
+            have, except for name and dtype. Defaults to the paper's,
             `CrossAttend(num_heads=1)`.
-        self_attend: `SelfAttend`, not built, whose settings all self-attends have.
-            Defaults to the paper's, `SelfAttend(num_heads=8)`.
+        self_attend: Unbuilt `SelfAttend`, a template whose settings all self-attends
+            have. Defaults to the paper's, `SelfAttend(num_heads=8)`.
         share_weights: Boolean. `True`: the first cross-attend has its own weights, all
             later ones share one set, and all latent Transformers share one set.
             `False`: nothing is shared.
         use_cross_attends_at_start: Boolean. `True`: all cross-attends come first, then
             all latent Transformers. `False`: they are interleaved.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
-            and computes the rest again in the backward pass, dropout included: up to a
-            third more compute for less memory.
+            and recomputes the rest in the backward pass, including dropout. This saves
+            memory for up to a third more compute.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
@@ -82,7 +82,7 @@ class IterativeAttention(CompositeLayer):
         use_remat=False,
         **kwargs,
     ):
-        # As in CrossAttend: the inputs keep their digits.
+        # As in `CrossAttend`, inputs keep their precision.
         super().__init__(autocast=False, **kwargs)
         check_positive(
             num_blocks=num_blocks, num_self_attends_per_block=num_self_attends_per_block
@@ -106,7 +106,7 @@ class IterativeAttention(CompositeLayer):
         self.share_weights = share_weights
         self.use_cross_attends_at_start = use_cross_attends_at_start
         self.use_remat = use_remat
-        # Serialized, so that the templates are no layers inside this one.
+        # Serialized, so that the templates do not become inner layers.
         self._templates = {
             "cross_attend": keras.saving.serialize_keras_object(cross_attend),
             "self_attend": keras.saving.serialize_keras_object(self_attend),
@@ -140,7 +140,7 @@ class IterativeAttention(CompositeLayer):
         self.restore_inner_settings()
 
     def macs(self, num_latents, num_inputs, latent_dim, input_dim):
-        """Returns the multiplications-and-additions per example, see `AttentionBlock`."""
+        """Returns the multiply-accumulates per example, see `AttentionBlock.macs`."""
         return sum(
             layer.macs(num_latents, num_inputs, latent_dim, input_dim)
             if isinstance(layer, CrossAttend)
@@ -159,9 +159,9 @@ class IterativeAttention(CompositeLayer):
         return sum(cross_attends) + sum(transformers)
 
     def blocks(self):
-        """Returns `sequence()` as tuples: a cross-attend with what follows it, or less.
+        """Returns `sequence()` as blocks, tuples of cross-attend and latent Transformer.
 
-        Where the same layers come again, they come as equal tuples.
+        A block may have only one of them. Blocks of the same layers are equal tuples.
         """
         blocks = []
         for layer in self.sequence():
@@ -173,7 +173,7 @@ class IterativeAttention(CompositeLayer):
         return blocks
 
     def sequence(self):
-        """Returns the layers in the order of their calls; shared ones come again."""
+        """Returns the layers in the order of their calls, with shared ones repeated."""
         num_cross_attends = self.num_cross_attends or self.num_blocks
         cross_attends = [
             self.cross_attends[min(i, len(self.cross_attends) - 1)]
@@ -185,7 +185,7 @@ class IterativeAttention(CompositeLayer):
         ]
         if self.use_cross_attends_at_start:
             return cross_attends + transformers
-        # Block i * num_blocks // num_cross_attends begins with the i-th cross-attend.
+        # Block i * num_blocks // num_cross_attends starts with the i-th cross-attend.
         layers = []
         for i, cross_attend in enumerate(cross_attends):
             start = i * self.num_blocks // num_cross_attends

@@ -11,7 +11,7 @@ from keras_perceiver.layers.self_attend import SelfAttend
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class LatentTransformer(CompositeLayer):
-    """Refines latents by self-attends: the part that gives a Perceiver its depth.
+    """A stack of self-attends over the latents, which gives a Perceiver its depth.
 
     Its cost depends on the number of latents, not on the number of inputs.
 
@@ -20,17 +20,17 @@ class LatentTransformer(CompositeLayer):
 
     Args:
         num_self_attends: Integer, number of `SelfAttend` layers.
-        self_attend: `SelfAttend`, not built, whose settings all of them have; name and
-            dtype are set by this layer. Defaults to `SelfAttend()`.
+        self_attend: Unbuilt `SelfAttend`, a template whose settings all of them have,
+            except for name and dtype. Defaults to `SelfAttend()`.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
-            and computes the rest again in the backward pass, dropout included: a third
-            more compute for less memory.
+            and recomputes the rest in the backward pass, including dropout. This saves
+            memory for a third more compute.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         latents: Tensor of shape `(batch, num_latents, latent_dim)`.
-        seeds: What `draw_seeds` returns, to repeat the dropout of another call. `None`
-            to draw them.
+        seeds: Result of `draw_seeds`, to repeat the dropout of another call. `None` to
+            draw new seeds.
         training: Boolean, whether dropout is active.
 
     Returns:
@@ -55,7 +55,7 @@ class LatentTransformer(CompositeLayer):
         check_template("self_attend", self_attend, SelfAttend)
         self.num_self_attends = num_self_attends
         self.use_remat = use_remat
-        # Serialized, so that the template is no layer inside this one.
+        # Serialized, so that the template does not become an inner layer.
         self._self_attend = keras.saving.serialize_keras_object(self_attend)
         self.self_attends = [
             clone_layer(self_attend, f"self_attend_{i}", self.dtype_policy)
@@ -68,7 +68,7 @@ class LatentTransformer(CompositeLayer):
         self.restore_inner_settings()
 
     def macs(self, num_latents, latent_dim):
-        """Returns the multiplications-and-additions per example, see `AttentionBlock`."""
+        """Returns the multiply-accumulates per example, see `AttentionBlock.macs`."""
         shape = (num_latents, num_latents, latent_dim, latent_dim)
         return sum(self_attend.macs(*shape) for self_attend in self.self_attends)
 
@@ -80,7 +80,7 @@ class LatentTransformer(CompositeLayer):
         )
 
     def draw_seeds(self, training):
-        """Returns the seeds of one call, `(num_self_attends, 2, 2)`, or `None`."""
+        """Returns the seeds of a call, `(num_self_attends, 2, 2)`, or `None`."""
         seeds = [layer.draw_seeds(training) for layer in self.self_attends]
         return None if seeds[0] is None else ops.stack(seeds)
 
@@ -113,11 +113,11 @@ class LatentTransformer(CompositeLayer):
 
 
 def _keep_latents_only(self_attend, latents, seed):
-    """Returns the outputs of a self-attend in training; only its input is kept."""
+    """Returns the outputs of a self-attend in training, keeping only its input."""
     weights = [ops.copy(weight) for weight in self_attend.weights]
 
     def run(latents, *tensors):
-        # The seed comes from outside, so that the dropout of both runs is the same.
+        # The seed is an argument, so that the dropout of both runs is the same.
         seed = tensors[len(weights)] if tensors[len(weights) :] else None
         return call_with(
             self_attend, tensors[: len(weights)], latents, seeds=seed, training=True

@@ -1,4 +1,4 @@
-"""Layer normalization with a fast backward pass, and the statistics of inputs alone."""
+"""Layer normalization with a fast backward pass, and input statistics."""
 
 import keras
 from keras import ops
@@ -8,25 +8,25 @@ from keras_perceiver.layers.recompute import after
 
 # Keras' default is 1e-3; the paper's implementation uses 1e-5.
 NORM_EPSILON = 1e-5
-# Inputs whose statistics are computed at once.
+# Number of inputs whose statistics are computed at once.
 _STATISTICS_CHUNK = 4096
 
 
 class LayerNorm(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis: same weights, same values.
 
-    Left to differentiate Keras' layer, XLA on CPU takes as long for the gradients of
-    scale and offset as for a matrix product of the whole layer (it sums columns with the
-    statistics of every row computed again for each), and TensorFlow keeps half a dozen
+    When Keras' layer is differentiated, XLA on CPU takes as long for the gradients of
+    scale and offset as for a matrix product of the whole layer, because it recomputes
+    the statistics of every row for each column sum, and TensorFlow keeps half a dozen
     arrays. Here the column sums are products with a row of ones, and the backward pass
-    starts from the input alone. On torch, whose own kernel does all that, nothing
-    differs from Keras.
+    needs the input only. On PyTorch, whose own kernel is efficient, nothing differs
+    from Keras.
     """
 
     def call(self, inputs):
         if keras.backend.backend() == "torch":
             return self._call_torch(inputs)
-        # TensorFlow's custom gradients take tensors for arguments, and not variables.
+        # TensorFlow's custom gradients take tensors, but no variables.
         weights = map(ops.copy, (self.gamma, self.beta))
         outputs = _differentiable(self.epsilon)(inputs, *weights)
         return ops.cast(outputs, self.compute_dtype)
@@ -34,8 +34,8 @@ class LayerNorm(keras.layers.LayerNormalization):
     def _call_torch(self, inputs):
         """Calls the kernel that Keras' layer calls.
 
-        The width comes from the weights: Keras takes it from the inputs, where it is no
-        constant once an ONNX export has traced reshapes.
+        The width is that of the weights. Keras takes it from the inputs, where it is
+        not a constant once an ONNX export has traced reshapes.
         """
         import torch
 
@@ -88,7 +88,7 @@ def _sum_columns(x):
 
 
 def inverse_std(inputs, inputs_mask=None):
-    """Returns 1 / (standard deviation of each input): the factor of a LayerNorm.
+    """Returns the inverse standard deviation of each input, the factor of a LayerNorm.
 
     Args:
         inputs: Tensor of shape `(batch, num_inputs, input_dim)`.
@@ -103,9 +103,9 @@ def inverse_std(inputs, inputs_mask=None):
 
     def step(state, chunk):
         x = ops.cast(chunk["inputs"], "float32")
-        if "keep" in chunk:  # NaN in padding has no influence, on gradients either
+        if "keep" in chunk:  # NaN in padding must not affect gradients
             x = ops.where(chunk["keep"][:, :, None], x, 0)
-        if 0 in x.shape:  # PyTorch warns of the variance of nothing
+        if 0 in x.shape:  # PyTorch warns of the variance of an empty tensor
             return state, (x[:, :, 0],)
         return state, (ops.rsqrt(ops.var(x, axis=-1) + NORM_EPSILON),)
 

@@ -1,4 +1,4 @@
-"""Position encodings: what tells the Perceiver where an element stands."""
+"""Encodings of element positions."""
 
 import math
 
@@ -15,37 +15,40 @@ from keras_perceiver.layers.composite import CompositeLayer
 class FourierPositionEncoding(keras.layers.Layer):
     """Sines and cosines of positions, at frequencies up to the sampling limit.
 
-    Every axis of length n has positions x evenly spaced from -1 to 1. Each position
-    gives `sin(pi f_k x)` and `cos(pi f_k x)` for `num_bands` frequencies evenly spaced
-    from 1 to `max_resolution / 2`, and x itself: in all
-    `num_axes * (2 * num_bands + 1)` channels in the order positions of all axes, sines
-    of all axes, cosines of all axes. For a grid the table of each axis is computed in
-    float64, whatever the dtype of the layer. One layer encodes grids of any size.
+    The positions x along each axis are evenly spaced from -1 to 1. Each position is
+    encoded as `sin(pi f_k x)` and `cos(pi f_k x)` for `num_bands` frequencies evenly
+    spaced from 1 to `max_resolution / 2`, and x itself. This gives
+    `num_axes * (2 * num_bands + 1)` channels: the positions of all axes, then the sines
+    of all axes, then the cosines of all axes. For a grid, the table of each axis is
+    computed in float64, whatever the dtype of the layer. A layer encodes grids of any
+    size.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2 and
-        appendix D; channel order of DeepMind's implementation.
+        appendix D. The order of the channels is that of DeepMind's implementation.
 
     Args:
         num_bands: Integer, number of frequencies K per axis.
-        max_resolution: Integer or tuple of one integer per axis, the resolution mu whose
-            Nyquist frequency mu / 2 is the highest frequency. Defaults to the shape of
-            the grid; must be given for a grid with unknown axes and for `positions`.
+        max_resolution: Integer or tuple of one integer per axis, the resolution mu
+            whose Nyquist frequency mu / 2 is the highest frequency. Defaults to the
+            shape of the grid. It is required for a grid with unknown axes and for
+            `positions`.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, *grid, channels)` with a grid of any rank, read
-            for its shape only.
-        positions: Tensor of shape `(batch, num_inputs, num_axes)` with coordinates in
-            [-1, 1] of each example's own elements, or `None` for those of the grid.
+        inputs: Tensor of shape `(batch, *grid, channels)` with a grid of any rank, of
+            which only the shape is used.
+        positions: Tensor of shape `(batch, num_inputs, num_axes)` with the coordinates
+            of each example's elements in [-1, 1], or `None` for those of the grid.
 
     Returns:
         Tensor of shape `(batch, num_inputs, num_axes * (2 * num_bands + 1))`, where
         `num_inputs` is the number of grid points, last axis fastest.
 
     Raises:
-        ValueError: if a size is not positive, or if `max_resolution` has another number
-            of axes than the grid or the positions, or is missing where it must be given.
+        ValueError: if a size is not positive, or if `max_resolution` differs in the
+            number of axes from the grid or the positions, or is missing where it is
+            required.
 
     Example:
 
@@ -59,8 +62,8 @@ class FourierPositionEncoding(keras.layers.Layer):
     """
 
     def __init__(self, num_bands, max_resolution=None, **kwargs):
-        # In bfloat16 the sine of a coordinate is off by up to 1.7: no casting of the
-        # arguments, only of the result.
+        # In bfloat16 the sine of a coordinate is off by up to 1.7, so only the result
+        # is cast, and not the arguments.
         super().__init__(autocast=False, **kwargs)
         check_positive(num_bands=num_bands)
         if isinstance(max_resolution, (tuple, list)):
@@ -87,7 +90,7 @@ class FourierPositionEncoding(keras.layers.Layer):
         if resolution is None:
             if None in grid:
                 raise ValueError(
-                    "`max_resolution` must be given to encode `positions` or a grid with "
+                    "`max_resolution` is required to encode `positions` or a grid with "
                     "unknown axes. Received: max_resolution=None. "
                     "Set it to twice the highest frequency."
                 )
@@ -98,7 +101,7 @@ class FourierPositionEncoding(keras.layers.Layer):
             raise ValueError(
                 "`max_resolution` must have one number per axis. Received: "
                 f"max_resolution={resolution} for {num_axes} axes. "
-                f"Give {num_axes} numbers, or one for all axes."
+                f"Pass {num_axes} numbers, or one for all axes."
             )
         return np.stack([np.linspace(1.0, r / 2, self.num_bands) for r in resolution])
 
@@ -120,7 +123,7 @@ class FourierPositionEncoding(keras.layers.Layer):
                 (sines, sine(angles)),
                 (cosines, cosine(angles)),
             ):
-                # Only these tables, one per axis, are stored in a graph.
+                # A graph stores only these tables, one per axis.
                 width = table.shape[-1]
                 table = ops.reshape(ops.cast(table, "float32"), (*shape, width))
                 tables.append(ops.broadcast_to(table, (*lengths, width)))
@@ -154,27 +157,27 @@ class FourierPositionEncoding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class LearnedPositionEncoding(CompositeLayer):
-    """One learned vector for every point of a grid: no prior on space at all.
+    """Learned position vectors, one for every point of a grid.
 
-    Called on a grid of another size, it interpolates between the vectors, linearly along
-    each axis; the first and the last points of both grids fall together.
+    They have no spatial prior. On a grid of another size, the vectors are interpolated
+    linearly along each axis, with the first and last points of both grids aligned.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.1 and table 2
-        (learned positions on ImageNet); Hugging Face's `project_pos_dim` for the
-        projection.
+        (learned positions on ImageNet). The projection is Hugging Face's
+        `project_pos_dim`.
 
     Args:
         dim: Integer, width of each vector.
-        grid: Tuple of integers, the points along each axis that have a vector. Defaults
-            to the grid that the layer is built on.
-        projected_dim: Integer, width that a learned linear layer projects the vectors
-            to. Defaults to no projection.
+        grid: Tuple of integers, number of vectors along each axis. Defaults to the grid
+            that the layer is built on.
+        projected_dim: Integer, width to which a learned linear layer projects the
+            vectors. Defaults to no projection.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *grid, channels)` with a grid of the same rank,
-            read for its shape only.
+            of which only the shape is used.
 
     Returns:
         Tensor of shape `(batch, num_inputs, dim)`, or `(batch, num_inputs,
@@ -182,7 +185,7 @@ class LearnedPositionEncoding(CompositeLayer):
         fastest.
 
     Raises:
-        ValueError: if a size is not positive, if `grid` is missing where the layer is
+        ValueError: if a size is not positive, if `grid` is missing and the layer is
             built on a grid with unknown axes, or if it has another rank.
 
     Example:
@@ -212,7 +215,7 @@ class LearnedPositionEncoding(CompositeLayer):
         grid = self.grid or built_on
         if None in grid or len(grid) != len(built_on):
             raise ValueError(
-                "`grid` must give every axis of the inputs a length. Received: "
+                "`grid` must have a length for every axis of the inputs. Received: "
                 f"grid={self.grid}, inputs.shape={tuple(inputs_shape)}. "
                 f"Set `grid` to {len(built_on)} integers."
             )
@@ -235,7 +238,7 @@ class LearnedPositionEncoding(CompositeLayer):
         table = ops.convert_to_tensor(self.positions)  # (*grid, dim)
         if _grid_of(inputs.shape) != tuple(table.shape[:-1]):
             for length in ops.shape(inputs)[1:-1]:
-                # Takes the first axis away and puts the new one last.
+                # Contracts the first axis and appends the new one.
                 matrix = _interpolation(table.shape[0], length)
                 matrix = ops.cast(matrix, table.dtype)
                 table = ops.tensordot(table, matrix, [[0], [1]])
@@ -260,16 +263,17 @@ class LearnedPositionEncoding(CompositeLayer):
 
 
 def grid_size(grid):
-    """Returns the number of points of a grid, `None` if an axis is unknown."""
+    """Returns the number of points of a grid, or `None` if an axis is unknown."""
     return None if None in grid else math.prod(grid)
 
 
 def _angles(positions, frequencies):
-    """Returns `pi * positions * frequencies` but for full turns, to float32's precision.
+    """Returns `pi * positions * frequencies` modulo 2 pi, to float32's precision.
 
-    At the frequencies of the paper's point clouds, up to 560, the plain product is off by
-    2e-4 in float32, differently on each backend. Here whole frequencies up to 2,048 times
-    multiples of 1 / 4096 are exact, and what is left of both is small.
+    At the frequencies of the paper's point clouds, up to 560, the plain product is off
+    by 2e-4 in float32, differently on each backend. Here the products of integer
+    frequencies up to 2,048 and multiples of 1 / 4096 are exact, and the remainders of
+    both are small.
 
     Args:
         positions: Tensor of shape `(B, M, d, 1)` with numbers in [-1, 1], float32.
@@ -294,7 +298,7 @@ def _grid_of(inputs_shape):
         raise ValueError(
             "`inputs` must have shape `(batch, *grid, channels)`. "
             f"Received: inputs.shape={tuple(inputs_shape)}. "
-            "Give the inputs one axis or more between batch and channels."
+            "Reshape the inputs to at least one axis between batch and channels."
         )
     return grid
 
@@ -302,7 +306,8 @@ def _grid_of(inputs_shape):
 def _fractions(length):
     """Returns `length` numbers evenly spaced from 0 to 1, in float64.
 
-    A length that is unknown in TensorFlow's graph makes a tensor, any other an array.
+    The result is a tensor if the length is unknown in a TensorFlow graph, otherwise an
+    array.
     """
     if isinstance(length, int):
         return np.linspace(0.0, 1.0, length)

@@ -1,39 +1,42 @@
-"""Rematerialization: keep the arguments of a function, and compute the rest again."""
+"""Rematerialization: keeping the arguments of a function, and recomputing the rest."""
 
 import keras
 from keras import ops
 
 
 def recompute(function, x, *tensors):
-    """Returns `function(x, *tensors)` and keeps only these tensors for the gradient.
+    """Returns `function(x, *tensors)`, keeping only these tensors for the gradient.
 
-    Everything else is computed again from them in the backward pass. So the function
-    must draw no random numbers, and whatever has a gradient must be among its arguments.
+    Everything else is recomputed from them in the backward pass. So the function must
+    not draw random numbers, and everything that needs a gradient must be an argument.
 
     Args:
-        function: Callable of the tensors, that returns a tensor or a tuple of them.
+        function: Callable that takes the tensors and returns a tensor or a tuple of
+            tensors.
         x: Tensor from which the intermediate results are computed.
-        *tensors: Further tensors, such as weights.
+        *tensors: Additional tensors, such as weights.
     """
     backend = keras.backend.backend()
     if backend == "torch":
         return keras.remat(function)(x, *tensors)
-    # Not keras.remat: on JAX nothing in it makes the backward pass wait for the gradient;
-    # TensorFlow's adds a zero to every argument for that, and so copies all weights.
+    # Not `keras.remat`: on JAX, nothing in it makes recomputation wait for the
+    # gradient. On TensorFlow, it adds a zero to every argument for that, which copies
+    # all weights.
     run = {"jax": _recompute_jax, "tensorflow": _recompute_tensorflow}[backend]
     return run(function, x, *tensors)
 
 
 def keep_input_only(function, layers, x, training):
-    """Returns `function(x)`, whose norms and activations are not kept for the gradient.
+    """Returns `function(x)`, without keeping norms and activations for the gradient.
 
-    They cost next to nothing to compute again, and half of the memory of training. The
-    products that follow are not computed twice: their results are not needed again, and
-    compilers leave them out. Torch does not in eager mode, so it keeps everything.
+    They are cheap to recompute, and take half of the memory of training. The matrix
+    products that follow are not computed twice: their results are not needed, so
+    compilers eliminate them. PyTorch does not do so in eager mode, so there everything
+    is kept.
 
     Args:
-        function: Callable of one tensor that calls no layers but `layers`.
-        layers: Layers with all weights that `function` uses.
+        function: Callable that takes a tensor and calls no layers other than `layers`.
+        layers: Layers that own all weights that `function` uses.
         x: Tensor.
         training: Boolean.
     """
@@ -49,7 +52,7 @@ def keep_input_only(function, layers, x, training):
 
 
 def call_with(layer, weights, *args, **kwargs):
-    """Calls a layer with these tensors in place of its weights."""
+    """Calls a layer with tensors in place of its weights."""
     with keras.StatelessScope(zip(layer.weights, weights, strict=True)):
         return layer(*args, **kwargs)
 
@@ -95,14 +98,14 @@ def _recompute_tensorflow(function, x, *tensors):
 
 
 def after(gradient, tensor):
-    """Returns `tensor`, in a compiled program only once the gradient is there.
+    """Returns `tensor`, which in a compiled program is delayed until the gradient exists.
 
-    Else a compiler finds that the forward pass has computed the same before and keeps
-    that for the backward pass, or computes all again at once before it begins.
+    Otherwise a compiler would reuse the results of the forward pass, and so keep them
+    in memory, or recompute everything before the backward pass starts.
     """
     if keras.backend.backend() == "jax":
-        # XLA drops an `optimization_barrier` before it decides on the order. It must
-        # compute this: zero times infinity would not be zero.
+        # XLA removes an `optimization_barrier` before it schedules. It cannot remove
+        # this product, since zero times infinity would not be zero.
         zero = 0 * gradient.ravel()[0]
         return tensor + zero.astype(tensor.dtype)
     if keras.backend.backend() == "tensorflow":
@@ -116,9 +119,9 @@ def after(gradient, tensor):
 def accumulate_gradients_eagerly(x, tensors):
     """Returns `x`, `tensors` for one use, and `tensors` for all later uses.
 
-    Backend-specific path for TensorFlow: left to itself it goes back through all uses of
-    a weight and adds up the weight's gradients at the end, all at once. Here the gradient
-    of a use is added to those of later uses before that of `x` goes on to earlier ones.
+    Backend-specific path: by default, TensorFlow keeps the gradients of all uses of a
+    weight and adds them at the end. Here the gradient of a use is added to the sum over
+    later uses before the gradient of `x` is passed on to earlier ones.
     """
     import tensorflow as tf
 
@@ -127,12 +130,12 @@ def accumulate_gradients_eagerly(x, tensors):
         def backward(d_x, *gradients):
             d_current, d_later = gradients[: len(tensors)], gradients[len(tensors) :]
             sums = [a + b for a, b in zip(d_current, d_later, strict=True)]
-            # Else TensorFlow's optimizer makes one sum of all sums.
+            # Otherwise TensorFlow's graph optimizer would merge all sums into one.
             sums = [tf.raw_ops.Snapshot(input=x) for x in sums]
             with tf.control_dependencies(sums):
                 return tf.identity(d_x), *sums
 
-        # Each output is a tensor of its own, with a gradient of its own.
+        # Each output is a separate tensor with a separate gradient.
         return tuple(map(tf.identity, (x, *tensors, *tensors))), backward
 
     x, *tensors = run(x, *tensors)

@@ -1,4 +1,4 @@
-"""Blocks of layers in sequence, where blocks that come again run as a loop."""
+"""Sequences of blocks of layers, with repeated blocks run as a loop."""
 
 import itertools
 
@@ -14,12 +14,12 @@ from keras_perceiver.layers.recompute import (
 def run_blocks(run, latents, blocks, training):
     """Returns the latents after all blocks.
 
-    Seeds are drawn before a loop, in the order of the calls, so that a loop and the same
-    layers written out draw the same.
+    Seeds are drawn before a loop, in the order of the calls, so that a loop has the
+    same dropout as an unrolled sequence.
 
     Args:
-        run: Callable `(layer, latents, seeds, call)` that returns what a layer makes of
-            the latents. It calls `call` in place of the layer where that is not `None`.
+        run: Callable `(layer, latents, seeds, call)` that returns the latents after a
+            layer. It calls `call` instead of the layer unless that is `None`.
         latents: Tensor.
         blocks: List of tuples of layers, each of which has `draw_seeds(training)`.
         training: Boolean.
@@ -38,7 +38,7 @@ def run_blocks(run, latents, blocks, training):
 
 
 def _is_traced_by_jax(tensor):
-    """Returns whether JAX is compiling: only then does a loop save anything."""
+    """Returns whether JAX is tracing, since a loop saves nothing otherwise."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -59,10 +59,10 @@ def _run_unrolled(run, latents, layers, seeds):
 
 
 def _scan_jax(run, latents, layers, seeds):
-    """Runs the same layers once for each of `seeds`, as one loop.
+    """Runs the same layers once for each of `seeds`, in a loop.
 
-    Backend-specific path: XLA compiles the body once, in a fraction of the time, and the
-    loop keeps less in memory than the same body written out again and again.
+    Backend-specific path: XLA compiles the body once, in a fraction of the time, and a
+    loop needs less memory than an unrolled sequence.
     """
     import jax
 
@@ -74,7 +74,7 @@ def _scan_jax(run, latents, layers, seeds):
 
 
 def _run_eager_sums_tensorflow(run, latents, layers, seeds):
-    """Runs the same layers once for each of `seeds`, and adds up gradients on the way.
+    """Runs the same layers once for each of `seeds`, and accumulates gradients eagerly.
 
     Backend-specific path: see `accumulate_gradients_eagerly`.
     """
@@ -95,10 +95,10 @@ def _run_eager_sums_tensorflow(run, latents, layers, seeds):
 
 
 def _loop_tensorflow(run, latents, layers, seeds):
-    """Runs the same layers once for each of `seeds`, which are `None`, as one loop.
+    """Runs the same layers once for each of `seeds`, which are `None`, in a loop.
 
-    Backend-specific path: the graph holds the layers once, so a model is traced, exported
-    and loaded by a server in a fraction of the time.
+    Backend-specific path: the graph contains the layers once, so that tracing, exporting
+    and loading a model take a fraction of the time.
     """
 
     def step(_, latents):

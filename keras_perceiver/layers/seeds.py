@@ -7,8 +7,8 @@ from keras import ops
 def draw_seed(generator):
     """Draws the next seed of a `keras.random.SeedGenerator`, of shape `(2,)`.
 
-    Backend-specific path: all replicas of `tf.distribute` have generators in the same
-    state, so each adds its number.
+    Backend-specific path: the generators of all replicas of `tf.distribute` have the
+    same state, so each replica adds its index.
     """
     seed = generator.next()
     if keras.backend.backend() != "tensorflow":
@@ -22,10 +22,10 @@ def draw_seed(generator):
 
 
 class DrawnSeed(keras.random.SeedGenerator):
-    """A seed drawn before, in the form that Keras' random functions take."""
+    """A seed that was drawn before, in the form that Keras' random functions take."""
 
-    # No call of the parent's __init__: that makes a variable, here in the middle of a
-    # traced call. Keras' torch dropout asks whether there was a seed to begin with.
+    # The parent's `__init__` is not called: it would create a variable within a traced
+    # call. Keras' dropout on torch checks whether there is an initial seed.
     _initial_seed = 0
 
     def __init__(self, seed):

@@ -1,4 +1,4 @@
-"""Self-attention: every latent attends to every latent."""
+"""Self-attention among the latents."""
 
 import keras
 
@@ -9,7 +9,7 @@ from keras_perceiver.layers.recompute import keep_input_only
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class SelfAttend(AttentionBlock):
-    """Attends from every latent to every latent: one layer of a latent Transformer.
+    """Self-attention among the latents: one layer of a latent Transformer.
 
     Pre-norm self-attention, then a pre-norm MLP, each with a residual connection. Compute
     is quadratic in the number of latents.
@@ -26,9 +26,9 @@ class SelfAttend(AttentionBlock):
     Call arguments:
         latents: Tensor of shape `(batch, num_latents, latent_dim)`.
         latents_mask: Boolean tensor of shape `(batch, num_latents)`, `False` for latents
-            that no other one attends to, or `None`.
-        seeds: What `draw_seeds` returns, to repeat the dropout of another call. `None`
-            to draw them.
+            that are not attended to, or `None`.
+        seeds: Result of `draw_seeds`, to repeat the dropout of another call. `None` to
+            draw new seeds.
         training: Boolean, whether dropout is active.
 
     Returns:

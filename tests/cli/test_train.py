@@ -30,7 +30,7 @@ def _here(tmp_path, monkeypatch):
         (["--set", "model.num_band=3"], "^error: A name must be an argument"),
         (
             ["--run-folder", "/dev/null/run"],
-            "^error: `run_folder` must be a folder that can be written",
+            "^error: `run_folder` must be a writable folder",
         ),
     ],
 )

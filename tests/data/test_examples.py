@@ -107,7 +107,7 @@ def test_names_that_look_the_same_are_the_same(tmp_path):
     assert len(read.paths) == 2
     for name in ([NFC], [NFD]):
         assert _read(tmp_path / "one", class_names=name).class_names == (NFC,)
-    with pytest.raises(ValueError, match="different names.*more than once"):
+    with pytest.raises(ValueError, match="unique.*more than once"):
         _read(tmp_path / "one", class_names=[NFC, NFD])
     # Pairs are not torn apart.
     _points(tmp_path / "two" / NFC / f"{NFD}.npy")

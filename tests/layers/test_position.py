@@ -160,15 +160,15 @@ def test_learned_positions_are_one_vector_a_point():
             lambda: FourierPositionEncoding(4)(
                 np.zeros((1, 5, 3), "float32"), positions=np.zeros((1, 5, 3), "float32")
             ),
-            "`max_resolution` must be given",
+            "`max_resolution` is required",
         ),
         (
             lambda: FourierPositionEncoding(4)(keras.KerasTensor((None, None, 3))),
-            "`max_resolution` must be given",
+            "`max_resolution` is required",
         ),
         (
             lambda: LearnedPositionEncoding(4)(keras.KerasTensor((None, None, 3))),
-            "`grid` must give every axis",
+            "`grid` must have a length for every",
         ),
         (
             lambda: LearnedPositionEncoding(4, (5, 5))(np.zeros((1, 5, 3), "float32")),
@@ -178,7 +178,7 @@ def test_learned_positions_are_one_vector_a_point():
         (lambda: LearnedPositionEncoding(4, projected_dim=0), "`projected_dim` must"),
         (
             lambda: FourierPositionEncoding(4, 8)(np.zeros((2, 3), "float32")),
-            "one axis or more",
+            "at least one axis",
         ),
     ],
 )

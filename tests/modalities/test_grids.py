@@ -142,12 +142,12 @@ def test_elements_count_if_one_of_their_pixels_does():
         (lambda: Image((8, 8, 1), patch_size=(2, 2, 2)), "one per axis.*2 axes"),
         (lambda: Array((3,)), "must be .*grid, channels"),
         (lambda: Video((8, 8, 1)), r"\(frames, height, width, channels\)"),
-        (lambda: Image((None, 8, 1))(_images(4, 8, 1)), "`max_resolution` must be giv"),
+        (lambda: Image((None, 8, 1))(_images(4, 8, 1)), "`max_resolution` is requ"),
         (
             lambda: Image((None, 8, 1), position_encoding=LearnedPositionEncoding(4))(
                 _images(4, 8, 1)
             ),
-            "`grid` must give",
+            "`grid` must have a",
         ),
         (
             lambda: Image((None, 8, 1), num_bands=2, max_resolution=9, patch_size=2)(

@@ -157,7 +157,7 @@ def test_folders_are_checked_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     inside = tmp_path / "file" / "run"
     for name in ("run_folder", "export_folder"):
-        message = f"`{name}` must be a folder that can be"
+        message = f"`{name}` must be a writable folder"
         _fails_before_training(PermissionError, message, tmp_path, **{name: inside})
     (tmp_path / "done").mkdir()
     (tmp_path / "done" / "model.keras").write_text("precious")

@@ -1,4 +1,4 @@
-"""Attention: one function, and the kernels that compute it."""
+"""Attention: the function `attend`, and the kernels that compute it."""
 
 from keras_perceiver.layers.attention.attend import attend, attention_scores
 from keras_perceiver.layers.attention.chunked import Chunked

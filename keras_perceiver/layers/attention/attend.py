@@ -1,4 +1,4 @@
-"""The entry point to attention: every softmax of the package is behind it."""
+"""The single entry point for attention."""
 
 import math
 
@@ -30,37 +30,37 @@ def attend(
 ):
     """Computes exact scaled dot-product attention over any widths and lengths.
 
-    The result of each query is the average of the values, weighted by the softmax over
-    all keys of `query . key * scale`. Several kernels compute it, with equal results:
-    `Plain` stores all scores; `Chunked` works on a few thousand inputs at a time, forward
-    and backward, in memory linear in the number of inputs; others call kernels of the
-    backend. A table in `keras_perceiver.layers.attention` chooses by backend, device,
-    dtype, mask and shapes.
+    The output of each query is the average of the values, weighted by the softmax of
+    `query . key * scale` over all keys. Several kernels compute it with equal results:
+    `Plain` stores all scores, `Chunked` processes a few thousand inputs at a time,
+    forward and backward, in memory linear in the number of inputs, and others call
+    kernels of the backend. A table in `keras_perceiver.layers.attention` chooses the
+    kernel by backend, device, dtype, mask and shapes.
 
     Scores, exponentials and their sum are float32 whatever the dtype of the arguments,
     and the division comes after the product with the values, so that half precision
-    costs only the rounding of products. A query with no key to attend to (all masked)
-    gets zeros.
+    only rounds products. A query whose keys are all masked gets zeros.
 
     Reference:
         [Vaswani et al., 2017](https://arxiv.org/abs/1706.03762), section 3.2.
 
     Args:
-        query: Tensor of shape `(batch, num_queries, qk_dim)`, or `(1, num_queries,
-            qk_dim)` for the same queries in all examples.
+        query: Tensor of shape `(batch, num_queries, qk_dim)`, or
+            `(1, num_queries, qk_dim)` to broadcast the queries to all examples.
         key: Tensor of shape `(batch, num_inputs, qk_dim)`.
-        value: Tensor of shape `(batch, num_inputs, v_dim)`. Where it is `key` itself,
-            it is read once.
-        num_heads: Integer, number of attention heads. Splits `qk_dim` and `v_dim`.
-        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for keys
-            that must have no influence, or `None`.
-        inputs_scale: Tensor of shape `(batch, num_inputs)`, a factor of each key and
-            value, or `None`. Costs less memory than scaled keys and values.
-        scale: Float, factor of the scores. Defaults to `1 / sqrt(qk_dim / num_heads)`.
-        is_causal: Boolean. `True`: query `i` attends to keys `j <= i + num_inputs -
-            num_queries` only, so that the last query attends to all keys.
-        kernel: Kernel or name of one that computes the result, or `None` for that of
-            `use_kernel` or of the table.
+        value: Tensor of shape `(batch, num_inputs, v_dim)`. If it is the same
+            object as `key`, it is loaded once.
+        num_heads: Integer, number of attention heads, which `qk_dim` and `v_dim` are
+            split into.
+        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for keys that
+            are not attended to, or `None`.
+        inputs_scale: Tensor of shape `(batch, num_inputs)`, a factor for each key and
+            value, or `None`. It needs less memory than scaled keys and values.
+        scale: Float, factor for the scores. Defaults to `1 / sqrt(qk_dim / num_heads)`.
+        is_causal: Boolean. `True`: query `i` attends only to the keys
+            `j <= i + num_inputs - num_queries`, so that the last query attends to all keys.
+        kernel: Kernel, or name of a kernel. Defaults to that of `use_kernel`, or of the
+            table.
 
     Returns:
         Tensor of shape `(batch, num_queries, v_dim)` and the dtype of `query`.
@@ -115,7 +115,7 @@ def attend(
 
 
 def attention_scores(query, key, *, num_heads=1):
-    """Returns the scores of which `attend` takes the softmax, all in memory at once.
+    """Returns the scores that `attend` takes the softmax of, all in memory at once.
 
     Args:
         query: Tensor of shape `(batch, num_queries, qk_dim)`.
@@ -140,17 +140,17 @@ def _check_shapes(query, key, value, num_heads):
     if key.shape[-1] != query.shape[-1]:
         raise ValueError(
             f"`query` and `key` must have the same width. {received}"
-            "Project both to one width."
+            "Project both to the same width."
         )
     if _differ(key.shape[0], value.shape[0]) or _differ(key.shape[1], value.shape[1]):
         raise ValueError(
             f"`key` and `value` must have the same batch size and length. {received}"
-            "Give one value for each key."
+            "Pass one value per key."
         )
     if query.shape[0] != 1 and _differ(query.shape[0], key.shape[0]):
         raise ValueError(
             "The batch size of `query` must be that of `key`, or 1. "
-            f"{received}Give one set of queries per example, or one for all."
+            f"{received}Pass one set of queries per example, or one for all."
         )
     check_divisible(
         "num_heads", num_heads, qk_dim=query.shape[-1], v_dim=value.shape[-1]
@@ -158,5 +158,5 @@ def _check_shapes(query, key, value, num_heads):
 
 
 def _differ(a, b):
-    """Tells whether two sizes differ, as far as they are known."""
+    """Returns whether two sizes differ, as far as they are known."""
     return isinstance(a, int) and isinstance(b, int) and a != b

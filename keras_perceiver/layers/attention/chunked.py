@@ -1,9 +1,8 @@
-"""Attention over very many inputs, chunk by chunk: no array of N x M is stored.
+"""Attention over many inputs in chunks, without storing an N x M array.
 
 The forward pass keeps the largest score so far, the sum of exponentials and the sum of
-weighted values; when a larger score comes, both sums shrink by the same factor. The
-backward pass knows the logarithm of the final sum and computes each chunk's weights
-again.
+weighted values. A larger score rescales both sums. The backward pass recomputes the
+weights of each chunk from the logarithm of the final sum.
 
 Reference:
     [Rabe and Staats, 2021](https://arxiv.org/abs/2112.05682);
@@ -46,18 +45,16 @@ class Chunked:
     """
 
     chunk_size: int | None = None
-    # CPU: 8 MiB, which the caches of a few cores hold; measured. The self-attends of the
-    # paper, 8 x 512 x 512, are one chunk. GPU, TPU: 32 MiB, so that each product keeps
-    # the device busy, and little of its memory; an estimate.
+    # CPU: 8 MiB, which fits into the caches of a few cores (measured). The self-attends
+    # of the paper, 8 x 512 x 512, are one chunk. GPU, TPU: 32 MiB, so that each product
+    # keeps the device busy with little of its memory (estimated).
     scores_per_chunk: PerDevice = field(
         default=PerDevice(cpu=2**21, gpu=2**23, tpu=2**23)
     )
 
     name: ClassVar[str] = "chunked"
     is_fused: ClassVar[bool] = False
-    needs: ClassVar[str] = (
-        "lengths that are known on JAX, and a program that is not exported from PyTorch"
-    )
+    needs: ClassVar[str] = "known lengths on JAX, and no export from PyTorch"
 
     def supports(self, problem):
         if problem.backend == "jax":  # the number of chunks is part of the program
@@ -79,7 +76,7 @@ class Chunked:
         dtype = query.dtype
         chunk_size = self.chunk_size
         if chunk_size is None:
-            # An unknown number of queries is taken for the paper's number of latents.
+            # If the number of queries is unknown, assume the paper's number of latents.
             scores_per_input = num_heads * (query.shape[1] or 512)
             scores = getattr(self.scores_per_chunk, device_of(query))
             chunk_size = max(scores // scores_per_input, 64)
@@ -98,13 +95,13 @@ class Chunked:
 
 @dataclass(frozen=True)
 class _Passes:
-    """Both passes over the chunks.
+    """Forward and backward pass over the chunks.
 
     Args:
         names: Tuple of strings, the names of the tensors besides the query: "key"
-            `(B, M, H * d)`; "value" `(B, M, H * e)`, left out where the keys are the
-            values; "scale" and "mask" `(B, M)`, where there are any.
-        num_heads: Integer H.
+            `(B, M, H * d)`, "value" `(B, M, H * e)` unless the keys are the values,
+            "scale" and "mask" `(B, M)`, if there are any.
+        num_heads: Integer, number of heads H.
         chunk_size: Integer, inputs per chunk.
         is_causal: Boolean.
     """
@@ -123,7 +120,7 @@ class _Passes:
         """
         tensors, query_positions = self._named(query, tensors)
         width = tensors.get("value", tensors["key"]).shape[-1] // self.num_heads
-        # One number per query and example, from tensors: the batch may be unknown.
+        # One number per query and example, computed from tensors of unknown batch size.
         rows = ops.cast(query[..., :1], "float32")  # (B, H, N, 1)
         if query.shape[0] == 1:
             batch = ops.shape(tensors["key"])[0]
@@ -183,7 +180,7 @@ class _Passes:
         return tuple(name for name in self.names if name != "mask")
 
     def _named(self, query, tensors):
-        """Returns the tensors to cut into chunks by name, and the queries' positions."""
+        """Returns the tensors to chunk by name, and the positions of the queries."""
         named = dict(zip(self.names, tensors, strict=True))
         if not self.is_causal:
             return named, None
@@ -192,7 +189,7 @@ class _Passes:
         return named, query_positions
 
     def _load(self, chunk, dtype):
-        """Scales and masks a chunk; returns keys and values split into heads."""
+        """Scales and masks a chunk, and returns keys and values split into heads."""
 
         def load(tensor):  # (B, m, H * d)
             if "scale" in chunk:
@@ -204,7 +201,7 @@ class _Passes:
         return key, load(chunk["value"]) if "value" in chunk else key
 
     def _unload(self, chunk, d_key, d_value, wanted):
-        """Returns the gradients of a chunk's tensors from those of `_load`'s results."""
+        """Returns the gradients of a chunk's tensors from those of keys and values."""
         d_key, d_value = merge_heads(d_key), merge_heads(d_value)
         if "value" in chunk:
             loaded = {"key": d_key, "value": d_value}

@@ -6,7 +6,7 @@ from keras import ops
 
 def split_heads(tensor, num_heads):
     """Reshapes `(B, L, H * d)` to `(B, H, L, d)`."""
-    if num_heads == 1:  # spares a transposed copy
+    if num_heads == 1:  # avoids a transposed copy
         return ops.expand_dims(tensor, 1)
     shape = (-1, ops.shape(tensor)[1], num_heads, tensor.shape[-1] // num_heads)
     return ops.swapaxes(ops.reshape(tensor, shape), 1, 2)
@@ -24,8 +24,9 @@ def merge_heads(tensor):
 def matmul_float32(a, b):
     """Returns the product of float32, bfloat16 or float16 matrices as float32.
 
-    Backend-specific path: JAX can return the float32 accumulator. TensorFlow and torch
-    accumulate in float32 as well, but round the result once to the dtype of the inputs.
+    Backend-specific path: JAX can return the float32 accumulator. TensorFlow and
+    PyTorch accumulate in float32 as well, but round the result to the dtype of the
+    inputs.
     """
     if keras.backend.backend() == "jax":
         import jax.numpy as jnp
@@ -37,8 +38,8 @@ def matmul_float32(a, b):
 def max_of_rows(scores):
     """Returns the maxima of `(B, H, N, M)` over the last axis, `(B, H, N, 1)`.
 
-    Backend-specific path: `keras.ops.max` refuses the empty tensor that a batch of no
-    examples gives.
+    Backend-specific path: `keras.ops.max` rejects the empty tensor of a batch without
+    examples.
     """
     if keras.backend.backend() == "torch":
         return scores.amax(-1, keepdim=True)
@@ -46,6 +47,5 @@ def max_of_rows(scores):
         import tensorflow as tf
 
         return tf.reduce_max(scores, axis=-1, keepdims=True)
-    # The initial value serves symbolic lengths, of which JAX cannot tell that they are
-    # not zero.
+    # JAX needs the initial value for symbolic lengths, which may be zero.
     return ops.max(scores, axis=-1, keepdims=True, initial=float("-inf"))

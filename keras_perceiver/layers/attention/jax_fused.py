@@ -1,4 +1,4 @@
-"""JAX's own attention function, which calls cuDNN on NVIDIA GPUs."""
+"""JAX's attention function, which calls cuDNN on NVIDIA GPUs."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_perceiver.layers.attention.masks import positions, visible, zero_padding
 
-# cuDNN's kernels take widths of heads that are multiples of this.
+# cuDNN's kernels take head widths that are multiples of this.
 _WIDTH_MULTIPLE = 8
 
 
@@ -15,13 +15,13 @@ _WIDTH_MULTIPLE = 8
 class JaxFused:
     """Calls `jax.nn.dot_product_attention`.
 
-    The widths of heads are padded with zeros to one multiple of 8, which changes no score
-    and no value. A mask has N x M numbers per example in memory.
+    Head widths are padded with zeros to the same multiple of 8, which does not change
+    the result. A mask needs N x M numbers per example in memory.
 
     Args:
-        implementation: String, `"cudnn"` (a GPU, float16 or bfloat16), or `"xla"`, which
-            stores all scores and runs everywhere.
-        max_mask: Integer, largest N x M of a mask.
+        implementation: String, `"cudnn"` (on GPU, float16 or bfloat16), or `"xla"`,
+            which stores all scores and runs everywhere.
+        max_mask: Integer, maximum size N x M of a mask.
     """
 
     implementation: str = "cudnn"
@@ -95,12 +95,12 @@ class JaxFused:
             load(value),
             mask=is_visible,
             scale=1.0,
-            # JAX aligns its causal mask at the left.
+            # JAX aligns its causal mask to the left.
             is_causal=is_causal and is_visible is None,
             implementation=self.implementation,
         )
         if is_visible is not None:
-            # Rows without any input are the average of all values.
+            # Otherwise rows without visible inputs would be the average of all values.
             has_inputs = is_visible.any(-1)  # (B, 1, N)
             outputs = ops.where(has_inputs[:, 0, :, None, None], outputs, 0)
         outputs = outputs[..., :v_head_dim]
@@ -116,10 +116,10 @@ def _padded(width):
 
 
 def _max_head_dim():
-    """Returns the largest width of a head for which cuDNN has a kernel on this GPU."""
+    """Returns the maximum head width that cuDNN supports on this GPU."""
     import jax
 
-    # Such as "9.0" for Hopper; "gfx942" and the like are GPUs without cuDNN.
+    # "9.0", for example, is Hopper. "gfx942" and the like are GPUs without cuDNN.
     capability = getattr(jax.devices()[0], "compute_capability", "8.0")
     generation = capability.partition(".")[0]
     if not generation.isdigit() or int(generation) < 8:

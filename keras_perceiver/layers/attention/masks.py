@@ -1,14 +1,14 @@
-"""Masks of attention: which query may attend to which key."""
+"""Attention masks: which query may attend to which key."""
 
 from keras import ops
 
-# Score of a masked key. It is finite, so that no difference of two scores is NaN.
+# Score of a masked key. It is finite, so that the difference of two scores is not NaN.
 MASKED_SCORE = -1e30
-# Lower bound of the shift of the softmax. It is so far above `MASKED_SCORE` that the
-# exponential of a masked score is zero even in a row in which all keys are masked.
+# Lower bound of the shift in the softmax. It is far enough above `MASKED_SCORE` that
+# the exponential of a masked score is zero even if all keys of a row are masked.
 LOWEST_SHIFT = -1e29
-# Lower bound of the sum of exponentials. The sum is at least one, except in a row in
-# which all keys are masked: zero divided by this bound is zero.
+# Lower bound of the sum of exponentials. The sum is at least one unless all keys of a
+# row are masked. Then the result is zero divided by this bound.
 LOWEST_TOTAL = 1e-9
 
 
@@ -34,9 +34,9 @@ def visible(inputs_mask, key_positions, query_positions):
 
 
 def positions(num_queries, num_inputs):
-    """Returns the positions of keys `(1, M)` and queries `(N,)`, aligned at the right.
+    """Returns the positions of keys `(1, M)` and queries `(N,)`, aligned to the right.
 
-    The last query is at the position of the last key.
+    The last query has the position of the last key.
     """
     keys = ops.arange(num_inputs, dtype="int32")[None]
     queries = ops.arange(num_queries, dtype="int32") + (num_inputs - num_queries)
@@ -44,7 +44,7 @@ def positions(num_queries, num_inputs):
 
 
 def zero_padding(tensor, inputs_mask):
-    """Returns `(B, M, ...)` with zeros for padding: in a product, zero times NaN is NaN."""
+    """Sets padding in `(B, M, ...)` to zero, since zero times NaN is NaN in a product."""
     if inputs_mask is None:
         return tensor
     return ops.where(inputs_mask[..., None], tensor, 0)

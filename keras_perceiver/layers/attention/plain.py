@@ -1,4 +1,4 @@
-"""Attention with all scores in memory at once."""
+"""Attention that stores all scores at once."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,8 +27,8 @@ class Plain:
     """Computes all scores, their softmax, and the product with the values.
 
     Args:
-        max_scores: `PerDevice`, most scores per example that it accepts (heads x queries
-            x inputs), or `None` for no limit.
+        max_scores: `PerDevice`, maximum number of scores per example (heads x queries x
+            inputs), or `None` for no limit.
     """
 
     max_scores: PerDevice | None = None
@@ -71,7 +71,7 @@ class Plain:
             positions(num_queries, num_inputs) if is_causal else (None, None)
         )
         scores = mask_scores(scores, visible(inputs_mask, keys, queries))
-        # The softmax does not depend on the shift, so no gradient has to flow through it.
+        # The softmax does not depend on the shift, which needs no gradient.
         shift = ops.stop_gradient(ops.maximum(max_of_rows(scores), LOWEST_SHIFT))
         weights = ops.exp(scores - shift)
         total = ops.sum(weights, axis=-1, keepdims=True)  # (B, H, N, 1)

@@ -7,7 +7,7 @@ import keras
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything that decides which kernel serves.
+    """Properties of an attention call that determine the kernel.
 
     Args:
         backend: String, `"jax"`, `"tensorflow"` or `"torch"`.
@@ -15,7 +15,7 @@ class Problem:
         dtype: String, dtype of the queries and of the result.
         num_heads: Integer.
         num_queries: Integer, or `None` if it is unknown while the model is traced.
-        num_inputs: As `num_queries`.
+        num_inputs: Integer, or `None` if it is unknown while the model is traced.
         qk_head_dim: Integer, width of queries and keys per head.
         v_head_dim: Integer, width of values per head.
         has_mask: Boolean, whether there is an `inputs_mask`.
@@ -62,18 +62,18 @@ class PerDevice:
 
 
 def length_or_none(length):
-    """Returns a length as an integer, `None` if it is symbolic."""
+    """Returns a length as an integer, or `None` if it is symbolic."""
     return length if isinstance(length, int) else None
 
 
 def device_of(tensor):
-    """Returns the kind of device of a tensor: `"cpu"`, `"gpu"` or `"tpu"`.
+    """Returns the device type of a tensor: `"cpu"`, `"gpu"` or `"tpu"`.
 
     While a program is traced, this is the default device. Backend-specific path.
     """
     backend = keras.backend.backend()
     if backend == "torch":
-        # "meta" is the device of tensors that have only a shape.
+        # "meta" is the device of tensors without data.
         return {"cpu": "cpu", "meta": "cpu", "xla": "tpu"}.get(
             tensor.device.type, "gpu"
         )
@@ -96,13 +96,13 @@ def device_of(tensor):
 
 
 def is_exported(*tensors):
-    """Tells whether a program is traced to run elsewhere. Backend-specific path.
+    """Returns whether a program is traced for an export. Backend-specific path.
 
-    TensorFlow has no sign of it; all kernels for TensorFlow can be exported.
+    This is unknown on TensorFlow, where all kernels can be exported.
     """
     backend = keras.backend.backend()
     if backend == "jax":
-        # Exports have symbolic sizes; in a program that runs here all sizes are known.
+        # Exports have symbolic sizes. In a program that runs here, all sizes are known.
         return not all(isinstance(n, int) for x in tensors for n in x.shape)
     if backend == "torch":
         import torch

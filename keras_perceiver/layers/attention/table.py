@@ -1,4 +1,4 @@
-"""The table of kernels: which one serves which problem, and why."""
+"""The table of kernels: which kernel is used for which problem, and why."""
 
 import contextlib
 
@@ -10,37 +10,37 @@ from keras_perceiver.layers.attention.plain import Plain
 from keras_perceiver.layers.attention.problem import PerDevice
 from keras_perceiver.layers.attention.torch_fused import TorchFused
 
-# The first kernel that supports a problem serves.
+# The first kernel that supports a problem is used.
 KERNELS = (
-    # PyTorch's own kernel stores no scores, and is the fastest on PyTorch, up to four
-    # times on a CPU. Scaled copies of the inputs make it slower there in training than
-    # chunks are; on a GPU chunks are worse, for PyTorch runs their loop in Python. A
-    # causal mask of 16 MiB serves 2,048 latents that read 8,192 inputs.
+    # PyTorch's own kernel stores no scores and is the fastest on PyTorch, by up to four
+    # times on CPU. Scaled copies of the inputs make it slower in training than chunks
+    # on CPU. On GPU, chunks are slower, since PyTorch runs their loop in Python. A
+    # causal mask of 16 MiB is that of 2,048 latents and 8,192 inputs.
     TorchFused(devices_with_scale=("gpu", "tpu"), max_causal_mask=2**24),
-    # cuDNN's kernel stores no scores. Only GPUs have it.
+    # cuDNN's kernel stores no scores. It needs a GPU.
     JaxFused(),
-    # Few scores are fastest all at once. More of them per example would be most of the
-    # memory of training. CPU: measured. GPU, TPU: 16 MiB per example, a small part of
-    # their memory; an estimate.
+    # A small number of scores is fastest to compute at once. More scores per example
+    # would dominate the memory of training. CPU: measured. GPU, TPU: 16 MiB per
+    # example, a small part of their memory (estimated).
     Plain(max_scores=PerDevice(cpu=2**20, gpu=2**22, tpu=2**22)),
     # Memory linear in the number of inputs.
     Chunked(),
-    # Lengths that cannot be cut into chunks: symbolic ones of JAX, traced ones of torch.
+    # For lengths that cannot be chunked: symbolic ones on JAX, traced ones on PyTorch.
     Plain(),
 )
 
-# Kernels without the limits that the table gives them.
+# Kernels without the limits of the table.
 _BY_NAME = {kernel.name: type(kernel)() for kernel in KERNELS}
 
-# What the active `use_kernel` and `use_portable_kernels` ask for, the innermost last. It
-# holds for all threads: replicas of a `tf.distribute` strategy are traced in threads of
-# their own, which inherit no context variables.
+# Values of the active `use_kernel` and `use_portable_kernels`, the innermost last. They
+# apply to all threads: replicas of a `tf.distribute` strategy are traced in separate
+# threads, which do not inherit context variables.
 _overrides = []
 _portable_scopes = []
 
 
 def choose(problem):
-    """Returns the kernel of the table that serves a problem."""
+    """Returns the first kernel of the table that supports a problem."""
     allows_fused = keras.config.is_flash_attention_enabled() is not False
     for kernel in KERNELS:
         if kernel.is_fused and not allows_fused:
@@ -51,10 +51,10 @@ def choose(problem):
 
 
 def resolve(kernel, problem):
-    """Returns the kernel that an argument, the context or the table asks for.
+    """Returns the kernel of an argument, the context or the table, in this order.
 
     Args:
-        kernel: Kernel, name of one, or `None`.
+        kernel: Kernel, name of a kernel, or `None`.
         problem: `Problem`.
     """
     if kernel is None and _overrides:
@@ -86,18 +86,18 @@ def as_kernel(kernel):
 
 @contextlib.contextmanager
 def use_kernel(kernel):
-    """Makes all attention that is called or traced inside use one kernel.
+    """Context in which all attention that is called or traced uses a kernel.
 
-    For tests, benchmarks and comparisons: a model that was traced before, such as one that
-    has predicted already, keeps its kernels. It holds for all threads.
+    It is for tests, benchmarks and comparisons, and applies to all threads. A model
+    that was traced before, for example by `predict`, keeps its kernels.
 
     Args:
-        kernel: Kernel, such as `Chunked(chunk_size=1024)`, the name of one, such as
-            `"plain"`, or `None` for the choice of the table.
+        kernel: Kernel, such as `Chunked(chunk_size=1024)`, name of a kernel, such as
+            `"plain"`, or `None` to use the table.
 
     Raises:
-        ValueError: if a name is unknown. `attend` raises one if the kernel does not
-            support its arguments.
+        ValueError: if a name is unknown. `attend` raises `ValueError` if the kernel
+            does not support its arguments.
 
     Example:
 
@@ -111,22 +111,22 @@ def use_kernel(kernel):
 
 @contextlib.contextmanager
 def use_portable_kernels():
-    """Makes all attention that is traced inside fit to be exported.
+    """Context in which attention is traced so that it can be exported.
 
-    Exports of PyTorch, and those of JAX with an unknown size, are recognized without it.
+    Exports from PyTorch, and from JAX with an unknown size, are detected without it.
     """
     with _pushed(_portable_scopes, True):
         yield
 
 
 def is_portable():
-    """Tells whether `use_portable_kernels` is active."""
+    """Returns whether `use_portable_kernels` is active."""
     return bool(_portable_scopes)
 
 
 @contextlib.contextmanager
 def _pushed(stack, value):
-    """Keeps a value at the end of a stack, from which another thread may pop its own."""
+    """Keeps a value on a stack that several threads share."""
     entry = [value]
     stack.append(entry)
     try:

@@ -1,4 +1,4 @@
-"""PyTorch's own attention kernel."""
+"""PyTorch's own attention kernels."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -12,29 +12,28 @@ from keras_perceiver.layers.attention.problem import PerDevice, device_of
 
 @dataclass(frozen=True)
 class TorchFused:
-    """Calls `torch.nn.functional.scaled_dot_product_attention`: no scores in memory.
+    """Calls `torch.nn.functional.scaled_dot_product_attention`, which stores no scores.
 
-    It scales keys and values before the call, and has a causal mask of N x M booleans in
-    memory where the numbers of queries and inputs differ or padding is masked as well.
+    Keys and values are scaled before the call. A causal mask needs N x M booleans in
+    memory if the numbers of queries and inputs differ, or if there is padding as well.
 
     Args:
-        devices_with_scale: Tuple of strings, devices on which it accepts an
+        devices_with_scale: Tuple of strings, device types on which it supports an
             `inputs_scale`.
-        max_causal_mask: Integer, largest N x M of a causal mask in memory, or `None` for
-            no limit.
-        width_multiple: `PerDevice`, the widths of heads are padded with zeros to a
-            multiple of this.
+        max_causal_mask: Integer, maximum size N x M of a causal mask, or `None` for no
+            limit.
+        width_multiple: `PerDevice`, multiple to which head widths are padded with zeros.
     """
 
     devices_with_scale: tuple = ("cpu", "gpu", "tpu")
     max_causal_mask: int | None = None
-    # Kernels for GPUs read 16 bytes at a time; other widths get the slow one, which
-    # stores all scores. Zeros change no score and no value.
+    # The fast kernels for GPUs read 16 bytes at a time. Other widths use a slow one
+    # that stores all scores. Padding with zeros does not change the result.
     width_multiple: PerDevice = field(default=PerDevice(cpu=1, gpu=8, tpu=1))
 
     name: ClassVar[str] = "torch_fused"
     is_fused: ClassVar[bool] = True
-    needs: ClassVar[str] = "PyTorch, and what its own arguments allow"
+    needs: ClassVar[str] = "PyTorch, and the limits that its arguments set"
 
     def supports(self, problem):
         if problem.backend != "torch":
@@ -75,8 +74,8 @@ class TorchFused:
             return split(zero_padding(tensor.to(query.dtype), inputs_mask))
 
         num_queries, num_inputs = query.shape[1], key.shape[1]
-        # PyTorch aligns its causal mask at the left. Lengths that are traced for an
-        # export are no integers.
+        # PyTorch aligns its causal mask to the left. Lengths that are traced for an
+        # export are not integers.
         is_square = is_causal and inputs_mask is None and isinstance(num_inputs, int)
         is_square = is_square and num_queries == num_inputs
         keys = queries = None
@@ -88,7 +87,8 @@ class TorchFused:
         loaded_query = split(query.expand(key.shape[0], -1, -1))
         has_inputs = None
         if is_visible is not None:
-            # The softmax over nothing is NaN: these rows attend to all and are dropped.
+            # The softmax over no inputs is NaN, so such rows attend to all inputs, and
+            # their outputs are set to zero.
             has_inputs = is_visible.any(-1, keepdim=True)
             is_visible = is_visible | ~has_inputs
         outputs = torch.nn.functional.scaled_dot_product_attention(

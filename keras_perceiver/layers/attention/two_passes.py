@@ -1,9 +1,9 @@
-"""Functions with a backward pass of their own, on each backend.
+"""Functions with a custom backward pass on each backend.
 
-A pair of passes has `names` (of the tensors besides the first), `names_with_gradient`,
-`forward(query, *tensors)`, which returns outputs and a residual, and `backward(query,
-tensors, outputs, residual, gradient, wanted)`, which returns the gradient of the query and
-those of the tensors named in `wanted`.
+An object with both passes has `names` (of the tensors besides the query),
+`names_with_gradient`, `forward(query, *tensors)`, which returns outputs and a residual,
+and `backward(query, tensors, outputs, residual, gradient, wanted)`, which returns the
+gradients of the query and of the tensors named in `wanted`.
 """
 
 import keras
@@ -21,7 +21,7 @@ def run_two_passes(passes, query, *tensors):
 
 
 def _run_jax(passes, query, *tensors):
-    """Backend-specific path: knows while tracing which gradients are wanted."""
+    """Backend-specific path: JAX knows while tracing which gradients are needed."""
     import jax
 
     @jax.custom_vjp
@@ -44,7 +44,7 @@ def _run_jax(passes, query, *tensors):
             return (None,) * (1 + len(wanted))
         wanted = [n for n, w in zip(passes.names, wanted, strict=True) if w is not None]
         query, *rest = residuals
-        # One chunk, without a loop, would be found to be the forward pass's own.
+        # Otherwise a single chunk would be merged with the forward pass.
         query = after(gradient, query)
         d_query, found = passes.backward(query, *rest, gradient, wanted)
         found = dict(zip(wanted, found, strict=True))
@@ -55,10 +55,10 @@ def _run_jax(passes, query, *tensors):
 
 
 def _run_tensorflow(passes, query, *tensors):
-    """Backend-specific path: two loops backward, as TensorFlow prunes whole loops.
+    """Backend-specific path: two backward loops, since TensorFlow prunes whole loops.
 
-    Which gradients will be used is not known here. The loop for those of the inputs is
-    apart from that of the query, so that it vanishes where nobody asks for its result.
+    Which gradients will be used is not known here. The gradients of the inputs have a
+    separate loop, which is pruned if its results are not used.
     """
     import tensorflow as tf
 
@@ -67,7 +67,7 @@ def _run_tensorflow(passes, query, *tensors):
         outputs, residual = passes.forward(query, *tensors)
 
         def backward(gradient):
-            # One chunk, without a loop, would be found to be the forward pass's own.
+            # Otherwise a single chunk would be merged with the forward pass.
             late_query, *late = (after(gradient, x) for x in (query, *tensors))
             arguments = (late_query, late, outputs, residual, gradient)
             d_query, _ = passes.backward(*arguments, wanted=())
@@ -82,7 +82,7 @@ def _run_tensorflow(passes, query, *tensors):
 
 
 if keras.backend.backend() == "torch":
-    # Backend-specific path: torch tells which gradients are wanted.
+    # Backend-specific path: PyTorch knows which gradients are needed.
     import torch
 
     class _TorchFunction(torch.autograd.Function):
@@ -105,8 +105,7 @@ if keras.backend.backend() == "torch":
             found = dict(zip(wanted, found, strict=True))
             return (None, d_query, *(found.get(name) for name in passes.names))
 
-    # torch.compile would write out the loop, chunk by chunk, and work on that for
-    # minutes.
+    # `torch.compile` would unroll the loop over chunks, which takes minutes.
     @torch.compiler.disable
     def _run_torch(passes, query, *tensors):
         return _TorchFunction.apply(passes, query, *tensors)
