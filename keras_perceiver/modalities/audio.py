@@ -1,4 +1,4 @@
-"""Audio as raw samples, and the base of all modalities of a waveform."""
+"""Raw audio, and the base class of modalities that take a waveform."""
 
 import keras
 from keras import ops
@@ -10,10 +10,12 @@ from keras_perceiver.modalities.series import Series
 
 
 class Waveform(Series):
-    """Base of the modalities that take a waveform."""
+    """Base class of modalities that take a waveform."""
 
     input_name = "audio"
-    shape_fix = "Cut, pad or resample the audio, or make the modality for this length."
+    shape_fix = (
+        "Crop, pad or resample the audio, or create the modality for this length."
+    )
 
     def __init__(self, num_samples, sample_rate, **kwargs):
         check_positive(num_samples=num_samples, sample_rate=sample_rate)
@@ -44,30 +46,31 @@ class Waveform(Series):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Audio(Waveform):
-    """Turns raw waveforms into elements: groups of samples with position features.
+    """Raw waveforms as elements: groups of samples with position features.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 61,440
-        samples at 48 kHz (1.28 s) are 480 elements of 128 samples.
+        samples at 48 kHz (1.28 s) become 480 elements of 128 samples.
 
     Args:
-        num_samples: Integer, length in samples; with `use_mask` the maximum length:
-            batches may then be shorter, and positions stay those of the maximum length.
-            The last element is padded with zeros.
+        num_samples: Integer, length in samples. With `use_mask`, it is the maximum
+            length: batches may be shorter, and positions are those of the maximum
+            length. The last element is padded with zeros.
         sample_rate: Integer, samples per second (hertz).
-        patch_size: Integer, consecutive samples in an element.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        patch_size: Integer, number of consecutive samples per element.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, samples)`, in -1 to 1.
+        inputs: Tensor of shape `(batch, samples)` with values from -1 to 1.
         inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
             which is set to zero, or `None`.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
-        of elements and `input_dim` the samples of an element and its position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, and `input_dim` is `patch_size` plus the number of position
+        features.
 
     Raises:
         ValueError: if a size is not positive, if both Fourier settings and
@@ -97,7 +100,7 @@ class Audio(Waveform):
         return group(samples, (self.patch_size,))
 
     def elements_mask(self, inputs_mask):
-        """Returns which elements have a sample that is no padding, `(B, M)`."""
+        """Returns which elements have a sample that is not padding, `(B, M)`."""
         return ops.any(self.elements(ops.cast(inputs_mask, "bool")), axis=-1)
 
     def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):

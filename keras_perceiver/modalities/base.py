@@ -1,4 +1,4 @@
-"""The base of all modalities: elements, positions, masks, checks of raw inputs."""
+"""The base class of modalities: elements, positions, masks, checks of raw inputs."""
 
 import keras
 import numpy as np
@@ -20,60 +20,64 @@ _NUM_BANDS = 64
 
 
 class Modality(CompositeLayer):
-    """Base of all modalities: turns raw inputs into elements with their positions.
+    """Base class of modalities, which turn raw inputs into elements with positions.
 
-    An element is a vector: its features, and the features of its position beside them.
-    To write another modality, make a subclass in a file of its own, register it with
-    `keras.saving.register_keras_serializable`, and give it
+    An element is a vector that consists of its features and those of its position. To
+    write a new modality, create a subclass, register it with
+    `keras.saving.register_keras_serializable`, and define
 
-    - `input_name`, and `input_dtype` where raw inputs are not float32;
-    - `input_shape`, and where they differ from the defaults `mask_shape` and
-      `example_shape`;
-    - `element_dim` and `elements`, from raw inputs to elements on a grid;
-    - `grid_of` where elements are not one per raw position, and `elements_mask` with it.
+    - `input_name`, and `input_dtype` if raw inputs are not float32;
+    - `input_shape`, and `mask_shape` and `example_shape` if they differ from the
+      defaults;
+    - `element_dim` and `elements`, which returns the elements of raw inputs on a grid;
+    - `grid_of` and `elements_mask` if there is not one element per raw position.
 
     Everything else has a default that may be overridden: `positions` and
     `positions_shape`, `augment`, `is_valid_shape`, `shape_rule`, `shape_fix`,
     `input_range`, `check_values`, `random_inputs`, `draw`. `keras_perceiver.Series` is
-    the base of modalities along time, `keras_perceiver.Preprocessor` that of what turns
-    files into raw inputs.
+    the base class of modalities along time. `keras_perceiver.Preprocessor` is the base
+    class of preprocessors, which turn files into raw inputs.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
 
     Args:
         num_bands: Integer, number of Fourier frequencies per axis. Defaults to 64. Only
-            for Fourier features, so not together with `position_encoding`.
+            for Fourier features, so not with `position_encoding`.
         max_resolution: Integer or tuple of one integer per axis, see
-            `FourierPositionEncoding`. Defaults to the number of elements along each axis,
-            for `PointCloud` to 2240 (frequencies up to 1120).
+            `FourierPositionEncoding`. Defaults to the number of elements along each
+            axis, and to 2240 (frequencies up to 1120) for `PointCloud`.
         position_encoding: Layer that is called on a tensor of shape
             `(batch, *grid, channels)` and returns position features of shape
-            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`; for
-            `PointCloud` also with `positions=` the coordinates `(batch, points, 3)`. Needs
-            `compute_output_shape`. Defaults to
+            `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`. For
+            `PointCloud` it is called with the coordinates `(batch, points, 3)` as
+            `positions` as well. It must have `compute_output_shape`. Defaults to
             `FourierPositionEncoding(num_bands, max_resolution)`.
-        use_mask: Boolean. `True` gives a model a second input, the `inputs_mask` of the
-            call, under the modality's name and `"_mask"`.
+        use_mask: Boolean. `True`: a model has a second input, the `inputs_mask` of the
+            call, named after the modality with the suffix `"_mask"`.
         projection_dim: Integer, width to which a learned linear layer projects the
-            elements before their positions are joined. Defaults to no projection.
+            elements before positions are concatenated or added. Defaults to no
+            projection.
         use_added_positions: Boolean. `True`: positions are added to the elements, which
             must have the same width. `False`: they are concatenated.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Attributes:
-        input_name: String, the name of a model's input; with `"_mask"` of its mask.
+        input_name: String, the name of a model's input. With the suffix `"_mask"` it is
+            the name of its mask.
         input_dtype: String, dtype of the raw inputs.
-        input_shape: Tuple, shape of one raw example, with `None` for a dynamic length.
-        mask_shape: Tuple, shape of its mask. Defaults to that without the last axis.
-        example_shape: Tuple, `input_shape` with a possible number for every `None`.
-        element_dim: Integer, width of an element before projection and positions.
-        shape_rule: String, the sentence that says which shapes are valid.
-        shape_fix: String, the sentence that says what to do about another shape.
-        input_range: Pair of numbers, the least and the greatest valid raw value, or
-            `None` where every finite one is valid.
-        drawing_projection: String, projection of Matplotlib's axes for `draw`, or `None`
-            for axes in two dimensions.
+        input_shape: Tuple, shape of a raw example, with `None` for a dynamic length.
+        mask_shape: Tuple, shape of its mask. Defaults to `input_shape` without the last
+            axis.
+        example_shape: Tuple, `input_shape` with a valid number for every `None`.
+        element_dim: Integer, width of an element without positions, before the
+            projection.
+        shape_rule: String, the sentence of errors that describes valid shapes.
+        shape_fix: String, the sentence of errors that says how to fix an invalid shape.
+        input_range: Pair of numbers, the minimum and maximum of valid raw values, or
+            `None` if all finite values are valid.
+        drawing_projection: String, projection of the Matplotlib axes for `draw`, or
+            `None` for two-dimensional axes.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *input_shape)`.
@@ -82,13 +86,14 @@ class Modality(CompositeLayer):
         training: Boolean, whether `augment` is applied.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number of
-        elements and `input_dim` the width of an element and its position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, and `input_dim` is the width of an element with its position
+        features.
 
     Raises:
         ValueError: if Fourier settings and `position_encoding` are both given, if
-            `projection_dim` is not positive, if positions are to be added to elements of
-            another width, or if `inputs` or `inputs_mask` have an invalid shape.
+            `projection_dim` is not positive, if added positions differ in width from
+            the elements, or if `inputs` or `inputs_mask` have an invalid shape.
 
     Example:
 
@@ -107,7 +112,7 @@ class Modality(CompositeLayer):
     input_name = None
     input_dtype = "float32"
     input_range = None
-    shape_fix = "Change the inputs, or make the modality for this shape."
+    shape_fix = "Change the inputs, or create the modality for this shape."
     default_max_resolution = None
     drawing_projection = None
 
@@ -121,7 +126,7 @@ class Modality(CompositeLayer):
         use_added_positions=False,
         **kwargs,
     ):
-        # Positions and sound need all their digits: only elements are cast.
+        # Positions and audio need full precision, so only elements are cast.
         super().__init__(autocast=False, **kwargs)
         if isinstance(max_resolution, list):
             max_resolution = tuple(max_resolution)
@@ -140,7 +145,7 @@ class Modality(CompositeLayer):
                 "`num_bands` and `max_resolution` are for Fourier features only. "
                 f"Received: num_bands={num_bands}, max_resolution={max_resolution}, "
                 f"position_encoding={position_encoding}. "
-                "Leave them out, or set them on the position encoding."
+                "Remove them, or set them on the position encoding."
             )
         if projection_dim is not None:
             check_positive(projection_dim=projection_dim)
@@ -161,15 +166,15 @@ class Modality(CompositeLayer):
         """Returns the number of elements along each axis of raw inputs.
 
         Args:
-            lengths: Tuple, lengths of the axes of a mask; `None` where unknown.
+            lengths: Tuple, lengths of the axes of a mask, `None` if unknown.
 
         Returns:
-            Tuple of integers, `None` where it is unknown.
+            Tuple of integers, `None` if unknown.
         """
         return tuple(lengths)
 
     def elements_mask(self, inputs_mask):
-        """Returns which elements have a raw position that is no padding, `(B, M)`."""
+        """Returns which elements have a raw position that is not padding, `(B, M)`."""
         mask = ops.cast(inputs_mask, "bool")
         if len(mask.shape) == 2:
             return mask
@@ -180,24 +185,24 @@ class Modality(CompositeLayer):
 
         Args:
             elements: Tensor of shape `(batch, *grid, element_dim)`.
-            inputs: Tensor, the raw inputs that they are of.
+            inputs: Tensor, the raw inputs of the elements.
         """
         return self.position_encoding(elements)
 
     def positions_shape(self, elements_shape):
-        """Returns the shape of `positions` for elements of a shape."""
+        """Returns the shape of the result of `positions` for elements of a shape."""
         return self.position_encoding.compute_output_shape(elements_shape)
 
     def augment(self, elements):
-        """Returns the elements as training sees them. Defaults to no change."""
+        """Returns augmented elements for training. By default, they are unchanged."""
         return elements
 
     def random_inputs(self, rng, batch_size):
-        """Returns valid random raw inputs, a NumPy array.
+        """Returns valid random raw inputs as a NumPy array.
 
         Args:
             rng: `numpy.random.Generator`.
-            batch_size: Integer.
+            batch_size: Integer, number of examples.
         """
         shape = (batch_size, *self.example_shape)
         low, high = self.input_range or (-1, 1)
@@ -206,21 +211,23 @@ class Modality(CompositeLayer):
         return rng.uniform(low, high, shape).astype(self.input_dtype)
 
     def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
-        """Draws one example, and a weight per element, such as those of attention.
+        """Draws an example and a weight per element, such as attention weights.
 
         Args:
             axis: `matplotlib.axes.Axes`, with `drawing_projection`.
-            weights: NumPy array of shape `(num_inputs,)`, or `None` for the example alone.
+            weights: NumPy array of shape `(num_inputs,)`, or `None` for the example
+                only.
             inputs: NumPy array, the raw example.
             inputs_mask: NumPy array, its mask, or `None`.
-            maximum: Float, the weight at the end of the scale; `None` for the maximum.
+            maximum: Float, the weight at the end of the scale. Defaults to the maximum
+                of the weights.
 
         Returns:
-            The artist of Matplotlib whose colors are the weights, or `None`.
+            The Matplotlib artist whose colors are the weights, or `None`.
         """
         grid = self.grid_of(inputs.shape[: len(self.mask_shape)])
         if len(grid) > 1:
-            # Of more than two axes the mean over the first ones is shown.
+            # With more than two axes, the mean over the first ones is shown.
             if weights is not None:
                 weights = weights.reshape(-1, *grid[-2:]).mean(axis=0)
             return draw_over_picture(axis, weights, picture_of(inputs), maximum=maximum)
@@ -236,25 +243,26 @@ class Modality(CompositeLayer):
 
     @property
     def example_shape(self):
-        # Five: long enough to be a sequence, and no other size of the model.
+        # Five is long enough for a sequence, and unlikely to be another size of the
+        # model.
         return tuple(5 if n is None else n for n in self.input_shape)
 
     @property
     def grid(self):
-        """Number of elements along each axis, `None` where it is unknown."""
+        """Number of elements along each axis, `None` if it is unknown."""
         return self.grid_of(self.mask_shape)
 
     @property
     def num_inputs(self):
-        """Number of elements of one example, the largest one; `None` if unknown."""
+        """Maximum number of elements of an example, `None` if it is unknown."""
         return grid_size(self.grid)
 
     @property
     def dynamic_lengths(self):
         """Dict from the axes of an example with a dynamic length to their limits.
 
-        A limit is a pair: lengths must be multiples of the first and at most the
-        second, which is `None` for any.
+        Limits are a pair: lengths must be multiples of the first number, and at most the
+        second one unless that is `None`.
         """
         return {axis: (1, None) for axis, n in enumerate(self.input_shape) if n is None}
 
@@ -264,11 +272,11 @@ class Modality(CompositeLayer):
         return f"Inputs `{self.input_name}` must have shape `(batch, {shape})`."
 
     def is_valid_shape(self, sizes):
-        """Returns whether one example may have these sizes, `None` where unknown."""
+        """Returns whether an example may have these sizes, `None` if unknown."""
         return _equal(sizes, self.input_shape)
 
     def check_inputs(self, inputs_shape, mask_shape=None):
-        """Raises `ValueError` unless inputs, and their mask, have valid shapes."""
+        """Raises `ValueError` unless inputs and their mask have valid shapes."""
         received = _as_tuple(inputs_shape)
         if received is None or not received or not self.is_valid_shape(received[1:]):
             raise ValueError(
@@ -282,7 +290,7 @@ class Modality(CompositeLayer):
             raise ValueError(
                 f"The mask of inputs of shape {received} must have shape {expected}. "
                 f"Received: shape {mask_shape}. "
-                "Give every raw position one boolean, `False` for padding."
+                "Pass one boolean per raw position, `False` for padding."
             )
 
     def check_values(self, inputs, inputs_mask=None):
@@ -290,34 +298,34 @@ class Modality(CompositeLayer):
 
         Args:
             inputs: NumPy array.
-            inputs_mask: NumPy array; values where it is `False` are not checked.
+            inputs_mask: NumPy array. Values where it is `False` are not checked.
         """
         if self.input_range is None:
             return
         low, high = self.input_range
         if inputs_mask is not None:
             inputs = inputs[np.asarray(inputs_mask, "bool")]
-        least, greatest = np.min(inputs, initial=low), np.max(inputs, initial=low)
-        if not (low <= least and greatest <= high):
+        lowest, highest = np.min(inputs, initial=low), np.max(inputs, initial=low)
+        if not (low <= lowest and highest <= high):
             raise ValueError(
                 f"Values of `{self.input_name}` must be in [{low}, {high}]. Received: "
-                f"values from {least} to {greatest}. Correct the inputs, or make the "
+                f"values from {lowest} to {highest}. Correct the inputs, or create the "
                 "modality for these values."
             )
 
     def build(self, inputs_shape):
         self.check_inputs(inputs_shape)
         elements_shape = (None, *self.grid, self.element_dim)
-        # Raises where the grid needs a setting.
+        # Raises if the encoding lacks a setting for this grid.
         num_features = self.positions_shape(elements_shape)[-1]
-        if not self.position_encoding.built:  # it may be another modality's too
+        if not self.position_encoding.built:  # modalities may share it
             self.position_encoding.build(elements_shape)
         if self.projection_dim is not None:
             if not self.element_dim:
                 raise ValueError(
                     "`projection_dim` needs elements with features. Received: "
-                    f"projection_dim={self.projection_dim}, element_dim=0. Leave it out: "
-                    "these elements consist of their positions."
+                    f"projection_dim={self.projection_dim}, element_dim=0. Remove it: "
+                    "these elements consist of positions only."
                 )
             self.projection = keras.layers.Dense(
                 self.projection_dim,
@@ -331,7 +339,7 @@ class Modality(CompositeLayer):
                 "Added positions must be as wide as the elements. Received: "
                 f"use_added_positions=True, elements of width {self._projected_dim}, "
                 f"positions of width {num_features}. Set `projection_dim={num_features}`, "
-                f"or take a position encoding of width {self._projected_dim}."
+                f"or use a position encoding of width {self._projected_dim}."
             )
         self.restore_inner_settings()
 
@@ -398,7 +406,7 @@ def _as_tuple(shape):
 
 
 def _equal(shape, expected):
-    # What is no integer is unknown: `None`, or a symbol of an export.
+    # Sizes that are not integers are unknown: `None`, or symbols of an export.
     return len(shape) == len(expected) and all(
         n == m
         for n, m in zip(shape, expected, strict=True)

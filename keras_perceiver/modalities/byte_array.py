@@ -1,4 +1,4 @@
-"""The byte array: the inputs of one modality or of several, as one array."""
+"""The byte array: the inputs of one or several modalities as one array."""
 
 import keras
 from keras import ops
@@ -11,47 +11,49 @@ from keras_perceiver.modalities.base import Modality
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class ByteArray(keras.layers.Layer):
-    """Joins the elements of all modalities into the one array that a Perceiver reads.
+    """Concatenates the elements of all modalities into the inputs of a Perceiver.
 
-    The elements of a single modality are returned as they are. Of several, each has a
-    learned vector of its own that pads its elements to a common width, the widest one
-    plus `modality_dim`: it identifies the modality of an element. A modality whose mask is
-    all `False` is missing from an example.
+    The elements of a single modality are returned unchanged. With several modalities,
+    the elements of each are padded to a common width, the largest one plus
+    `modality_dim`, by a learned vector that identifies the modality. A modality whose
+    mask is all `False` is missing from an example.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2 and
-        appendix C (modality encodings; video dropped for 30 % of the examples).
+        appendix C (modality encodings, and video dropout for 30 % of the examples).
 
     Args:
         modality: Modality layer, or dict of modality layers by name.
-        modality_dim: Integer, width of the learned vector of the widest modality.
-            Without effect on a single modality.
-        modality_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
-            Training masks a modality of an example at this rate, but never the last one
-            that the example has left. Needs several modalities.
-        element_dropout: Float in `[0, 1)`, or dict of these by the modality's name.
-            Training masks elements at this rate.
+        modality_dim: Integer, width of the learned vector of the widest modality. It
+            has no effect on a single modality.
+        modality_dropout: Float in `[0, 1)`, or dict of floats by modality name.
+            Training masks a modality of an example at this rate, but never the only
+            remaining one. It needs several modalities.
+        element_dropout: Float in `[0, 1)`, or dict of floats by modality name. Training
+            masks elements at this rate.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`. The dtype
             policy defaults to that of the first modality.
 
     Call arguments:
-        inputs: Dict with the raw inputs of every modality by name, and, of those with
-            `use_mask`, a boolean mask of raw positions (`False` for padding) under the
-            name with `"_mask"`; without it every position counts. The name of a single
-            modality is its `input_name`; its raw inputs may also come as they are.
+        inputs: Dict of the raw inputs of every modality by name, and of the boolean
+            mask of raw positions (`False` for padding) of modalities with `use_mask`,
+            whose key has the suffix `"_mask"`. Without a mask, there is no padding. The
+            name of a single modality is its `input_name`, and its raw inputs may be
+            passed without a dict.
         training: Boolean, whether modalities and elements are dropped.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, the elements in the order of the
-        modalities. With `has_mask`, that is with dropout or a modality with `use_mask`, a
-        tuple of it and the elements' boolean mask of shape `(batch, num_inputs)`.
+        Tensor of shape `(batch, num_inputs, input_dim)`, the elements in the order of
+        the modalities. If `has_mask` is `True`, because of dropout or a modality with
+        `use_mask`, a tuple of this tensor and the boolean mask of the elements of shape
+        `(batch, num_inputs)`.
 
     Raises:
         TypeError: if `modality` is neither a modality layer nor a dict of them.
-        ValueError: if a size or rate is out of range, if a rate has the name of no
-            modality, if modality dropout has nothing to choose from, if a name ends with
-            `"_mask"`, or if the inputs of a modality, or its mask, are missing or fit
-            it not.
+        ValueError: if a size or rate is out of range, if a rate has an unknown modality
+            name, if modality dropout is used with one modality, if a name ends with
+            `"_mask"`, or if the inputs or the mask of a modality are missing or
+            invalid.
 
     Example:
 
@@ -76,7 +78,7 @@ class ByteArray(keras.layers.Layer):
         **kwargs,
     ):
         layers = modality_layers(modality)
-        # The modalities know what to cast, and in what dtype they give their elements.
+        # Modalities cast by themselves, and define the dtype of their elements.
         if kwargs.get("dtype") is None:
             kwargs["dtype"] = next((layer.dtype_policy for layer in layers), None)
         super().__init__(autocast=False, **kwargs)
@@ -86,8 +88,8 @@ class ByteArray(keras.layers.Layer):
         )
         if not self.modalities or any(n.endswith("_mask") for n in self.modalities):
             raise ValueError(
-                "`modality` must have names, and none that ends with '_mask', as masks "
-                f"do. Received: names {list(self.modalities)}. Rename the modalities."
+                "`modality` must have names that do not end with '_mask', like those of "
+                f"masks. Received: names {list(self.modalities)}. Rename the modalities."
             )
         check_positive(modality_dim=modality_dim)
         self.modality_dim = modality_dim
@@ -114,7 +116,7 @@ class ByteArray(keras.layers.Layer):
         unknown = set(rates) - set(self.modalities)
         if unknown:
             raise ValueError(
-                f"`{name}` must have names of modalities. Received: {sorted(unknown)}. "
+                f"The keys of `{name}` must be modalities. Received: {sorted(unknown)}. "
                 f"The modalities are {list(self.modalities)}."
             )
         for rate in rates.values():
@@ -130,7 +132,7 @@ class ByteArray(keras.layers.Layer):
 
     @property
     def has_mask(self):
-        """Whether a call returns a mask besides the elements."""
+        """Boolean, whether a call returns a mask besides the elements."""
         uses_mask = any(modality.use_mask for modality in self.modalities.values())
         return self._has_dropout or uses_mask
 
@@ -138,7 +140,7 @@ class ByteArray(keras.layers.Layer):
         inputs_shape = self._by_name(inputs_shape)
         widths = {}
         for name, modality in self.modalities.items():
-            if not modality.built:  # it may be another model's too
+            if not modality.built:  # models may share it
                 modality.build(inputs_shape[name])
             widths[name] = modality.compute_output_shape(inputs_shape[name])[-1]
         self._dim = max(widths.values())
@@ -159,7 +161,8 @@ class ByteArray(keras.layers.Layer):
         arrays, masks = [], []
         for name, modality in self.modalities.items():
             mask = inputs.get(f"{name}_mask") if modality.use_mask else None
-            # `training` by name: not every backend's trainer hands it on to inner layers.
+            # `training` is passed explicitly, since not every trainer passes it to
+            # inner layers.
             elements = modality(inputs[name], inputs_mask=mask, training=training)
             elements = ops.cast(elements, self.compute_dtype)  # (B, M_i, C_i)
             if not self.is_single:
@@ -168,7 +171,7 @@ class ByteArray(keras.layers.Layer):
                 features = ops.broadcast_to(features, shape)
                 elements = ops.concatenate([elements, features], axis=-1)
             arrays.append(elements)
-            if self.has_mask:  # those without a mask have every element
+            if self.has_mask:  # modalities without a mask have all elements
                 masks.append(
                     ops.ones(ops.shape(elements)[:2], "bool")
                     if mask is None
@@ -188,7 +191,7 @@ class ByteArray(keras.layers.Layer):
             present = ops.stack([ops.any(mask, axis=1) for mask in masks], axis=1)
             rates = ops.convert_to_tensor(rates, "float32")
             drawn = self._draw(ops.shape(present)) >= rates  # (B, modalities)
-            # An example that has none of those drawn keeps what it has.
+            # If no modality of an example would be left, it keeps all of them.
             keep = drawn | ~ops.any(drawn & present, axis=1, keepdims=True)
             masks = [mask & keep[:, i, None] for i, mask in enumerate(masks)]
         rates = self._element_rates.values()
@@ -198,7 +201,7 @@ class ByteArray(keras.layers.Layer):
         ]
 
     def _draw(self, shape):
-        """Draws numbers in [0, 1)."""
+        """Draws uniform random numbers in [0, 1)."""
         seed = DrawnSeed(draw_seed(self.seed_generator))
         return keras.random.uniform(shape, dtype="float32", seed=seed)
 
@@ -220,9 +223,8 @@ class ByteArray(keras.layers.Layer):
         missing = [name for name in self.modalities if name not in inputs]
         if missing:
             raise ValueError(
-                f"The inputs must be {list(self.modalities)}. Received: "
-                f"{sorted(inputs)}. Add {missing}, as in `{{name: array}}` with all these "
-                "names."
+                f"The inputs must have the keys {list(self.modalities)}. Received: "
+                f"{sorted(inputs)}. Add {missing}."
             )
         return inputs
 

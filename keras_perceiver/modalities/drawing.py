@@ -1,4 +1,4 @@
-"""Raw inputs and weights of elements on axes of Matplotlib, which is not imported here."""
+"""Drawings of raw inputs and weights on Matplotlib axes, without importing Matplotlib."""
 
 import numpy as np
 
@@ -6,14 +6,14 @@ COLOR_MAP = "inferno"
 
 
 def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
-    """Draws weights along one axis, over a waveform where there is one.
+    """Draws weights along one axis, with the waveform if there is one.
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(num_inputs,)`, or `None` for the waveform alone.
+        weights: Array of shape `(num_inputs,)`, or `None` to draw the waveform only.
         samples: Array of shape `(samples,)`, or `None`.
         sample_rate: Integer, in hertz, to label the time.
-        maximum: Float, the weight at the top; `None` for the maximum.
+        maximum: Float, the weight at the top. Defaults to the maximum of the weights.
     """
     if weights is not None:
         places = np.linspace(0, 1, len(weights))
@@ -36,15 +36,16 @@ def draw_lines(axis, series):
 
 
 def draw_over_picture(axis, weights, picture, is_upwards=False, maximum=None):
-    """Draws weights over a picture: where there are none, the picture shows.
+    """Draws weights over a picture, which is visible where weights are small.
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(rows, columns)`, or `None` for the picture alone.
+        weights: Array of shape `(rows, columns)`, or `None` to draw the picture only.
         picture: Array of shape `(height, width)`, or with color channels.
         is_upwards: Boolean, whether the first row is at the bottom and the picture fills
             the axes, as for spectrograms.
-        maximum: Float, the weight of the brightest color; `None` for the maximum.
+        maximum: Float, the weight of the brightest color. Defaults to the maximum of
+            the weights.
 
     Returns:
         `matplotlib.image.AxesImage` of the weights, or `None`.
@@ -69,7 +70,7 @@ def label_seconds(axis, seconds):
 
 
 def picture_of(array):
-    """Returns a picture of an array on a grid: the mean over the first axes, in 0..1."""
+    """Returns an array on a grid as a picture in 0..1: the mean over the first axes."""
     array = array.reshape(-1, *array.shape[-3:]).mean(axis=0)
     array = array if array.shape[-1] == 3 else array.mean(axis=-1)
     low, high = np.nanmin(array), np.nanmax(array)

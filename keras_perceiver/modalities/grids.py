@@ -1,4 +1,4 @@
-"""Arrays on a grid: images, videos, and any other."""
+"""Arrays on a grid: images, videos, and others."""
 
 import math
 
@@ -12,36 +12,39 @@ from keras_perceiver.modalities.patches import group, per_axis
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Array(Modality):
-    """Turns arrays on a grid into elements: points or patches with position features.
+    """Arrays on a grid as elements: points or patches with position features.
 
-    For what has no layer of its own: sensor readings over time, volumes, tables.
+    It is for data without a more specific modality: sensor readings over time, volumes,
+    tables.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
 
     Args:
-        shape: Tuple `(*grid, channels)`. An axis of the grid may be `None`: batches then
-            have any length there. Fourier features need `max_resolution` for that,
-            `LearnedPositionEncoding` its `grid`.
-        patch_size: Integer or tuple of one integer per axis, the points of a patch along
-            each axis. 1 means no patches. Lengths must be multiples of it.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        shape: Tuple `(*grid, channels)`. An axis of the grid may be `None` for a
+            dynamic length, which needs `max_resolution` for Fourier features, and
+            `grid` for `LearnedPositionEncoding`.
+        patch_size: Integer or tuple of one integer per axis, number of points per patch
+            along each axis. 1 means no patches. Lengths must be multiples of it.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, *grid, channels)`, best scaled to about -1 to 1.
+        inputs: Tensor of shape `(batch, *grid, channels)`, preferably scaled to about
+            -1 to 1.
         inputs_mask: Boolean tensor of shape `(batch, *grid)`, `False` for padding, which
             is set to zero, or `None`.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
-        of elements and `input_dim` the channels of an element and its position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, and `input_dim` is the number of channels of an element plus
+        that of position features.
 
     Raises:
         ValueError: if a size is not positive or not a multiple of `patch_size`, if both
-            Fourier settings and `position_encoding` are given, or if `inputs` has
-            another shape than `shape`.
+            Fourier settings and `position_encoding` are given, or if the shape of
+            `inputs` is not `shape`.
 
     Example:
 
@@ -52,7 +55,7 @@ class Array(Modality):
 
     input_name = "array"
     _noun = "Arrays"
-    shape_fix = "Change the arrays, or make the modality for this shape."
+    shape_fix = "Change the arrays, or create the modality for this shape."
     _axes = None
 
     def __init__(self, shape, patch_size=1, **kwargs):
@@ -62,7 +65,7 @@ class Array(Modality):
         if len(shape) != len(axes) + 1 or not axes:
             raise ValueError(
                 f"`shape` must be ({', '.join(self._axes or ('*grid',))}, channels). "
-                f"Received: shape={shape}. One channel has an axis too, of length 1."
+                f"Received: shape={shape}. A single channel needs an axis of length 1."
             )
         self._patch_sizes = per_axis("patch_size", patch_size, len(axes))
         for size in self._patch_sizes:
@@ -90,7 +93,7 @@ class Array(Modality):
     @property
     def example_shape(self):
         lengths = zip(self.shape, self._patch_sizes, strict=False)
-        # Two patches where any number will do.
+        # Two patches where any number is valid.
         return (*(2 * p if n is None else n for n, p in lengths), self.shape[-1])
 
     @property
@@ -128,7 +131,7 @@ class Array(Modality):
         return group(inputs, self._patch_sizes)
 
     def elements_mask(self, inputs_mask):
-        """Returns which elements have a position that is no padding, `(B, M)`."""
+        """Returns which elements have a position that is not padding, `(B, M)`."""
         mask = ops.expand_dims(ops.cast(inputs_mask, "bool"), -1)
         mask = group(mask, self._patch_sizes)
         return ops.reshape(ops.any(mask, axis=-1), (ops.shape(mask)[0], -1))
@@ -143,38 +146,39 @@ class Array(Modality):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Image(Array):
-    """Turns images into elements: pixels or patches with position features.
+    """Images as elements: pixels or patches with position features.
 
-    No convolution and no other prior on images: the Perceiver sees a set of elements,
-    each the channels of one pixel (or of one patch) and where it stands.
+    There is no convolution and no other prior on images. The inputs of the Perceiver are
+    a set of elements, each the channels of a pixel or a patch, and its position.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), sections 3.2 and 4.1.
 
     Args:
         shape: Tuple `(height, width, channels)`, in pixels. Height and width may be
-            `None`: batches then have any size. Fourier features need `max_resolution`
-            for that, `LearnedPositionEncoding` its `grid`.
+            `None` for dynamic sizes, which need `max_resolution` for Fourier features,
+            and `grid` for `LearnedPositionEncoding`.
         patch_size: Integer or pair of integers, height and width of the patches in
             pixels. 1 means pixels. Height and width must be multiples of it.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, height, width, channels)`, best scaled to about
-            -1 to 1 or 0 to 1.
+        inputs: Tensor of shape `(batch, height, width, channels)`, preferably scaled to
+            about -1 to 1 or 0 to 1.
         inputs_mask: Boolean tensor of shape `(batch, height, width)`, `False` for
             padding, which is set to zero, or `None`.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
-        of elements and `input_dim` the channels of an element and its position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, and `input_dim` is the number of channels of an element plus
+        that of position features.
 
     Raises:
         ValueError: if a size is not positive or not a multiple of `patch_size`, if both
-            Fourier settings and `position_encoding` are given, or if `inputs` has
-            another shape than `shape`.
+            Fourier settings and `position_encoding` are given, or if the shape of
+            `inputs` is not `shape`.
 
     Example:
 
@@ -188,7 +192,7 @@ class Image(Array):
     input_name = "image"
     _noun = "Images"
     shape_fix = (
-        "Batch, resize or convert the images, or make the model for this shape: "
+        "Batch, resize or convert the images, or create the model for this shape: "
         "`Image((height, width, channels))`."
     )
     _axes = ("height", "width")
@@ -196,36 +200,37 @@ class Image(Array):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Video(Array):
-    """Turns videos into elements: patches over space and time with position features.
+    """Videos as elements: patches over space and time with position features.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2: 32 frames
-        of 224 x 224 pixels in patches of 2 x 8 x 8 are 12,544 elements.
+        of 224 x 224 pixels in patches of 2 x 8 x 8 become 12,544 elements.
 
     Args:
         shape: Tuple `(frames, height, width, channels)`, in frames and pixels. All but
-            the channels may be `None`: batches then have any size. Fourier features need
-            `max_resolution` for that, `LearnedPositionEncoding` its `grid`.
+            the channels may be `None` for dynamic sizes, which need `max_resolution`
+            for Fourier features, and `grid` for `LearnedPositionEncoding`.
         patch_size: Integer or triple of integers, frames, height and width of the
             patches. The lengths must be multiples of it.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, frames, height, width, channels)`, best scaled
-            to about -1 to 1 or 0 to 1.
+        inputs: Tensor of shape `(batch, frames, height, width, channels)`, preferably
+            scaled to about -1 to 1 or 0 to 1.
         inputs_mask: Boolean tensor of shape `(batch, frames, height, width)`, `False`
             for padding, which is set to zero, or `None`.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
-        of elements and `input_dim` the channels of an element and its position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, and `input_dim` is the number of channels of an element plus
+        that of position features.
 
     Raises:
         ValueError: if a size is not positive or not a multiple of `patch_size`, if both
-            Fourier settings and `position_encoding` are given, or if `inputs` has
-            another shape than `shape`.
+            Fourier settings and `position_encoding` are given, or if the shape of
+            `inputs` is not `shape`.
 
     Example:
 
@@ -237,7 +242,7 @@ class Video(Array):
     input_name = "video"
     _noun = "Videos"
     shape_fix = (
-        "Batch, cut or resize the videos, or make the model for this shape: "
+        "Batch, crop or resize the videos, or create the model for this shape: "
         "`Video((frames, height, width, channels))`."
     )
     _axes = ("frames", "height", "width")

@@ -1,4 +1,4 @@
-"""Audio as a mel spectrogram, with SpecAugment."""
+"""Mel spectrograms of audio, with SpecAugment."""
 
 import keras
 import numpy as np
@@ -10,22 +10,22 @@ from keras_perceiver.modalities.audio import Waveform
 from keras_perceiver.modalities.drawing import draw_over_picture, label_seconds
 from keras_perceiver.modalities.patches import group, pad_to_multiple, per_axis
 
-# Below this power of a mel bin (-80 dB of a full-scale tone) everything is silence.
+# Power of a mel bin that counts as silence, -80 dB relative to a full-scale tone.
 _SILENCE = 1e-8
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class MelSpectrogram(Waveform):
-    """Turns raw waveforms into elements: points or patches of a mel spectrogram.
+    """Raw waveforms as elements: points or patches of a mel spectrogram.
 
-    Frame i begins at sample `i * frame_step` and takes `frame_length` samples under a
-    Hann window; after the end there are zeros. Powers are summed by a mel filter bank
-    (HTK's scale) and converted to decibels: 0 dB, a sine of amplitude 1, becomes 1 and
-    -80 dB or less becomes -1. The result for an example does not depend on the other
-    examples of its batch, nor on their length. Computed in float32 under every dtype
-    policy.
+    Frame i starts at sample `i * frame_step` and consists of `frame_length` samples
+    under a Hann window, padded with zeros at the end. Powers are summed by a mel filter
+    bank (HTK's scale) and converted to decibels: 0 dB, a sine of amplitude 1, becomes
+    1, and -80 dB or less becomes -1. The result for an example does not depend on other
+    examples of its batch or on their length. It is computed in float32 under every
+    dtype policy.
 
-    With `time_masks` or `frequency_masks`, training masks random spans of frames or of
+    With `time_masks` or `frequency_masks`, training masks random spans of frames or mel
     bins with silence, independently per example. This is SpecAugment without time
     warping, which its authors found to help least.
 
@@ -35,43 +35,45 @@ class MelSpectrogram(Waveform):
         [Park et al., 2019](https://arxiv.org/abs/1904.08779): SpecAugment.
 
     Args:
-        num_samples: Integer, length in samples; with `use_mask` the maximum length:
-            batches may then be shorter, and positions stay those of the maximum length.
+        num_samples: Integer, length in samples. With `use_mask`, it is the maximum
+            length: batches may be shorter, and positions are those of the maximum
+            length.
         sample_rate: Integer, samples per second (hertz).
         num_mel_bins: Integer, number of filters on the mel scale.
-        frame_length: Integer, samples in a frame.
+        frame_length: Integer, samples per frame.
         frame_step: Integer, samples from one frame to the next, at most `frame_length`.
         min_frequency: Float, lower edge of the first filter, in hertz.
         max_frequency: Float, upper edge of the last filter, in hertz. Defaults to half
             the sample rate.
-        patch_size: Integer or pair of integers, the frames and mel bins in an element.
-            `num_mel_bins` must be a multiple of it; frames are padded with silence.
-        time_masks: Pair of integers, the number of spans of frames that training masks
-            and their maximum length; lengths are uniform from 0. Defaults to none.
+        patch_size: Integer or pair of integers, number of frames and mel bins per
+            element. `num_mel_bins` must be a multiple of it. Frames are padded with
+            silence.
+        time_masks: Pair of integers, number of masked spans of frames and their maximum
+            length. Lengths are uniform from 0. Defaults to no masking.
         frequency_masks: Pair of integers, the same for spans of mel bins.
-        seed: Integer, seed of the masked spans. Defaults to a random one.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        seed: Integer, seed of the masked spans. Defaults to a random seed.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, samples)`, in -1 to 1.
+        inputs: Tensor of shape `(batch, samples)` with values from -1 to 1.
         inputs_mask: Boolean tensor of shape `(batch, samples)`, `False` for padding,
-            which is set to zero, or `None`. A frame counts if one of the `frame_step`
-            samples that it begins with does.
+            which is set to zero, or `None`. A frame is padding if its first
+            `frame_step` samples are.
         training: Boolean, whether to mask spans.
 
     Returns:
-        Tensor of shape `(batch, num_inputs, input_dim)`, with `num_inputs` the number
-        of elements, last axis mel bins, and `input_dim` the values of an element and its
-        position features.
+        Tensor of shape `(batch, num_inputs, input_dim)`, where `num_inputs` is the
+        number of elements, mel bins fastest, and `input_dim` is the number of values of
+        an element plus that of position features.
 
     Raises:
-        ValueError: if a size is not positive, if `num_mel_bins` is not a multiple of the
-            patch size, if the frequencies are not in order or so close that a filter is
-            empty, if masks are not two positive integers or longer than the
-            spectrogram, if both Fourier settings and `position_encoding` are given, or if
-            `inputs` has another length.
+        ValueError: if a size is not positive, if `num_mel_bins` is not a multiple of
+            the patch size, if the frequencies are not in order or so close that a
+            filter is empty, if masks are not two positive integers or are longer than
+            the spectrogram, if both Fourier settings and `position_encoding` are given,
+            or if `inputs` has another length.
 
     Example:
 
@@ -105,7 +107,7 @@ class MelSpectrogram(Waveform):
             raise ValueError(
                 "`frame_step` must not exceed `frame_length`. Received: "
                 f"frame_step={frame_step}, frame_length={frame_length}. "
-                "Longer frames cover every sample."
+                "Increase `frame_length`, so that frames cover all samples."
             )
         self._patch_sizes = per_axis("patch_size", patch_size, 2)
         for size in self._patch_sizes:
@@ -122,7 +124,7 @@ class MelSpectrogram(Waveform):
                 "Frequencies must be 0 <= `min_frequency` < `max_frequency` <= "
                 f"`sample_rate` / 2. Received: min_frequency={min_frequency}, "
                 f"max_frequency={max_frequency}, sample_rate={sample_rate}. "
-                "Audio of this rate has no higher frequencies."
+                "Set them to frequencies that audio of this rate has."
             )
         self.num_mel_bins = num_mel_bins
         self.frame_length = frame_length
@@ -137,10 +139,10 @@ class MelSpectrogram(Waveform):
         )
         if not self._filters.any(axis=0).all():
             raise ValueError(
-                "Every mel bin must hold a frequency of the frames. Received: "
+                "Every mel bin must contain a frequency of the frames. Received: "
                 f"num_mel_bins={num_mel_bins}, frame_length={frame_length}, "
                 f"sample_rate={sample_rate}, min_frequency={min_frequency}. "
-                "Take fewer bins, longer frames or a higher `min_frequency`."
+                "Use fewer bins, longer frames or a higher `min_frequency`."
             )
         num_frames = -(-num_samples // frame_step)
         self.time_masks = _mask_sizes("time_masks", time_masks, num_frames)
@@ -163,15 +165,16 @@ class MelSpectrogram(Waveform):
 
     def spectrogram(self, inputs):
         """Returns the mel spectrogram `(B, frames, bins)` of waveforms `(B, samples)`."""
-        # Not keras.layers.MelSpectrogram: it clips relative to the loudest point of the
-        # whole batch and mirrors the end of the longest example.
+        # `keras.layers.MelSpectrogram` clips relative to the maximum of the whole
+        # batch, and pads the longest example by reflection.
         samples = ops.cast(inputs, "float32")
         rest = self.frame_length - self.frame_step
         samples = pad_to_multiple(samples, self.frame_step * self._patch_sizes[0], rest)
         real, imaginary = ops.stft(
             samples, self.frame_length, self.frame_step, self.frame_length, center=False
         )  # (B, frames, frequencies)
-        # A Hann window of length n adds up to n / 2, a sine has two lines of half of it.
+        # A Hann window of length n sums to n / 2, and a sine has two lines of half of
+        # that.
         power = (ops.square(real) + ops.square(imaginary)) * (
             4 / self.frame_length
         ) ** 2
@@ -209,7 +212,7 @@ class MelSpectrogram(Waveform):
         return ops.any(is_in, axis=1)
 
     def elements_mask(self, inputs_mask):
-        """Returns which elements have a frame that is no padding, `(B, M)`."""
+        """Returns which elements have a frame that is not padding, `(B, M)`."""
         size = self.frame_step * self._patch_sizes[0]
         mask = pad_to_multiple(ops.cast(inputs_mask, "bool"), size)[..., None]
         mask = ops.any(group(mask, (size,)), axis=-1)  # (B, times)
@@ -246,13 +249,13 @@ def _mask_sizes(name, masks, length):
     if len(masks) != 2:
         raise ValueError(
             f"`{name}` must be a pair, number and maximum length. Received: "
-            f"{name}={masks}. Give two integers."
+            f"{name}={masks}. Pass two integers."
         )
     check_positive(**{f"{name}[{i}]": n for i, n in enumerate(masks)})
     if masks[1] > length:
         raise ValueError(
             f"`{name}` must not be longer than the spectrogram. Received: {name}={masks} "
-            f"for a length of {length}. Make the masks shorter."
+            f"for a length of {length}. Use shorter masks."
         )
     return masks
 
@@ -265,7 +268,7 @@ def mel_filters(num_mel_bins, frame_length, sample_rate, lowest, highest):
 
     Args:
         num_mel_bins: Integer, number of filters.
-        frame_length: Integer, samples in a frame.
+        frame_length: Integer, samples per frame.
         sample_rate: Integer, samples per second (hertz).
         lowest: Float, lower edge of the first filter, in hertz.
         highest: Float, upper edge of the last filter, in hertz.

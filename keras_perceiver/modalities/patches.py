@@ -1,4 +1,4 @@
-"""Patches: groups of neighboring positions as one element."""
+"""Patches: groups of adjacent positions that become one element."""
 
 from keras import ops
 
@@ -20,7 +20,8 @@ def group(x, sizes):
     batch_size, *lengths, channels = ops.shape(x)
     grid = [length // size for length, size in zip(lengths, sizes, strict=True)]
     split = [n for pair in zip(grid, sizes, strict=True) for n in pair]
-    # The batch size and not -1: a length that is no multiple must not pass.
+    # The batch size instead of -1, so that lengths that are not multiples raise an
+    # error.
     x = ops.reshape(x, (batch_size, *split, channels))  # (B, g1, s1, g2, s2, ..., C)
     last = 2 * len(sizes) + 1
     order = (0, *range(1, last, 2), *range(2, last, 2), last)
@@ -29,7 +30,7 @@ def group(x, sizes):
 
 
 def pad_to_multiple(x, size, extra=0):
-    """Adds zeros at the end of the second axis, up to a multiple of `size`, plus extra."""
+    """Pads the end of the second axis with zeros to a multiple of `size`, plus `extra`."""
     missing = -ops.shape(x)[1] % size + extra
     if isinstance(missing, int) and not missing:
         return x
@@ -37,11 +38,11 @@ def pad_to_multiple(x, size, extra=0):
 
 
 def per_axis(name, sizes, num_axes):
-    """Returns one number per axis, from one for all or from as many."""
+    """Returns one number per axis, from one for all axes or one per axis."""
     sizes = tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,) * num_axes
     if len(sizes) != num_axes:
         raise ValueError(
             f"`{name}` must be one number, or one per axis. Received: "
-            f"{name}={sizes} for {num_axes} axes. Give {num_axes} numbers."
+            f"{name}={sizes} for {num_axes} axes. Pass {num_axes} numbers."
         )
     return sizes

@@ -1,4 +1,4 @@
-"""Point clouds: every example brings the positions of its elements."""
+"""Point clouds, whose elements have positions of their own."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ _NUM_COORDINATES = 3  # x, y, z
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PointCloud(Modality):
-    """Turns point clouds into elements: each point's features and its own position.
+    """Point clouds as elements: the features and the position of each point.
 
     The Fourier features contain the coordinates themselves. The order of the points
     does not matter.
@@ -22,22 +22,22 @@ class PointCloud(Modality):
         points, 64 bands, a maximum frequency of 1120.
 
     Args:
-        num_points: Integer, number of points of every example in a batch. `None` means
-            that every batch may have another.
-        num_features: Integer, further numbers of each point, such as its color.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        num_points: Integer, number of points per example. `None` means that it may
+            differ from batch to batch.
+        num_features: Integer, number of additional values per point, such as its color.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Tensor of shape `(batch, points, 3 + num_features)`: coordinates in -1 to
-            1, then features.
+        inputs: Tensor of shape `(batch, points, 3 + num_features)`: coordinates from -1
+            to 1, then features.
         inputs_mask: Boolean tensor of shape `(batch, points)`, `False` for padding,
             which is set to zero, or `None`.
 
     Returns:
-        Tensor of shape `(batch, points, input_dim)`, with `input_dim` the number of
-        features and position features of a point.
+        Tensor of shape `(batch, points, input_dim)`, where `input_dim` is the number of
+        features plus that of position features.
 
     Raises:
         ValueError: if a size is not positive, if both Fourier settings and
@@ -53,7 +53,7 @@ class PointCloud(Modality):
     input_name = "points"
     default_max_resolution = 2240  # twice the paper's maximum frequency
     drawing_projection = "3d"
-    shape_fix = "Give every point its coordinates x, y, z and then its features."
+    shape_fix = "Pass the coordinates x, y, z of every point, then its features."
 
     def __init__(self, num_points=None, num_features=0, **kwargs):
         super().__init__(**kwargs)
@@ -105,7 +105,7 @@ class PointCloud(Modality):
         if weights is None:
             axis.scatter(x, y, z, c="tab:gray", s=3)
             return None
-        # Reversed, so that weights of zero are pale on the white ground of points.
+        # Reversed, so that weights of zero are pale on the white background.
         colors = {"cmap": f"{COLOR_MAP}_r", "vmin": 0, "vmax": maximum}
         return axis.scatter(x, y, z, c=weights[shown], s=4, **colors)
 

@@ -8,31 +8,32 @@ from keras_perceiver.modalities.series import Series
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Sequence(Series):
-    """Turns sequences of ids into elements: learned vectors with position features.
+    """Sequences of ids as elements: learned embeddings with position features.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2107.14795), section 4.1 (text as
         UTF-8 bytes).
 
     Args:
-        max_length: Integer, number of ids; with `use_mask` the maximum: batches may then
-            be shorter, and positions stay those of the maximum length.
+        max_length: Integer, number of ids. With `use_mask`, it is the maximum length:
+            batches may be shorter, and positions are those of the maximum length.
         vocabulary_size: Integer, number of different ids.
-        embedding_dim: Integer, width of the vector of an id.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        embedding_dim: Integer, width of the embedding of an id.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        inputs: Integer tensor of shape `(batch, length)`, ids in
-            `[0, vocabulary_size)`. A model raises for NumPy arrays with others; in
-            tensors they give an error, NaN or arbitrary values, by backend.
+        inputs: Integer tensor of shape `(batch, length)` with ids in
+            `[0, vocabulary_size)`. For other ids, a model raises an error if they are
+            in a NumPy array. In tensors they give an error, NaN or arbitrary values,
+            depending on the backend.
         inputs_mask: Boolean tensor of shape `(batch, length)`, `False` for padding,
             which is set to id 0, or `None`.
 
     Returns:
-        Tensor of shape `(batch, length, input_dim)`, with `input_dim` the width of the
-        vector of an id and of its position features.
+        Tensor of shape `(batch, length, input_dim)`, where `input_dim` is
+        `embedding_dim` plus the number of position features.
 
     Raises:
         ValueError: if a size is not positive, if both Fourier settings and
@@ -47,7 +48,7 @@ class Sequence(Series):
 
     input_name = "sequence"
     input_dtype = "int32"
-    shape_fix = "Cut or pad the sequences, or make the modality for this length."
+    shape_fix = "Crop or pad the sequences, or create the modality for this length."
 
     def __init__(self, max_length, vocabulary_size, embedding_dim, **kwargs):
         check_positive(
@@ -80,7 +81,7 @@ class Sequence(Series):
         self.embedding = keras.layers.Embedding(
             self.vocabulary_size,
             self.embedding_dim,
-            # As large as sines and cosines: all are normalized together.
+            # As large as sines and cosines, since all are normalized together.
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1.0),
             dtype=self.dtype_policy,
             name="embedding",

@@ -1,4 +1,4 @@
-"""The base of modalities along time."""
+"""The base class of modalities along time."""
 
 from keras import ops
 
@@ -8,23 +8,24 @@ from keras_perceiver.modalities.base import Modality
 
 
 class Series(Modality):
-    """Base of modalities along time, up to a maximum length.
+    """Base class of modalities along time, up to a maximum length.
 
     Positions are those of the maximum length, so that they mean the same time in every
-    batch, however long it is. With a mask, batches may be shorter. A plain `Modality`
-    spaces the positions of an axis of dynamic length over the batch that it is called on.
+    batch. With a mask, batches may be shorter. In contrast, a plain `Modality` spaces
+    the positions of an axis of dynamic length over the length of the current batch.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
 
     Args:
-        max_length: Integer, length along time; with `use_mask` the maximum.
-        **kwargs: Arguments of `Modality`, which are `num_bands`, `max_resolution`,
-            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`,
+        max_length: Integer, length along time. With `use_mask`, it is the maximum
+            length.
+        **kwargs: Arguments of `Modality` (`num_bands`, `max_resolution`,
+            `position_encoding`, `use_mask`, `projection_dim` and `use_added_positions`)
             and of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Attributes:
-        step_shape: Tuple, shape of the raw values at one time, `()` for single ones.
+        step_shape: Tuple, shape of the raw values at one time, `()` for scalars.
 
     Call arguments:
         inputs: Tensor of shape `(batch, length, *step_shape)`.

@@ -518,7 +518,7 @@ def test_bad_arguments(images):
             read_folder(folder, files, **{"batch_size": 2, **options})
     with pytest.raises(
         ValueError,
-        match=r"must be a file to read.*2 skipped.*Ignored.*7 with extension '.png'",
+        match=r"must be a valid file to read.*2 skipped.*Ignored.*7 with extension '.png'",
     ):
         read_folder(images, AudioPreprocessor(8000), 2, skip_bad_files=True)
     with pytest.raises(FileNotFoundError, match=r"not a folder. Correct the path"):

@@ -426,7 +426,7 @@ if BACKEND == "tensorflow":
         assert Distribution() == Distribution("tpu", 8)
         with pytest.raises(ValueError, match="A TPU.*devices=4 of 8"):
             Distribution("tpu", devices=4)
-        with pytest.raises(ValueError, match="devices=16, where there are 8"):
+        with pytest.raises(ValueError, match="devices=16, but 8 available"):
             Distribution("tpu", devices=16)
         with Distribution().scope():
             pass

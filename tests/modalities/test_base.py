@@ -88,7 +88,7 @@ def test_values_outside_the_range_are_refused_where_they_are_no_padding():
         (lambda: Readings(projection_dim=0), "`projection_dim` must be a positive"),
         (
             lambda: PointCloud(projection_dim=4)(np.zeros((2, 5, 3), "float32")),
-            "needs elements with features.*element_dim=0. Leave it out",
+            "needs elements with features.*element_dim=0. Remove it",
         ),
     ],
 )

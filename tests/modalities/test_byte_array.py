@@ -177,7 +177,7 @@ if keras.backend.backend() == "tensorflow":
         (lambda: ByteArray({}), "`modality` must have names"),
         (
             lambda: ByteArray({"a_mask": Image((4, 6, 3))}),
-            "none that ends with '_mask'.*Rename",
+            "do not end with '_mask'.*Rename",
         ),
         (lambda: ByteArray(_modalities(), modality_dim=0), "`modality_dim` must be"),
         (
@@ -190,7 +190,7 @@ if keras.backend.backend() == "tensorflow":
         ),
         (
             lambda: ByteArray(_modalities(), element_dropout={"video": 0.1}),
-            r"names of modalities. Received: \['video'\].*\['image', 'audio'\]",
+            r"must be modalities. Received: \['video'\].*\['image', 'audio'\]",
         ),
         (
             lambda: ByteArray(Image((4, 6, 3)), modality_dropout=0.1),

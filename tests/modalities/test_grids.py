@@ -137,7 +137,7 @@ def test_elements_count_if_one_of_their_pixels_does():
             lambda: Image(
                 (8, 8, 1), num_bands=4, position_encoding=FourierPositionEncoding(4)
             ),
-            "for Fourier features only.*Leave them out",
+            "for Fourier features only.*Remove them",
         ),
         (lambda: Image((8, 8, 1), patch_size=(2, 2, 2)), "one per axis.*2 axes"),
         (lambda: Array((3,)), "must be .*grid, channels"),

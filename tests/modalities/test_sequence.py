@@ -70,7 +70,7 @@ def test_ids_outside_the_vocabulary_are_refused_where_they_count():
         (lambda: Sequence(0, 7, 5), "`max_length` must be a positive integer"),
         (lambda: Sequence(9, 0, 5), "`vocabulary_size` must be a positive integer"),
         (lambda: Sequence(9, 7, 0), "`embedding_dim` must be a positive integer"),
-        (lambda: Sequence(8, 7, 5)(_ids()), r"with 8 ids.*\(2, 9\).*Cut or pad"),
+        (lambda: Sequence(8, 7, 5)(_ids()), r"with 8 ids.*\(2, 9\).*Crop or pad"),
         (lambda: Sequence(8, 7, 5, use_mask=True)(_ids()), "with up to 8 ids"),
     ],
 )

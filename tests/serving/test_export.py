@@ -158,7 +158,7 @@ def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
         (
             {"preprocessor": {"picture": ImagePreprocessor((6, 8, 3))}},
             ValueError,
-            r"names of modalities, \['image'\].*'picture'",
+            r"one of the modalities \['image'\].*'picture'",
         ),
         (
             {"preprocessor": ImagePreprocessor((6, 8, 1))},

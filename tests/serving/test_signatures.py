@@ -226,7 +226,7 @@ def _bomb():
         ("image", _bomb, "max_pixels=89478485.*10000 x 10000"),
         ("audio", b"", "WAV files"),
         ("audio", models.png(), "WAV files"),
-        ("audio", models.wav()[:30], "samples of its header"),
+        ("audio", models.wav()[:30], "samples that its header declares"),
         ("audio", models.wav(sample_rate=16000), "8000` hertz.*sample_rate=16000"),
         ("audio", models.wav(channels=2), "mono.*2 channels"),
     ],

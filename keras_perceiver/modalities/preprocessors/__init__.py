@@ -1,4 +1,4 @@
-"""Preprocessors: from the files of a modality to its raw inputs."""
+"""Preprocessors, which turn files into the raw inputs of a modality."""
 
 from keras_perceiver.modalities.preprocessors.audio import AudioPreprocessor
 from keras_perceiver.modalities.preprocessors.base import Preprocessor

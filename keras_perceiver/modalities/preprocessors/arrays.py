@@ -1,4 +1,4 @@
-"""NumPy files."""
+"""Reading of NumPy files."""
 
 import io
 import math
@@ -8,14 +8,14 @@ import numpy as np
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule
 
 _IS_NUMBERS = FileRule(
-    "A NumPy file must hold an array of numbers.", "{}", "Convert the file"
+    "A NumPy file must contain an array of numbers.", "{}", "Convert the file"
 )
 _IS_WHOLE = FileRule(
-    "A NumPy file must hold the array of its header, and nothing else.",
+    "A NumPy file must contain the array of its header, and nothing else.",
     "{} bytes for shape {} of {}",
     "Repair the file",
 )
-# Version 3 differs in the names of fields, which numbers have none of.
+# Version 3 only differs in the encoding of field names, which numbers do not have.
 _READ_HEADER = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -23,10 +23,10 @@ _READ_HEADER = {
 
 
 def load_array(content, check=None):
-    """Returns the array of numbers in the bytes of a `.npy` file.
+    """Returns the numeric array in the bytes of a `.npy` file.
 
-    The header is compared with the size of the file before an array is made: no more is
-    allocated than the file holds.
+    The header is compared with the size of the file before an array is created, so that
+    no more memory is allocated than the file contains.
 
     Args:
         content: Bytes.
@@ -46,9 +46,9 @@ def load_array(content, check=None):
 
 
 def _header(file, num_attempts=10):
-    # NumPy reads the header with `ast.literal_eval`, which some releases of Python 3.11
-    # and 3.12 let fail, now and then, while another thread parses: nothing is wrong with
-    # the file. See https://github.com/python/cpython/issues/106905.
+    # NumPy parses the header with `ast.literal_eval`, which in some releases of Python
+    # 3.11 and 3.12 fails occasionally while another thread parses. See
+    # https://github.com/python/cpython/issues/106905.
     for _ in range(num_attempts - 1):
         try:
             return _read_header(file)

@@ -1,4 +1,4 @@
-"""Sound files."""
+"""Preprocessor of audio files."""
 
 import io
 import wave
@@ -27,35 +27,36 @@ _FULL_SCALE = 2**15
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class AudioPreprocessor(Preprocessor):
-    """Reads mono sound files as waveforms in -1..1.
+    """Reads mono audio files as waveforms in -1..1.
 
-    Files: 16-bit WAV (also WAVE_FORMAT_EXTENSIBLE), and with
-    `pip install "keras_perceiver[audio]"` WAV of any width and of floats, FLAC, OGG
-    (Vorbis, Opus), MP3 and AIFF. Samples beyond -1..1, as decoders of MP3 and OGG make
-    them, are clipped. In a graph, such as that of a served model, only 16-bit WAV files
-    of `sample_rate` are decoded.
+    It reads 16-bit WAV (also WAVE_FORMAT_EXTENSIBLE), and with
+    `pip install "keras_perceiver[audio]"` WAV of any bit depth and of floats, FLAC, OGG
+    (Vorbis, Opus), MP3 and AIFF. Samples beyond -1..1, which decoders of MP3 and OGG may
+    return, are clipped. In a graph, such as that of a served model, only 16-bit WAV
+    files of `sample_rate` are decoded.
 
     Reference:
         [soundfile](https://python-soundfile.readthedocs.io) decodes files on the host,
-        [soxr](https://python-soxr.readthedocs.io) resamples them.
+        and [soxr](https://python-soxr.readthedocs.io) resamples them.
 
     Args:
-        sample_rate: Integer, in hertz. A file of another rate is an error unless
+        sample_rate: Integer, in hertz. A file with another rate is an error unless
             `resample=True`.
-        num_samples: Integer. Longer files are cut at the end, shorter ones padded at
-            the end if there is a mask, and an error if not. `None`: files of any length.
-        use_mask: Boolean, whether a mask goes with the waveforms. Defaults to `True`
-            for files of any length, else to `False`.
-        resample: Boolean, whether files of other rates are resampled.
-        max_samples: Integer. A file with more samples, over all channels, is an error
-            before it is decoded.
+        num_samples: Integer, length in samples. Longer files are truncated. Shorter
+            files are padded at the end if there is a mask, and an error otherwise.
+            `None` allows files of any length.
+        use_mask: Boolean, whether waveforms have a mask. Defaults to `True` for files of
+            any length, and to `False` otherwise.
+        resample: Boolean, whether to resample files with other rates.
+        max_samples: Integer, maximum number of samples over all channels. It is checked
+            before a file is decoded.
 
     Returns:
         `read` returns the waveform as a float32 array of shape `(samples,)`.
 
     Raises:
-        ValueError: if a number is not positive, or if files of any length shall have no
-            mask; by `read`, if a file is invalid.
+        ValueError: if a number is not positive, if `use_mask` is `False` for files of
+            any length, or, in `read`, if a file is invalid.
 
     Example:
 

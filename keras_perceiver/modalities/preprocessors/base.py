@@ -1,4 +1,4 @@
-"""The base of all preprocessors: from the bytes of a file to a model's raw input."""
+"""The base class of preprocessors: from the bytes of a file to a raw input."""
 
 import re
 from pathlib import Path
@@ -17,49 +17,48 @@ from keras_perceiver.modalities.preprocessors.regular_files import read_bytes
 
 
 class Preprocessor:
-    """Base of all preprocessors: turns the bytes of a file into a model's raw input.
+    """Base class of preprocessors, which turn files into the raw inputs of a model.
 
-    There are two steps. `decode` turns bytes into an array; it has a host form, and
-    where files can be sent to a served model also a graph form, `decode_in_graph`, of
+    There are two steps. `decode` turns the bytes of a file into an array. If files can be
+    sent to a served model, there is also `decode_in_graph`, which does the same by
     TensorFlow operations. `convert` turns that array into the raw input (crop, resize,
-    value range), in one implementation that both forms share. Folder readers, datasets,
-    mock data and the `encoded` signature of an export call the same preprocessor, which
-    is saved with its task, so that a model is served on the inputs it was trained on.
+    value range) in both cases. Folder readers, datasets, mock data and the `encoded`
+    signature of an export use the same preprocessor, which is saved with the task, so
+    that serving and training preprocess files alike.
 
-    To read another kind of file, make a subclass, register it with
-    `keras.saving.register_keras_serializable`, and give it `input_name`, `suffixes`,
-    `shape`, `decode`, `random_file` and `get_config`; `convert`, `decode_in_graph`,
-    `num_mask_axes`, `use_mask`, `dtype`, `value_range`, `file_kind`, `graph_file_kind`,
-    `max_bytes` and `check_modality` where their defaults do not fit.
+    To read another kind of file, create a subclass, register it with
+    `keras.saving.register_keras_serializable`, and define `input_name`, `suffixes`,
+    `shape`, `decode`, `random_file` and `get_config`. Override `convert`,
+    `decode_in_graph`, `num_mask_axes`, `use_mask`, `dtype`, `value_range`, `file_kind`,
+    `graph_file_kind`, `max_bytes` and `check_modality` if their defaults do not apply.
 
     Reference:
         [KerasHub's Preprocessor](https://keras.io/keras_hub/api/preprocessing_layers/),
-        which a task has in the same place.
+        which is an attribute of a task as well.
 
     Args:
         **config: Arguments of the subclass.
 
     Attributes:
-        input_name: String, the name of the model's input. Defaults to that of files of
-            one modality.
-        suffixes: Tuple of lower-case strings, the endings of the file names.
-        file_kind: String, what a file must be, in errors, such as `"an image"`.
-        graph_file_kind: String, what a file must be to be decoded in a graph, where that
-            is less than the host reads. Defaults to `file_kind`.
-        max_bytes: Integer. A larger file is an error before it is read.
+        input_name: String, the name of the model's input, if there is one modality.
+        suffixes: Tuple of lower-case strings, the file extensions.
+        file_kind: String, description of a valid file in errors, such as `"an image"`.
+        graph_file_kind: String, description of a file that can be decoded in a graph.
+            Defaults to `file_kind`.
+        max_bytes: Integer, maximum size of a file. It is checked before a file is read.
         shape: Tuple, shape of a raw input. The first size is `None` for any length.
         dtype: String, dtype of a raw input.
-        num_mask_axes: Integer, number of axes of a mask. Defaults to those of `shape`
-            without the last, or to the only one.
-        use_mask: Boolean, whether a mask goes with raw inputs, `False` for padding.
-        value_range: Pair of floats, the values that a raw input spans, or `None` where
-            it has no fixed range.
+        num_mask_axes: Integer, number of axes of a mask. Defaults to all axes of `shape`
+            but the last, and at least one.
+        use_mask: Boolean, whether raw inputs have a mask, `False` for padding.
+        value_range: Pair of floats, the range of values of a raw input, or `None` if it
+            has no fixed range.
 
     Returns:
         `read` returns the raw input of a file as a NumPy array.
 
     Raises:
-        ValueError: by `read`, if a file is invalid; the error names it.
+        ValueError: in `read`, if a file is invalid. The error names it.
 
     Example:
 
@@ -100,7 +99,7 @@ class Preprocessor:
 
         Args:
             content: Bytes.
-            suffix: String, the lower-case ending of the file's name, where it is known.
+            suffix: String, the lower-case file extension, if it is known.
 
         Returns:
             NumPy array.
@@ -111,30 +110,30 @@ class Preprocessor:
         raise not_defined(self, "a preprocessor", "decode", "a NumPy array")
 
     def decode_in_graph(self, content):
-        """Decodes the bytes of a file by TensorFlow operations, as `decode` does.
+        """Decodes the bytes of a file as `decode` does, by TensorFlow operations.
 
         Args:
             content: String scalar.
 
         Returns:
-            Pair of a tensor, the array, and a string scalar, the error of the file as
-            `FileRule.error` gives it, or `""`. Operations may also fail.
+            Pair of the array as a tensor, and the error of the file as a string scalar,
+            see `FileRule.error`, `""` if it is valid. Operations may also fail.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} decodes no files in a graph. Leave it out of the "
-            "export; clients then send arrays."
+            f"{type(self).__name__} cannot decode files in a graph. Remove it from the "
+            "export, so that clients send arrays."
         )
 
     @property
     def has_graph_form(self):
-        """Whether files can be decoded in a graph."""
+        """Boolean, whether files can be decoded in a graph."""
         return type(self).decode_in_graph is not Preprocessor.decode_in_graph
 
     def convert(self, array):
         """Converts a decoded array to a raw input, without padding.
 
         Args:
-            array: NumPy array or TensorFlow tensor; whatever is done must work on both.
+            array: NumPy array or TensorFlow tensor. Implementations must support both.
 
         Returns:
             Array or tensor of `shape`, or shorter along the first axis.
@@ -146,11 +145,11 @@ class Preprocessor:
 
         Args:
             rng: `numpy.random.Generator`.
-            max_length: Integer, maximum length of the raw input where `shape[0]` is
+            max_length: Integer, maximum length of the raw input if `shape[0]` is
                 `None`.
 
         Returns:
-            Pair of a string, the suffix, and bytes, the content.
+            Pair of the suffix as a string and the content as bytes.
         """
         raise not_defined(
             self, "a preprocessor", "random_file", "a suffix and bytes for mock data"
@@ -179,10 +178,10 @@ class Preprocessor:
             path: Path of the file.
 
         Returns:
-            NumPy array of `shape`; the first size is smaller in short files.
+            NumPy array of `shape`, or shorter along the first axis.
 
         Raises:
-            ValueError: if the file is invalid; names it.
+            ValueError: if the file is invalid. The error names it.
             OSError: if it cannot be opened, such as `FileNotFoundError`.
         """
         path = Path(path)
@@ -193,7 +192,7 @@ class Preprocessor:
             raise bad_file(path, error.rule, error.received, error.fix) from error
         except ImportError:
             raise  # a library is missing
-        except Exception as error:  # of whatever class the library raises
+        except Exception as error:  # libraries raise various classes
             if isinstance(error, OSError) and error.filename is not None:
                 raise  # the file cannot be opened
             reason = error_reason(error)
@@ -202,7 +201,7 @@ class Preprocessor:
             ) from error
 
     def read_content(self, content, suffix=""):
-        """Returns the raw input of a file's bytes, a NumPy array, without padding."""
+        """Returns the raw input of a file's bytes as a NumPy array, without padding."""
         array = np.asarray(self.convert(self.decode(content, suffix))).astype(
             self.dtype
         )
@@ -214,14 +213,14 @@ class Preprocessor:
         return array
 
     def read_content_in_graph(self, content):
-        """Returns the raw input of a file's bytes as a tensor, and its error.
+        """Returns the raw input of a file's bytes as a tensor, and the error of the file.
 
         Args:
             content: String scalar.
 
         Returns:
-            Pair of a tensor like the array of `read_content` and a string scalar, `""`
-            for a valid file.
+            Pair of a tensor as `read_content` returns it, and a string scalar, `""` if
+            the file is valid.
         """
         import tensorflow as tf
 
@@ -245,7 +244,7 @@ class Preprocessor:
         """Raises `ValueError` unless raw inputs are valid for a modality.
 
         Args:
-            name: String, the modality's name.
+            name: String, the name of the modality.
             modality: Modality layer.
         """
         problems = []
@@ -258,23 +257,23 @@ class Preprocessor:
         problems += self.other_problems(modality)
         if problems:
             raise ValueError(
-                "A preprocessor must make valid inputs of its modality. Received: "
+                "A preprocessor must return valid inputs of its modality. Received: "
                 f"{type(self).__name__} for {name!r}, {', '.join(problems)}. Change the "
                 "preprocessor or the modality."
             )
 
     def other_problems(self, modality):
-        """Returns texts on what else of a preprocessor does not fit a modality."""
+        """Returns descriptions of other mismatches of preprocessor and modality."""
         return []
 
     def _set_length(self, name, length, use_mask):
-        """Sets whether there is a mask, from a length that is `None` for any."""
+        """Sets `use_mask`, given a length that is `None` for any."""
         if length is not None:
             check_positive(**{name: length})
         elif use_mask is False:
             raise ValueError(
                 f"Files of any length need a mask. Received: {name}=None, "
-                f"use_mask=False. Set `{name}`, or leave `use_mask` out."
+                f"use_mask=False. Set `{name}`, or remove `use_mask`."
             )
         self.use_mask = length is None if use_mask is None else use_mask
 
@@ -282,13 +281,13 @@ class Preprocessor:
     def _shape_rule(self):
         sizes = ", ".join(str(n or "any") for n in self.shape)
         return FileRule(
-            f"Files must hold arrays of shape ({sizes}).",
+            f"Files must contain arrays of shape ({sizes}).",
             "shape {}",
             "Convert the file",
         )
 
     def _length_rules(self, length):
-        """Returns pairs of a rule about the length of a raw input, and if it is kept."""
+        """Returns pairs of a rule about the length of a raw input, and if it is met."""
         rules = [
             (
                 FileRule("A file must not be empty.", "length {}", "Remove the file"),
@@ -325,17 +324,17 @@ def preprocessors_by_name(preprocessor, modalities):
     """Returns the preprocessors of a model's modalities, checked.
 
     Args:
-        preprocessor: `None`, a `Preprocessor`, or dict of these by the modality's name.
-            Modalities may be missing from the dict.
+        preprocessor: `Preprocessor`, dict of preprocessors by modality name, in which
+            modalities may be missing, or `None`.
         modalities: Dict of modality layers by name.
 
     Returns:
         Dict from names to preprocessors, in the order of the modalities.
 
     Raises:
-        TypeError: if one is no `Preprocessor`.
-        ValueError: if there is no modality of a name, if one preprocessor is given for
-            several modalities, or if it does not fit its modality.
+        TypeError: if one is not a `Preprocessor`.
+        ValueError: if there is no modality with a name, if one preprocessor is passed for
+            several modalities, or if a preprocessor does not match its modality.
     """
     if preprocessor is None:
         return {}
@@ -343,7 +342,7 @@ def preprocessors_by_name(preprocessor, modalities):
         if len(modalities) > 1:
             raise ValueError(
                 "A model of several modalities needs a dict of preprocessors. Received: "
-                f"{preprocessor!r} for {list(modalities)}. Name its modality."
+                f"{preprocessor!r} for {list(modalities)}. Pass a dict by modality name."
             )
         preprocessor = dict.fromkeys(modalities, preprocessor)
     for name, each in preprocessor.items():
@@ -355,7 +354,7 @@ def preprocessors_by_name(preprocessor, modalities):
             )
         if name not in modalities:
             raise ValueError(
-                f"Preprocessors must have names of modalities, {list(modalities)}. "
+                f"Preprocessors must be for one of the modalities {list(modalities)}. "
                 f"Received: {name!r}. Correct the name."
             )
         each.check_modality(name, modalities[name])
@@ -363,13 +362,13 @@ def preprocessors_by_name(preprocessor, modalities):
 
 
 def padded(arrays, preprocessor, length=None):
-    """Pads raw inputs at the end to one batch, with its mask.
+    """Pads raw inputs at the end, and returns them as a batch with its mask.
 
     Args:
-        arrays: List of arrays, or `None` for a raw input that is missing.
-        preprocessor: `Preprocessor` that they are of.
-        length: Integer, the length of the batch. Defaults to the preprocessor's, or to
-            that of the longest.
+        arrays: List of arrays, with `None` for raw inputs that are missing.
+        preprocessor: `Preprocessor` of the raw inputs.
+        length: Integer, the length of the batch. Defaults to that of the preprocessor, or
+            of the longest array.
 
     Returns:
         Pair of the batch and its boolean mask, `False` for padding.
@@ -386,7 +385,7 @@ def padded(arrays, preprocessor, length=None):
 
 
 def error_reason(error):
-    """Returns the text of an error without addresses and names of operations."""
+    """Returns the message of an error without addresses and names of operations."""
     text = re.sub(r" ?<_io\.\w+ object at \w+>", "", str(error))
     text = text.split("}} ")[-1].split(" [Op:")[0]
     return text or type(error).__name__

@@ -1,16 +1,16 @@
-"""Rules about the content of files: one text of an error, on the host and in a graph."""
+"""Rules about the content of files, with the same errors on the host and in a graph."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class FileRule:
-    """A rule about the content of a file, with the text of its error.
+    """A rule about the content of a file, with its error message.
 
     Args:
         rule: String, the rule as a sentence.
-        received: String, a format of what was received, with `{}` for each value.
-        fix: String, what to do about it, without a full stop.
+        received: String, format of what was received, with `{}` for each value.
+        fix: String, how to fix it, without a period.
     """
 
     rule: str
@@ -18,12 +18,12 @@ class FileRule:
     fix: str
 
     def check(self, is_kept, *values):
-        """Raises `FileRuleError` with these values unless the rule is kept."""
+        """Raises `FileRuleError` with these values unless the rule is met."""
         if not is_kept:
             raise FileRuleError(self.rule, self.received.format(*values), self.fix)
 
     def error(self, is_kept, *values):
-        """Returns the text of the error as a string scalar, `""` if the rule is kept.
+        """Returns the error message as a string scalar, `""` if the rule is met.
 
         Args:
             is_kept: Boolean scalar tensor.
@@ -40,7 +40,7 @@ class FileRule:
 
 
 class FileRuleError(ValueError):
-    """The content of a file breaks a rule."""
+    """Raised when the content of a file violates a rule."""
 
     def __init__(self, rule, received, fix):
         super().__init__(f"{rule} Received: {received}. {fix}.")
@@ -51,7 +51,7 @@ IS_FINITE = FileRule("Values must be finite.", "a NaN or infinite number", "Remo
 
 
 def first_error(*errors):
-    """Returns the first of string scalars that is not empty, in a graph."""
+    """Returns the first non-empty string scalar in a graph."""
     import tensorflow as tf
 
     first = tf.constant("")
@@ -63,6 +63,6 @@ def first_error(*errors):
 def bad_file(path, rule, received, fix="Repair or remove the file"):
     """Returns the `ValueError` of an invalid file."""
     return ValueError(
-        f"{rule} Received: {received} in {path}. {fix}, or leave out bad files with "
+        f"{rule} Received: {received} in {path}. {fix}, or skip bad files with "
         "`skip_bad_files=True`."
     )

@@ -1,4 +1,4 @@
-"""Image files."""
+"""Preprocessor of image files."""
 
 import io
 
@@ -26,24 +26,24 @@ from keras_perceiver.modalities.preprocessors.pixels import (
 
 _PNG, _JPEG, _BMP, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF8"
 _HEADER_BYTES = 32
-# Where a BMP has its bits per pixel.
+# Offset of the bits per pixel in a BMP.
 _BMP_DEPTH = 28
 _CMYK_CHANNELS = 4
 _INTERPOLATIONS = ("bilinear", "bicubic")
 
 _IS_IMAGE = FileRule(
-    "Images must be PNG, JPEG, BMP or GIF where TensorFlow decodes them.",
+    "Images must be PNG, JPEG, BMP or GIF if TensorFlow decodes them.",
     "other content",
     "Convert the file, and send its bytes undamaged",
 )
 _IS_8_BIT = FileRule(
-    "Images must have 8 bits per channel where TensorFlow decodes them.",
+    "Images must have 8 bits per channel if TensorFlow decodes them.",
     "a PNG of 16 bits",
     "Convert the file",
 )
 _IS_NO_CMYK = FileRule(IS_PIXELS.rule, IS_PIXELS.received.format("CMYK"), IS_PIXELS.fix)
 _IS_24_BIT = FileRule(
-    "BMP images must have 24 bits per pixel where TensorFlow decodes them.",
+    "BMP images must have 24 bits per pixel if TensorFlow decodes them.",
     "{} bits",
     "Convert the file to PNG",
 )
@@ -51,14 +51,13 @@ _IS_24_BIT = FileRule(
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class ImagePreprocessor(Preprocessor):
-    """Reads images, as they were held by the camera, and scales their values.
+    """Reads images upright, resizes them, and scales their values.
 
-    Files: AVIF, BMP, GIF, JPEG, JPEG 2000, PBM, PGM, PNG, PPM, TIFF of one page and
-    WebP; the first frame of animations. 16 bits per channel are read of gray images. In
-    a graph, such as that of a served model, only PNG, JPEG and GIF of 8 bits per channel
-    and BMP of 24 bits per pixel are decoded.
-
-    Images of another size are resized, with antialiasing. The orientation in the Exif
+    It reads AVIF, BMP, GIF, JPEG, JPEG 2000, PBM, PGM, PNG, PPM, TIFF with one page and
+    WebP, and the first frame of animations. Grayscale images may have 16 bits per
+    channel. In a graph, such as that of a served model, only PNG, JPEG and GIF with 8
+    bits per channel and BMP with 24 bits per pixel are decoded.
+    Images of another size are resized with antialiasing. The orientation in the Exif
     data of a file is applied.
 
     Reference:
@@ -66,25 +65,25 @@ class ImagePreprocessor(Preprocessor):
         TensorFlow in a graph.
 
     Args:
-        shape: Tuple `(height, width, channels)`, in pixels. An image with other
-            channels is an error, since a gray image among color images is more often a
-            mistake.
-        value_range: Pair of floats, the values that 0 and 255 become.
-        crop_to_aspect_ratio: Boolean. `True`: an image of another aspect ratio is
-            cropped at both ends before resizing. `False`: resizing distorts it.
-        crop_fraction: Float in (0, 1], the part of the height and of the width of the
-            image that is kept, in its center.
+        shape: Tuple `(height, width, channels)`, in pixels. An image with another number
+            of channels is an error, since a grayscale image among color images is
+            usually a mistake.
+        value_range: Pair of floats, the values that 0 and 255 are scaled to.
+        crop_to_aspect_ratio: Boolean. `True`: an image with another aspect ratio is
+            center-cropped before resizing. `False`: resizing distorts it.
+        crop_fraction: Float in (0, 1], fraction of height and width that a center crop
+            keeps.
         interpolation: String, `"bilinear"` or `"bicubic"`.
-        max_pixels: Integer. An image with more pixels is an error before it is decoded.
-            Defaults to the number from which Pillow warns; twice as many need its own
-            `PIL.Image.MAX_IMAGE_PIXELS` as well.
+        max_pixels: Integer, maximum number of pixels. It is checked before an image is
+            decoded. Defaults to the number above which Pillow warns. Above twice that
+            number, `PIL.Image.MAX_IMAGE_PIXELS` must be increased as well.
 
     Returns:
         `read` returns the image as a float32 array of shape `shape`.
 
     Raises:
-        ValueError: if `shape` is not three positive integers, or another argument is out
-            of range; by `read`, if a file is invalid.
+        ValueError: if `shape` is not three positive integers, if another argument is
+            out of range, or, in `read`, if a file is invalid.
 
     Example:
 
@@ -134,7 +133,7 @@ class ImagePreprocessor(Preprocessor):
     @property
     def _channels_rule(self):
         return FileRule(
-            f"Images must have {self.shape[-1]} channels, as `shape` says.",
+            f"Images must have {self.shape[-1]} channels, as in `shape`.",
             "channels={}",
             "Convert the file",
         )
@@ -144,7 +143,7 @@ class ImagePreprocessor(Preprocessor):
         return FileRule(
             f"Images must have at most `max_pixels={self.max_pixels}` pixels.",
             "{} x {}",
-            "Make the image smaller, or set `max_pixels`",
+            "Reduce the image, or set `max_pixels`",
         )
 
     def decode(self, content, suffix=""):
@@ -177,7 +176,7 @@ class ImagePreprocessor(Preprocessor):
         )
 
         def pixels():
-            # Pillow's decoder of JPEG gives the same pixels as this method.
+            # This method gives the same pixels as Pillow's JPEG decoder.
             image = tf.cond(
                 is_jpeg,
                 lambda: tf.io.decode_jpeg(content, dct_method="INTEGER_ACCURATE"),
@@ -201,13 +200,13 @@ class ImagePreprocessor(Preprocessor):
         import tensorflow as tf
 
         height, width, channels = self.shape
-        with tf.device("CPU"):  # not one small image at a time on an accelerator
+        with tf.device("CPU"):  # single images are too small for an accelerator
             image = tf.convert_to_tensor(array)
             image.set_shape((None, None, channels))
             if self.crop_to_aspect_ratio or self.crop_fraction < 1:
                 image = self._crop(image)
             is_resized = tf.reduce_any(tf.shape(image)[:2] != [height, width])
-            # Resizing would cost more than all else.
+            # Resizing is expensive, so it is skipped if possible.
             image = tf.cond(
                 is_resized,
                 lambda: self._resize(image),
@@ -234,7 +233,7 @@ class ImagePreprocessor(Preprocessor):
             wide = tf.cast(kept, "float64") * self.crop_fraction
             kept = tf.cast(wide + 1e-6, "int32")  # rounds down
         kept = tf.maximum(kept, 1)
-        # As DeepMind's training code of the Perceiver.
+        # As in DeepMind's training code of the Perceiver.
         top, left = tf.unstack((size - kept + 1) // 2)
         return image[top : top + kept[0], left : left + kept[1]]
 
@@ -243,14 +242,14 @@ class ImagePreprocessor(Preprocessor):
 
         size, interpolation = self.shape[:2], self.interpolation
         image = tf.image.resize(image, size, interpolation, antialias=True)
-        # Bicubic filters leave the range, and so do rounded weights.
+        # Bicubic filters overshoot the range, and so do rounded weights.
         return tf.clip_by_value(image, 0.0, 255.0)
 
     def random_file(self, rng, max_length=None):
         from PIL import Image
 
         height, width, channels = self.shape
-        if rng.integers(3):  # else of the right size
+        if rng.integers(3):  # otherwise of the right size
             height += int(rng.integers(1, height + 1))
             width += int(rng.integers(width + 1))
         # Blocks of one color, so that files are small.
@@ -275,7 +274,7 @@ class ImagePreprocessor(Preprocessor):
 
 
 def _header(content):
-    """Returns the first bytes of a file as numbers, zeros after its end."""
+    """Returns the first bytes of a file as numbers, padded with zeros."""
     import tensorflow as tf
 
     start = tf.strings.substr(content, 0, _HEADER_BYTES)
@@ -291,9 +290,9 @@ def _begins(header, magic):
 
 
 def _size(content, header):
-    """Returns the height and width of an image from its header, undecoded.
+    """Returns the height and width of an image from its header, and its channels.
 
-    Behind them are the channels of a JPEG, 0 for another image.
+    The number of channels is 0 for images other than JPEG.
     """
     import tensorflow as tf
 
@@ -306,7 +305,7 @@ def _size(content, header):
 
     def bmp():
         height = at(22, 4)
-        # Negative where rows go from top to bottom.
+        # The height is negative if rows go from top to bottom.
         height = tf.where(height >= 1 << 31, (1 << 32) - height, height)
         return tf.stack([height, at(18, 4), 0])
 

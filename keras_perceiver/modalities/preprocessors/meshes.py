@@ -1,7 +1,7 @@
-"""OFF and PLY files, and points on the surface of their meshes.
+"""Reading of OFF and PLY files, and sampling of points on the surface of meshes.
 
-What a file holds is compared with the counts in its header, and its indices with the
-number of its vertices: a file that is cut off or damaged is an error.
+The content of a file is compared with the counts in its header, and its indices with the
+number of vertices, so that truncated or damaged files are errors.
 """
 
 import re
@@ -12,16 +12,16 @@ import numpy as np
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule
 
 _IS_COUNTED = FileRule(
-    "A mesh must hold what its header counts.", "{} {} of {}", "Repair the file"
+    "A mesh must match the counts in its header.", "{} {} of {}", "Repair the file"
 )
 _IS_INDEX = FileRule(
-    "The corners of faces must be vertices, counted from 0.",
+    "The corners of faces must be indices of vertices, from 0.",
     "corner {} with {} vertices",
     "Repair the file",
 )
 _IS_OFF = FileRule("The file must be OFF in text.", "{!r}", "Convert the file")
 _HAS_AREA = FileRule(
-    "Points are sampled on the area of a mesh.", "an area of {}", "Remove the faces"
+    "Meshes must have an area to sample.", "an area of {}", "Remove the faces"
 )
 _OFF = re.compile(r"(ST)?C?N?OFF")
 _PLY_TYPES = {
@@ -33,7 +33,7 @@ _PLY_TYPES = {
 
 
 class Mesh(NamedTuple):
-    """A mesh, or a cloud of points if it has no triangles."""
+    """A mesh, or a point cloud if it has no triangles."""
 
     vertices: np.ndarray  # (vertices, 3 + features), float64
     triangles: np.ndarray  # (triangles, 3), integers
@@ -41,19 +41,19 @@ class Mesh(NamedTuple):
 
 
 def read_off(content, check_size):
-    """Returns the mesh in the bytes of an OFF file; colors and normals are left out.
+    """Returns the mesh in the bytes of an OFF file, without colors and normals.
 
     Args:
         content: Bytes.
-        check_size: Callable that takes the number of vertices, and of faces, and raises
-            an error if it is invalid, before they are read.
+        check_size: Callable that takes the number of vertices or faces, before they are
+            read, and raises an error if it is invalid.
     """
     lines = content.decode("utf-8-sig", errors="replace").splitlines()
     lines = (line.partition("#")[0].strip() for line in lines)
     lines = [line for line in lines if line] or [""]
     keyword = _OFF.match(lines[0])
     _IS_OFF.check(keyword, lines[0][:20])
-    # Some programs write the counts right behind the keyword.
+    # Some programs write the counts right after the keyword.
     lines[0] = lines[0][keyword.end() :].strip()
     lines = lines if lines[0] else lines[1:] or [""]
     header = lines.pop(0)
@@ -79,7 +79,7 @@ def read_off(content, check_size):
 
 
 def read_ply(content, check_size):
-    """Returns the mesh in the bytes of a PLY file, in text or binary.
+    """Returns the mesh in the bytes of a text or binary PLY file.
 
     Args:
         content: Bytes.
@@ -94,7 +94,7 @@ def read_ply(content, check_size):
         else _ply_binary(body, elements, order)
     )
     has_strips = "tristrips" in elements and elements["tristrips"].count
-    _require(not has_strips, "faces, not strips of them", "tristrips")
+    _require(not has_strips, "faces instead of triangle strips", "tristrips")
     vertex = elements.get("vertex")
     names = list(vertex.scalars) if vertex else []
     _require({"x", "y", "z"} <= {*names}, "vertices with x, y and z", names)
@@ -112,7 +112,7 @@ def read_ply(content, check_size):
 
 
 class _Element(NamedTuple):
-    """What the header of a PLY file says of one kind of elements."""
+    """One kind of elements, as the header of a PLY file describes it."""
 
     count: int
     properties: dict  # from name to the types of the length, or `None`, and of a number
@@ -156,7 +156,7 @@ def _ply_header(content):
             ):
                 properties.properties[name] = _PLY_TYPES[length], _PLY_TYPES[kind]
             case _:
-                _require(False, "a header as the format has it", line)
+                _require(False, "a valid header", line)
     _require(order != "", "a line `format`", "none")
     return elements, order, content[header.end() :]
 
@@ -207,7 +207,7 @@ def _ply_binary(body, elements, order):
         if not element.count:
             data[name] = {key: [] for key in element.properties}
             continue
-        # Most often all lists of a kind are as long as the first.
+        # Usually all lists of a kind are as long as the first one.
         fields, first = [], place
         for key, (length, kind) in element.properties.items():
             size = 1
@@ -241,7 +241,7 @@ def _ply_binary(body, elements, order):
 
 
 def _binary_lists(body, place, name, element, order):
-    """Reads elements with lists of several lengths, one by one."""
+    """Reads elements one by one, with lists of different lengths."""
     data = {key: [] for key in element.properties}
     for number in range(element.count):
         for key, (length, kind) in element.properties.items():
@@ -259,14 +259,14 @@ def _binary_lists(body, place, name, element, order):
 
 
 def _numbers(lines, columns=None, width=3):
-    """Returns an array of the numbers in lines of text, one row each."""
+    """Returns an array of the numbers in lines of text, one row per line."""
     if not lines:
         return np.zeros((0, width))
     return np.loadtxt(lines, "float64", comments=None, usecols=columns, ndmin=2)
 
 
 def _triangles(faces, num_vertices):
-    """Divides faces into fans of triangles, and checks their corners."""
+    """Triangulates faces as fans, and checks their corners."""
     if isinstance(faces, np.ndarray) and faces.ndim == 2:
         fans = [faces[:, [0, i, i + 1]] for i in range(1, faces.shape[1] - 1)]
     else:
@@ -286,16 +286,16 @@ def _triangles(faces, num_vertices):
 
 
 def sample_surface(mesh, num_points, seed):
-    """Returns random points on the surface of a mesh, as many per area everywhere.
+    """Returns random points, uniformly distributed on the surface of a mesh.
 
     Reference:
-        [Turk, 1990](https://doi.org/10.1016/B978-0-08-050753-8.50013-2); the same points
-        as `trimesh.sample.sample_surface`.
+        [Turk, 1990](https://doi.org/10.1016/B978-0-08-050753-8.50013-2). The points are
+        those of `trimesh.sample.sample_surface`.
 
     Args:
         mesh: `Mesh` with triangles.
-        num_points: Integer.
-        seed: Integer.
+        num_points: Integer, number of points.
+        seed: Integer, random seed.
 
     Returns:
         Array of shape `(num_points, 3)`.
@@ -309,7 +309,7 @@ def sample_surface(mesh, num_points, seed):
     rng = np.random.default_rng(seed)
     chosen = np.searchsorted(areas, rng.random(num_points) * areas[-1])
     weights = rng.random((num_points, 2, 1))
-    # Points of the other half of the parallelogram are mirrored into the triangle.
+    # Points in the other half of the parallelogram are reflected into the triangle.
     is_outside = weights.sum(axis=(1, 2)) > 1
     weights[is_outside] = 1 - weights[is_outside]
     return (edges[chosen] * weights).sum(axis=1) + origins[chosen]

@@ -1,24 +1,24 @@
-"""The orientation that a camera writes into a file: on the host and in a graph alike.
+"""The Exif orientation of an image file, on the host and in a graph.
 
 Reference:
     [Exif 2.32](https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf),
-    section 4.6.4: tag 274, of the first directory of a TIFF structure.
+    section 4.6.4: tag 274 in the first directory of a TIFF structure.
 """
 
 _TAG = 274
 _UPRIGHT = 1
-# Orientations whose columns are read from right to left, rows from bottom to top, and
-# after that rows and columns exchanged.
+# Orientations that need columns reversed, rows reversed, and then rows and columns
+# transposed.
 _IS_FLIPPED_HORIZONTALLY = (2, 3, 7, 8)
 _IS_FLIPPED_VERTICALLY = (3, 4, 6, 7)
 _IS_TRANSPOSED = (5, 6, 7, 8)
-# Types of numbers, with their bytes: SHORT and LONG.
+# Number types SHORT and LONG, and their sizes in bytes.
 _TYPES = {3: 2, 4: 4}
 _ENTRY_BYTES = 12
 
 
 def orientation(exif):
-    """Returns the orientation, 1 to 8, that Exif data tell; 1 if they tell none.
+    """Returns the orientation in Exif data, 1 to 8. It is 1 if there is none.
 
     Args:
         exif: Bytes of the TIFF structure, or `None`.
@@ -40,7 +40,7 @@ def orientation(exif):
 
 
 def upright(pixels, orientation):
-    """Returns pixels of shape `(rows, columns, channels)` as the camera was held."""
+    """Returns upright pixels, given pixels of shape `(rows, columns, channels)`."""
     rows = -1 if orientation in _IS_FLIPPED_VERTICALLY else 1
     columns = -1 if orientation in _IS_FLIPPED_HORIZONTALLY else 1
     pixels = pixels[::rows, ::columns]
@@ -48,7 +48,7 @@ def upright(pixels, orientation):
 
 
 def upright_in_graph(pixels, orientation):
-    """Returns a tensor of pixels as `upright` does, by an int32 scalar."""
+    """Returns upright pixels as a tensor, given an int32 scalar."""
     import tensorflow as tf
 
     def changed(pixels, numbers, change):
@@ -61,7 +61,7 @@ def upright_in_graph(pixels, orientation):
 
 
 def orientation_in_graph(content, is_jpeg, is_png):
-    """Returns the orientation of a JPEG or PNG file as an int32 scalar, 1 for others.
+    """Returns the orientation of a JPEG or PNG file as an int32 scalar, 1 otherwise.
 
     Args:
         content: String scalar, the bytes of the file.
@@ -79,7 +79,7 @@ def orientation_in_graph(content, is_jpeg, is_png):
         powers = tf.constant([1 << 8 * i for i in range(num_bytes)], "int64")
         powers = tf.where(is_big_endian, powers[::-1], powers)
         value = tf.reduce_sum(tf.cast(text, "int64") * powers)
-        # Larger numbers are places after the end of any file.
+        # Larger numbers are positions past the end of any file.
         return tf.cast(tf.minimum(value, 2**31 - 1 - 64), "int32")
 
     def starts(place, text):
@@ -87,7 +87,7 @@ def orientation_in_graph(content, is_jpeg, is_png):
         return tf.equal(tf.strings.substr(padded, place, len(text)), text)
 
     def found_in(first, is_it, is_more, following):
-        """Returns the place of the first part that is the one looked for, or -1."""
+        """Returns the position of the first match, or -1."""
 
         def is_other(place):
             return (place + 8 <= length) & is_more(place) & ~is_it(place)
@@ -103,7 +103,7 @@ def orientation_in_graph(content, is_jpeg, is_png):
         place = found_in(
             2,
             lambda place: starts(place, b"\xff\xe1") & starts(place + 4, b"Exif\0\0"),
-            # Until the image itself begins.
+            # Up to the start of the image data.
             lambda place: starts(place, b"\xff") & ~starts(place, b"\xff\xda"),
             lambda place: place + 2 + number(place + 2, 2),
         )
@@ -113,7 +113,7 @@ def orientation_in_graph(content, is_jpeg, is_png):
         place = found_in(
             8,
             lambda place: starts(place + 4, b"eXIf"),
-            # Behind the image there are no Exif data, by the third edition of PNG.
+            # Exif data precede the image data, by the third edition of PNG.
             lambda place: ~starts(place + 4, b"IDAT"),
             lambda place: place + 12 + tf.minimum(number(place, 4), length),
         )

@@ -1,4 +1,4 @@
-"""Image files of any format, read by Pillow."""
+"""Reading of image files by Pillow."""
 
 import io
 import re
@@ -8,27 +8,27 @@ import numpy as np
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule
 from keras_perceiver.modalities.preprocessors.orientation import orientation, upright
 
-# No formats that are read by starting other programs, such as EPS.
+# Without formats that Pillow reads by starting other programs, such as EPS.
 _FORMATS = (
     *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"),
 )
-# Where a PNG has its bits per channel.
+# Offset of the bits per channel in a PNG.
 PNG_DEPTH = 24
 # Tags of a TIFF: bits per channel, whether 0 is black, and which page is a thumbnail.
 _BITS, _INTERPRETATION, _SUBFILE_TYPE = 258, 262, 254
 _IS_WHITE = 0
-# The modes of Pillow that are read, with the one that their pixels have.
+# Pillow's modes that are supported, and the mode that they are converted to.
 _MODES = {
     **{"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "PA": "RGBA"},
     **{"La": "LA", "RGBa": "RGBA", "RGBX": "RGB"},
 }
 _IS_SHALLOW = FileRule(
-    "Images must have at most 8 bits per channel, or be gray and have 16.",
+    "Images must have at most 8 bits per channel, or 16 if they are grayscale.",
     "{} bits and mode {}",
     "Convert the file to 8 bits per channel",
 )
 IS_PIXELS = FileRule(
-    "Images must be gray, in RGB or of a palette, with or without alpha.",
+    "Images must be grayscale, RGB or palette images, with or without alpha.",
     "mode {}",
     "Convert the file to RGB",
 )
@@ -36,16 +36,16 @@ _IS_ONE_PAGE = FileRule("TIFF files must have one page.", "{} pages", "Split the
 
 
 def read_image(content, check_size):
-    """Returns the pixels of an image, upright.
+    """Returns the upright pixels of an image.
 
     Args:
         content: Bytes.
-        check_size: Callable that takes the height and width in pixels and raises an error
-            if they are invalid, before anything is decoded.
+        check_size: Callable that takes the height and width in pixels, before anything
+            is decoded, and raises an error if they are invalid.
 
     Returns:
-        Array of shape `(height, width, channels)` with values in 0..255: uint8, or
-        float32 where the file has 16 bits per channel.
+        Array of shape `(height, width, channels)` with values in 0..255. The dtype is
+        uint8, or float32 if the file has 16 bits per channel.
     """
     from PIL import Image
 
@@ -58,7 +58,8 @@ def read_image(content, check_size):
         _IS_SHALLOW.check(is_read, depth, image.mode)
         num_pages = _num_pages(image) if image.format == "TIFF" else 1
         _IS_ONE_PAGE.check(num_pages == 1, num_pages)
-        # Before the image: a PNG may have data behind it that do not count.
+        # Read before the image, since Exif data after the image data of a PNG do not
+        # count.
         exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
         image.load()
         pixels = _pixels(image)
@@ -67,7 +68,7 @@ def read_image(content, check_size):
 
 
 def _pixels(image):
-    """Returns the pixels as the file has them, of a format and mode that are read."""
+    """Returns the pixels of a supported format and mode, not yet upright."""
     if image.format == "GIF":
         pixels = np.asarray(image.convert("RGBA"))
         # Transparent pixels are black, as in TensorFlow.
@@ -85,7 +86,7 @@ def _pixels(image):
 
 
 def _depth(image, content):
-    """Returns the bits per channel that the file has, whatever Pillow makes of them."""
+    """Returns the bits per channel in the file, which may differ from Pillow's."""
     if image.format == "PNG":
         return content[PNG_DEPTH]
     if image.format == "TIFF":
@@ -104,7 +105,7 @@ def _depth(image, content):
 
 
 def _num_pages(image):
-    """Returns how many pages there are that are no smaller copies."""
+    """Returns the number of pages without thumbnails."""
     num_pages = 0
     for number in range(image.n_frames):
         image.seek(number)

@@ -1,10 +1,10 @@
-"""The shapes and value ranges of arrays of pixels."""
+"""Shapes and value ranges of pixel arrays."""
 
 import math
 
 from keras_perceiver._checks import check_positive
 
-# Zero mean, about the scale of position features.
+# Zero mean, and about the scale of position features.
 PIXEL_RANGE = (-1.0, 1.0)
 
 
@@ -13,7 +13,7 @@ def scale_pixels(pixels, value_range=PIXEL_RANGE):
 
     Args:
         pixels: NumPy array or TensorFlow tensor of floats.
-        value_range: Pair of floats, the values that 0 and 255 become.
+        value_range: Pair of floats, the values that 0 and 255 are scaled to.
     """
     low, high = value_range
     return pixels / (255.0 / (high - low)) + low
@@ -26,23 +26,23 @@ def unscale_pixels(pixels, value_range=PIXEL_RANGE):
 
 
 def checked_shape(shape, names):
-    """Returns a shape of fixed sizes as a tuple; raises `ValueError` for another."""
+    """Returns a shape as a tuple. Raises `ValueError` unless all sizes are fixed."""
     shape = tuple(shape)
     if len(shape) != len(names):
         raise ValueError(
             f"`shape` must be ({', '.join(names)}). Received: shape={shape}. "
-            f"Give {len(names)} sizes."
+            f"Pass {len(names)} sizes."
         )
     check_positive(**dict(zip(names, shape, strict=True)))
     return shape
 
 
 def checked_range(value_range):
-    """Returns a value range as a pair of floats; raises `ValueError` for another."""
+    """Returns a value range as a pair of floats. Raises `ValueError` if it is invalid."""
     low, high = map(float, value_range)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
             "`value_range` must be two finite numbers in order. Received: "
-            f"value_range={value_range}. Give the least and the greatest value."
+            f"value_range={value_range}. Pass the minimum and the maximum."
         )
     return low, high

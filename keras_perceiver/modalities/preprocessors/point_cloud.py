@@ -1,4 +1,4 @@
-"""Files of points and meshes."""
+"""Preprocessor of files with point clouds or meshes."""
 
 import io
 
@@ -16,7 +16,7 @@ from keras_perceiver.modalities.preprocessors.meshes import (
 )
 
 _IS_SAMPLED = FileRule(
-    "Meshes are sampled on their surface in `num_points` points.",
+    "Meshes need `num_points`, the number of points to sample.",
     "num_points=None",
     "Set `num_points`",
 )
@@ -30,39 +30,40 @@ _HAS_NO_FEATURES = FileRule(
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PointCloudPreprocessor(Preprocessor):
-    """Reads point clouds: NumPy arrays, text, and meshes sampled on their surface.
+    """Reads point clouds from NumPy arrays, text and meshes, which are sampled.
 
-    Files: `.npy` of shape `(points, 3 + num_features)`; `.xyz` with one point per line,
-    numbers separated by spaces; `.off` and `.ply`. A mesh gives `num_points` random
-    points of its surface, the same ones each time, with faces divided into fans of
-    triangles; one without faces gives its vertices. `num_features` other properties of
-    the vertices of a `.ply` are features, in the order of the file; with
-    `num_features=0` they are left out.
+    It reads `.npy` of shape `(points, 3 + num_features)`, `.xyz` with one point per line
+    and numbers separated by spaces, `.off` and `.ply`. A mesh is sampled at `num_points`
+    random points of its surface, the same ones each time, with faces triangulated as
+    fans. Without faces, its vertices are read. The features are the other `num_features`
+    properties of the vertices of a `.ply`, in the order of the file. With
+    `num_features=0` they are ignored.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3: zero mean,
         scaled to the unit cube.
 
     Args:
-        num_points: Integer. Of files with more points a random subset is taken, the same
-            one each time; those with fewer are padded at the end if there is a mask,
-            and an error if not. `None`: files of any length, and no meshes.
-        num_features: Integer, numbers that follow the three coordinates of each point.
-        use_unit_cube: Boolean. `True`: the points are moved to zero mean and scaled, all
-            axes alike, to fill -1..1. `False`: they keep their units.
-        use_mask: Boolean, whether a mask goes with the points. Defaults to `True` for
-            files of any length, else to `False`.
+        num_points: Integer, number of points. Files with more points are subsampled at
+            random, the same way each time. Those with fewer are padded at the end if
+            there is a mask, and an error otherwise. `None` allows files of any length,
+            but no meshes.
+        num_features: Integer, number of values after the three coordinates of each point.
+        use_unit_cube: Boolean. `True`: the points are centered and scaled, equally along
+            all axes, to fill -1..1. `False`: they keep their units.
+        use_mask: Boolean, whether points have a mask. Defaults to `True` for files of any
+            length, and to `False` otherwise.
         seed: Integer, seed of the random points.
-        max_points: Integer. A file with more points, or a mesh with more vertices or
-            faces, is an error before it is decoded.
+        max_points: Integer, maximum number of points, or of vertices or faces of a mesh.
+            It is checked before a file is decoded.
 
     Returns:
         `read` returns the points as a float32 array of shape
         `(points, 3 + num_features)`.
 
     Raises:
-        ValueError: if a number is negative, or if files of any length shall have no
-            mask; by `read`, if a file is invalid.
+        ValueError: if a number is negative, if `use_mask` is `False` for files of any
+            length, or, in `read`, if a file is invalid.
 
     Example:
 
@@ -74,7 +75,7 @@ class PointCloudPreprocessor(Preprocessor):
 
     input_name = "points"
     suffixes = (".npy", ".off", ".ply", ".xyz")
-    file_kind = "a NumPy array of numbers, a text of numbers or a mesh, by its ending"
+    file_kind = "a NumPy array, a text of numbers or a mesh, as its extension says"
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class PointCloudPreprocessor(Preprocessor):
         if num_features < 0:
             raise ValueError(
                 "`num_features` must not be negative. Received: "
-                f"num_features={num_features}. Set it to 0 for coordinates alone."
+                f"num_features={num_features}. Set it to 0 for coordinates only."
             )
         self.num_points = num_points
         self.num_features = num_features
@@ -119,7 +120,7 @@ class PointCloudPreprocessor(Preprocessor):
         FileRule(
             f"A file must have at most `max_points={self.max_points}` points.",
             "{}",
-            "Make it smaller, or set `max_points`",
+            "Reduce it, or set `max_points`",
         ).check(num_points <= self.max_points, num_points)
 
     def _check_shape(self, shape):
@@ -156,7 +157,7 @@ class PointCloudPreprocessor(Preprocessor):
     def convert(self, array):
         import tensorflow as tf
 
-        with tf.device("CPU"):  # not one small cloud at a time on an accelerator
+        with tf.device("CPU"):  # single clouds are too small for an accelerator
             points = tf.cast(tf.convert_to_tensor(array), "float64")
             if self.num_points is not None:
                 points = self._subset(points)
@@ -198,7 +199,7 @@ class PointCloudPreprocessor(Preprocessor):
 
 
 def scale_to_unit_cube(points):
-    """Moves point clouds to zero mean, and scales them to fill -1..1, all axes alike.
+    """Centers point clouds and scales them equally along all axes to fill -1..1.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
@@ -213,5 +214,5 @@ def scale_to_unit_cube(points):
 
     points = points - tf.reduce_mean(points, axis=-2, keepdims=True)
     reach = tf.reduce_max(tf.abs(points), axis=(-2, -1), keepdims=True)
-    # All points in one place stay there.
+    # A cloud whose points coincide is not scaled.
     return tf.math.divide_no_nan(points, reach)

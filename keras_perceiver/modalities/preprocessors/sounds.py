@@ -1,4 +1,4 @@
-"""Sound files of other formats than 16-bit WAV, read by soundfile."""
+"""Reading of audio files other than 16-bit WAV, by soundfile."""
 
 import contextlib
 import io
@@ -7,21 +7,21 @@ import numpy as np
 
 from keras_perceiver.modalities.preprocessors.file_rules import IS_FINITE, FileRule
 
-# What libsndfile calls the formats of `AudioPreprocessor.suffixes`.
+# libsndfile's names of the formats of `AudioPreprocessor.suffixes`.
 _FORMATS = ("AIFF", "FLAC", "MP3", "OGG", "WAV", "WAVEX")
 _MAGIC = (b"FORM", b"OggS", b"RIFF", b"fLaC")
 _FRAMES_AT_ONCE = 2**20
-# libsndfile's number of frames where a file does not tell it.
+# libsndfile reports more frames than this if their number is unknown.
 _MANY_FRAMES = 2**62
-# 20 decibels above full scale: louder samples are those of integers.
+# 20 decibels above full scale. Louder samples are unscaled integers.
 _MAX_PEAK = 10.0
 _END_OF_STREAM = 4
 
 _IS_KNOWN = FileRule(
-    "Sounds must be WAV, FLAC, OGG, MP3 or AIFF.", "{}", "Convert the file"
+    "Audio files must be WAV, FLAC, OGG, MP3 or AIFF.", "{}", "Convert the file"
 )
 _IS_WHOLE = FileRule(
-    "A file must have all the samples of its header.",
+    "A file must have all samples that its header declares.",
     "{} samples of {}",
     "Repair or remove the file",
 )
@@ -31,18 +31,18 @@ _HAS_END = FileRule(
 _IS_FULL_SCALE = FileRule(
     "Samples must be in -1..1.",
     "a peak of {:.4g}",
-    "Divide them by the full scale of their integers",
+    "Divide them by the full scale of the integers",
 )
 
 
 def read_sound(content, check_rate, max_samples):
-    """Returns the samples of a sound file.
+    """Returns the samples of an audio file.
 
     Args:
         content: Bytes.
-        check_rate: Callable that takes the sample rate in hertz and raises an error if
-            it is invalid, before anything is decoded.
-        max_samples: Integer. More samples, over all channels, are an error.
+        check_rate: Callable that takes the sample rate in hertz, before anything is
+            decoded, and raises an error if it is invalid.
+        max_samples: Integer, maximum number of samples over all channels.
 
     Returns:
         Pair of a float32 array of shape `(samples, channels)` and the sample rate.
@@ -52,7 +52,7 @@ def read_sound(content, check_rate, max_samples):
     """
     is_mpeg = content[:3] == b"ID3" or content[:2] >= b"\xff\xe0"
     _IS_KNOWN.check(is_mpeg or content[:4] in _MAGIC, "other content")
-    with _extra("soundfile", "Sounds other than 16-bit WAV are read"):
+    with _extra("soundfile", "Audio files other than 16-bit WAV are read"):
         import soundfile
 
     with soundfile.SoundFile(io.BytesIO(content)) as file:
@@ -74,24 +74,24 @@ def read_sound(content, check_rate, max_samples):
         flags = content[content.rindex(b"OggS") + 5 :][:1]
         _HAS_END.check(flags and flags[0] & _END_OF_STREAM)
     peak = np.abs(samples).max(initial=0.0)
-    IS_FINITE.check(np.isfinite(peak))  # which clipping would hide
+    IS_FINITE.check(np.isfinite(peak))  # clipping would hide it
     _IS_FULL_SCALE.check(not is_float or peak <= _MAX_PEAK, peak)
-    # Decoders of MP3 and OGG overshoot, and so do floats.
+    # Decoders of MP3 and OGG overshoot, and so may floats.
     return np.clip(samples, -1.0, 1.0), rate
 
 
 def resampled(samples, rate, new_rate):
     """Returns samples of shape `(samples, channels)` at another rate in hertz."""
-    with _extra("soxr", "Sounds are resampled"):
+    with _extra("soxr", "Audio is resampled"):
         import soxr
 
     return np.clip(soxr.resample(samples, rate, new_rate), -1.0, 1.0)
 
 
 def check_size(num_samples, max_samples):
-    """Raises `FileRuleError` if a sound has too many samples over all channels."""
+    """Raises `FileRuleError` if there are too many samples over all channels."""
     FileRule(
-        f"A sound must have at most `max_samples={max_samples}` samples.",
+        f"Audio files must have at most `max_samples={max_samples}` samples.",
         "{}",
         "Split the file, or set `max_samples`",
     ).check(num_samples <= max_samples, num_samples)
@@ -99,7 +99,7 @@ def check_size(num_samples, max_samples):
 
 @contextlib.contextmanager
 def _extra(name, what):
-    """Names the extra of a library that cannot be imported."""
+    """Context in which import errors name the extra that must be installed."""
     try:
         yield
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Files of videos as arrays of frames."""
+"""Preprocessor of videos as arrays of frames."""
 
 import io
 
@@ -20,22 +20,23 @@ from keras_perceiver.modalities.preprocessors.pixels import (
 class VideoPreprocessor(Preprocessor):
     """Reads videos as arrays of frames and scales their values.
 
-    Files: `.npy`, uint8, of shape `(frames, height, width, channels)`.
+    It reads `.npy` with uint8 arrays of shape `(frames, height, width, channels)`.
 
     Reference:
-        NumPy's format `.npy`.
+        The [NPY
+        format](https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 
     Args:
-        shape: Tuple `(frames, height, width, channels)`. A file of another shape is an
+        shape: Tuple `(frames, height, width, channels)`. An array of another shape is an
             error.
-        value_range: Pair of floats, the values that 0 and 255 become.
+        value_range: Pair of floats, the values that 0 and 255 are scaled to.
 
     Returns:
         `read` returns the video as a float32 array of shape `shape`.
 
     Raises:
-        ValueError: if `shape` is not four positive integers or `value_range` is out of
-            order; by `read`, if a file is invalid.
+        ValueError: if `shape` is not four positive integers, if `value_range` is not in
+            order, or, in `read`, if a file is invalid.
 
     Example:
 

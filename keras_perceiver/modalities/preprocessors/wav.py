@@ -1,36 +1,36 @@
-"""16-bit WAV files, read from their chunks: on the host and in a graph alike."""
+"""Reading of 16-bit WAV files by their chunks, on the host and in a graph."""
 
 import numpy as np
 
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule, first_error
 
-# WAVE_FORMAT_PCM, and WAVE_FORMAT_EXTENSIBLE with a sub-format that begins with the same.
+# WAVE_FORMAT_PCM, and WAVE_FORMAT_EXTENSIBLE with the offset of its sub-format.
 _PCM, _EXTENSIBLE, _SUB_FORMAT = 1, 0xFFFE, 24
-# The least bytes of a `fmt ` chunk, and those that are read.
+# Minimum size of a `fmt ` chunk, and the number of bytes that are read.
 _FORMAT_BYTES, _READ_FORMAT_BYTES = 16, 26
-# A program that writes to a pipe does not know the size.
+# Programs that write to a pipe do not know the size.
 _UNKNOWN_SIZE = 2**32 - 1
 
 _IS_WHOLE = FileRule(
-    "A file must have all the samples of its header.",
+    "A file must have all samples that its header declares.",
     "{} bytes of {}",
     "Repair or remove the file",
 )
 _HAS_DATA = FileRule(_IS_WHOLE.rule, "no bytes of samples", _IS_WHOLE.fix)
 _IS_WAV = FileRule(
-    "Audio must be WAV files where TensorFlow decodes it.",
+    "Audio must be WAV files if TensorFlow decodes it.",
     "other content",
     "Convert the file, and send its bytes undamaged",
 )
 _IS_16_BIT = FileRule(
-    "Audio must be 16-bit PCM where TensorFlow decodes it.",
+    "Audio must be 16-bit PCM if TensorFlow decodes it.",
     "format {} of {} bits",
     "Convert the file, or send an array",
 )
 
 
 def check_whole(content):
-    """Raises `FileRuleError` if a WAV or AIFF file is cut off."""
+    """Raises `FileRuleError` if a WAV or AIFF file is truncated."""
     kind = content[:4], content[8:11]
     order = {(b"RIFF", b"WAV"): "little", (b"FORM", b"AIF"): "big"}.get(kind)
     if order is None:
@@ -43,10 +43,10 @@ def check_whole(content):
 
 
 def read_16_bit(content):
-    """Returns the samples of a 16-bit WAV file, or `None` for another one.
+    """Returns the samples of a 16-bit WAV file, or `None` for other files.
 
     Args:
-        content: Bytes, of a file that is not cut off.
+        content: Bytes of a file that is not truncated.
 
     Returns:
         Pair of an int16 array of shape `(samples, channels)` and the sample rate in
@@ -73,20 +73,20 @@ def read_16_bit(content):
 
 
 def _chunk(content, names, order):
-    """Returns the place and size of the first chunk of these names, or `None, None`."""
+    """Returns offset and size of the first chunk with these names, or `None, None`."""
     place = 12
     while place + 8 <= len(content):
         size = int.from_bytes(content[place + 4 : place + 8], order)
         if content[place : place + 4] in names:
             return place + 8, size
-        place += 8 + size + size % 2  # chunks begin at even places
+        place += 8 + size + size % 2  # chunks start at even offsets
     return None, None
 
 
 def read_16_bit_in_graph(content):
     """Returns the samples of a 16-bit WAV file as a tensor.
 
-    TensorFlow's own decoder refuses chunks of odd sizes and WAVE_FORMAT_EXTENSIBLE.
+    TensorFlow's own decoder rejects chunks of odd sizes and WAVE_FORMAT_EXTENSIBLE.
 
     Args:
         content: String scalar.
@@ -128,14 +128,14 @@ def read_16_bit_in_graph(content):
         samples = tf.reshape(samples, [-1, num_channels])
         return tf.cast(samples, "float32") / 2**15  # (samples, channels)
 
-    # `substr` takes no place at the end of a string.
+    # `substr` rejects the position at the end of a string.
     is_read = tf.equal(error, "") & (found > 0)
     audio = tf.cond(is_read, samples, lambda: tf.zeros((0, 1)))
     return tf.ensure_shape(audio, (None, None)), rate, error
 
 
 def _chunk_in_graph(padded, name, length):
-    """Returns the place and the int64 size of the first chunk of a name.
+    """Returns the offset and the int64 size of the first chunk with a name.
 
     The size is -1 if there is none.
     """

@@ -43,7 +43,7 @@ def test_array_is_read_while_other_threads_parse():
 def test_only_numbers_are_read(array):
     file = io.BytesIO()
     np.save(file, array)
-    with pytest.raises(ValueError, match="must hold an array of numbers"):
+    with pytest.raises(ValueError, match="must contain an array of numbers"):
         load_array(file.getvalue())
 
 

@@ -76,7 +76,7 @@ def _cut(path):
 
 MONO = AudioPreprocessor(8000)
 BAD_FILES = [
-    (MONO, "a.wav", _cut, "all the samples of its header.*37 bytes of 40"),
+    (MONO, "a.wav", _cut, "all samples that its header declares.*37 bytes of 40"),
     (
         MONO,
         "a.wav",

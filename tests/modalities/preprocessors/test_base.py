@@ -41,9 +41,9 @@ def test_names_are_those_of_the_modalities_in_their_order():
 @pytest.mark.parametrize(
     ("preprocessor", "error", "message"),
     [
-        (IMAGE, ValueError, "several modalities needs a dict.*Name its modality"),
+        (IMAGE, ValueError, "several modalities needs a dict.*by modality name"),
         ({"picture": "png"}, TypeError, "must be a `Preprocessor`.*'png'.*Pass"),
-        ({"image": IMAGE}, ValueError, r"names of modalities, \['picture', .*'image'"),
+        ({"image": IMAGE}, ValueError, r"one of the modalities \['picture', .*'image'"),
         (
             {"picture": ImagePreprocessor((6, 9, 3))},
             ValueError,

@@ -145,7 +145,7 @@ def test_formats_that_the_host_alone_reads(format):
     content = _file("RGB", format)
     assert preprocessor.read_content(content).shape == (23, 31, 3)
     _, error = graph_form(preprocessor)(content)
-    assert b"PNG, JPEG, BMP or GIF where TensorFlow decodes them" in error.numpy()
+    assert b"PNG, JPEG, BMP or GIF if TensorFlow decodes them" in error.numpy()
 
 
 def _png_of_16_bits():
@@ -157,12 +157,12 @@ def test_both_forms_keep_the_same_rules(subtests):
         (_file("L", "PNG"), "must have 3 channels.*channels=1. Convert"),
         (_file("RGBA", "PNG"), "must have 3 channels.*channels=4. Convert"),
         (_png_of_16_bits(), "8 bits per channel.*16 bits.*Convert"),
-        (_file("CMYK", "JPEG"), "in RGB or of a palette.*mode CMYK. Convert"),
+        (_file("CMYK", "JPEG"), "RGB or palette images.*mode CMYK. Convert"),
     ):
         with subtests.test(message=message):
             check_rule(ImagePreprocessor((6, 8, 3)), content, message)
     small = ImagePreprocessor((6, 8, 3), max_pixels=712)
-    message = "at most `max_pixels=712` pixels. Received: 23 x 31. Make"
+    message = "at most `max_pixels=712` pixels. Received: 23 x 31. Reduce"
     for content in (_file("RGB", "JPEG"), _file("RGB", "PNG"), _gif(), _top_down_bmp()):
         check_rule(small, content, message)
 
@@ -174,7 +174,7 @@ def test_rules_of_the_graph_alone():
     for content, message in (
         (b"hello", b"must be PNG, JPEG, BMP or GIF"),
         (bomb, b"`max_pixels=89478485` pixels. Received: 10000 x 10000. Make"),
-        (_file("P", "BMP"), b"24 bits per pixel where TensorFlow decodes them"),
+        (_file("P", "BMP"), b"24 bits per pixel if TensorFlow decodes them"),
     ):
         inputs, error = in_graph(content)
         assert message in error.numpy()

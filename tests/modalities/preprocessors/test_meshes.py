@@ -145,7 +145,7 @@ BAD = {
     "no format": (PLY.replace("format ascii 1.0\n", ""), "a line `format`"),
     "format 2": (PLY.replace("ascii 1.0", "ascii 2.0"), "'format ascii 2.0'"),
     "an unknown type": (PLY.replace("float x", "half x"), "'property half x'"),
-    "strips": (PLY.replace("element face", "element tristrips"), "not strips"),
+    "strips": (PLY.replace("element face", "element tristrips"), "faces instead of triangle strips"),
     "two lists": (
         PLY.replace("vertex_indices", "a\nproperty list uchar int b").replace(
             FACES, FACES.replace("\n", " 0\n")
@@ -191,5 +191,5 @@ def test_points_are_on_the_area():
     flat = Mesh(np.ones((3, 3)), np.array([[0, 1, 2]]))
     huge = Mesh(np.eye(3) * 1e200, np.array([[0, 1, 2]]))
     for bad, area in ((flat, "0.0"), (huge, "inf")):
-        with pytest.raises(ValueError, match=f"area of a mesh.*an area of {area}"):
+        with pytest.raises(ValueError, match=f"must have an area.*an area of {area}"):
             sample_surface(bad, 5, 0)

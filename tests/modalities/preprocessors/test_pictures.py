@@ -124,8 +124,8 @@ BAD = {
     "PPM of 16 bits": (PPM_16, "8 bits per channel.*16 bits and mode RGB"),
     "floats": (_file("TIFF", "F"), "8 bits per channel.*32 bits and mode F"),
     "integers": (_file("TIFF", "I"), "8 bits per channel.*32 bits and mode I"),
-    "CMYK": (_file("JPEG", "CMYK"), "gray, in RGB or of a palette.*mode CMYK"),
-    "LAB": (_file("TIFF", "LAB"), "gray, in RGB or of a palette.*mode LAB"),
+    "CMYK": (_file("JPEG", "CMYK"), "grayscale, RGB or palette.*mode CMYK"),
+    "LAB": (_file("TIFF", "LAB"), "grayscale, RGB or palette.*mode LAB"),
     "two pages": (
         _file("TIFF", save_all=True, append_images=[PHOTO.convert("RGB")]),
         "one page.*2 pages",

@@ -204,7 +204,7 @@ BAD_FILES = [
             PointCloudPreprocessor(5, max_points=3),
             f"a.{suffix}",
             write,
-            "at most `max_points=3` points.*(4|20).*Make it smaller",
+            "at most `max_points=3` points.*(4|20).*Reduce it",
         )
         for suffix, write in (
             ("npy", write_points),
@@ -216,7 +216,7 @@ BAD_FILES = [
         PointCloudPreprocessor(10),
         "a.off",
         _text("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n"),
-        "area of a mesh.*area of 0.0.*Remove the faces",
+        "must have an area.*area of 0.0.*Remove the faces",
     ),
     (
         PointCloudPreprocessor(21),

@@ -52,7 +52,7 @@ def test_samples_are_those_of_soundfile(format, subtype):
         assert error.numpy() == b""
         np.testing.assert_array_equal(samples, read)
     else:
-        assert b"where TensorFlow decodes it" in error.numpy()
+        assert b"if TensorFlow decodes it" in error.numpy()
 
 
 @pytest.mark.parametrize(("format", "subtype"), FORMATS)
