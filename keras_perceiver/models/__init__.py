@@ -1,4 +1,4 @@
-"""Models: the encoder, the tasks, their presets and their FLOPs."""
+"""Models: the encoder, tasks, presets, losses, metrics and FLOPs."""
 
 from keras_perceiver.models.cost import flops
 from keras_perceiver.models.encoder import Encoded, Perceiver

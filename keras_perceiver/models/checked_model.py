@@ -1,4 +1,4 @@
-"""A model that checks its inputs and targets on the host, before each step."""
+"""A model that checks its inputs and targets on the host before each step."""
 
 import sys
 
@@ -13,11 +13,11 @@ from keras_perceiver.models.trainer_guard import GuardedModel
 class CheckedModel(GuardedModel):
     """A functional model that checks shapes and values before Keras uses them.
 
-    Every batch is checked, wherever it comes from: arrays, `tf.data`, generators,
-    `train_on_batch`. `call` checks the inputs, so that their error comes before that of
-    Keras, which names no fix. Values cannot be checked inside a compiled step: JAX and
-    XLA take any index without an error. So the functions of a step, in which all paths
-    meet, check them on the host.
+    Every batch is checked, whether it comes from arrays, `tf.data`, generators or
+    `train_on_batch`. `call` checks the inputs, so that errors are more helpful than
+    those of Keras. Values cannot be checked inside a compiled step, since JAX and XLA
+    accept any index without an error. So they are checked on the host in the step
+    functions, which all training and prediction loops call.
 
     Args:
         inputs: `keras.KerasTensor`, or dict of these.
@@ -26,8 +26,8 @@ class CheckedModel(GuardedModel):
         **kwargs: `name` and `trainable`.
 
     Attributes:
-        score: String, the name of the metric by which models are compared, best when
-            large, or `None`.
+        score: String, the name of the metric that models are compared by, where larger
+            is better, or `None`.
     """
 
     score = None
@@ -35,16 +35,16 @@ class CheckedModel(GuardedModel):
     def __init__(self, inputs, outputs, dtype=None, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         if dtype is not None:
-            # Keras asks the outer model whether the loss is scaled.
+            # Keras scales the loss according to the policy of the outer model.
             self.dtype_policy = dtype
-        self.input_spec = None  # `check_inputs` checks more
+        self.input_spec = None  # replaced by `check_inputs`
 
     def check_inputs(self, inputs):
         """Raises `ValueError` unless the model accepts `inputs`.
 
         Args:
-            inputs: Tensor or array, or a dict or list of these. Values are checked in
-                NumPy arrays only.
+            inputs: Tensor or array, or a dict or list of these. Only the values of
+                NumPy arrays are checked.
         """
         raise not_defined(
             self, "a checked model", "check_inputs", "nothing or raise `ValueError`"
@@ -58,7 +58,7 @@ class CheckedModel(GuardedModel):
         """Raises `ValueError` unless the loss accepts `targets`.
 
         Args:
-            targets: NumPy array, or a structure of these.
+            targets: NumPy array, or a nested structure of arrays.
         """
 
     def call(self, inputs, training=None, mask=None):
@@ -67,13 +67,13 @@ class CheckedModel(GuardedModel):
         return super().call(inputs, training=training, mask=mask)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
-        """Writes the model as a program for serving, see `keras.Model.export`.
+        """Exports the model for inference, see `keras.Model.export`.
 
         Args:
             filepath: Path of the file or folder.
-            format: String.
+            format: String, see `keras.Model.export`.
             **kwargs: Other arguments of `keras.Model.export`. `jax2tf_kwargs` defaults to
-                what keeps the length of an input and of its mask equal.
+                constraints that an input and its mask have the same dynamic length.
         """
         is_jax = keras.backend.backend() == "jax" and format == "tf_saved_model"
         if is_jax and kwargs.get("input_signature") is None:
@@ -102,9 +102,9 @@ class CheckedModel(GuardedModel):
         return self.predict_function
 
     def _build_optimizer(self):
-        """Creates the optimizer's variables before the first step on TensorFlow.
+        """Creates the variables of the optimizer before the first step on TensorFlow.
 
-        Keras creates them inside it, which costs a third of the time to trace it.
+        Keras creates them within the step, which makes tracing a third slower.
         """
         if keras.backend.backend() == "tensorflow" and not self.optimizer.built:
             with self.distribute_strategy.scope():
@@ -147,7 +147,7 @@ def _checked_steps(model, function):
 
 
 def _checked_lists(model, function):
-    """Returns a function of a list of batches that checks them."""
+    """Returns a function of a list of batches that checks its batches."""
 
     def checked(batches):
         for batch in batches:
@@ -177,13 +177,13 @@ def _replica_batches(batch):
 
 def _to_numpy(x):
     shards = () if getattr(x, "is_fully_addressable", True) else x.addressable_shards
-    if shards:  # the part of a distributed array that is on this host
+    if shards:  # the shards of a distributed array on this host
         return np.concatenate([np.asarray(shard.data) for shard in shards])
     return keras.ops.convert_to_numpy(x) if hasattr(x, "shape") else x
 
 
 def _with_arrays(inputs, num_inputs):
-    """Returns inputs with arrays in place of nested lists of numbers."""
+    """Returns inputs with nested lists of numbers converted to arrays."""
     if isinstance(inputs, dict):
         return {name: _with_arrays(x, 1) for name, x in inputs.items()}
     if not isinstance(inputs, (list, tuple)):

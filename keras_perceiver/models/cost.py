@@ -1,4 +1,4 @@
-"""Cost of a model: FLOPs by the paper's convention, parameters, memory of training."""
+"""Cost of a model: FLOPs by the paper's convention, parameters, training memory."""
 
 import math
 from typing import NamedTuple
@@ -11,27 +11,27 @@ from keras_perceiver.models.encoder import Perceiver
 
 
 def flops(model, num_inputs=None):
-    """Counts the floating-point operations of one forward pass of one example.
+    """Counts the floating-point operations of a forward pass per example.
 
-    The convention of the paper's tables: two per multiplication-and-addition of every
-    matrix product of the plain algorithm (all keys and values computed), nothing for
-    biases, norms, activations, softmax and position features. It measures the work a
-    model asks for; the forms of attention in this package may do less.
+    They are counted as in the tables of the paper: two per multiply-accumulate of every
+    matrix product of the plain algorithm, which computes all keys and values, and none
+    for biases, norms, activations, softmax and position features. The implementation of
+    attention in this package may need fewer.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 and 6.
 
     Args:
         model: `Perceiver`, or a task such as `PerceiverClassifier`.
-        num_inputs: Integer, number of input elements of the example. Defaults to that
-            of the longest example; must be given where the model knows none.
+        num_inputs: Integer, number of input elements of the example. Defaults to the
+            maximum, and is required if the model has none.
 
     Returns:
         Integer, number of floating-point operations.
 
     Raises:
         TypeError: if `model` is of another class.
-        ValueError: if the number of inputs is not known.
+        ValueError: if the number of inputs is unknown.
 
     Example:
 
@@ -50,7 +50,7 @@ def flops(model, num_inputs=None):
         unknown = [name for name, length in lengths.items() if length is None]
         if unknown:
             raise ValueError(
-                "`num_inputs` must be given where any length will do. Received: "
+                "`num_inputs` is required for inputs of any length. Received: "
                 f"num_inputs=None, and {unknown} may have any length. "
                 "Pass the number of elements of all modalities together."
             )
@@ -63,21 +63,21 @@ def flops(model, num_inputs=None):
 
 
 def _head_macs(layer):
-    """Returns the multiplications-and-additions per example of a layer of a head."""
+    """Returns the multiply-accumulates per example of a layer of a head."""
     if isinstance(layer, keras.layers.Dense):
-        # Not the kernel's shape: that of a quantized layer is packed.
+        # Not from the shape of the kernel, which is packed in a quantized layer.
         return math.prod(layer.input.shape[1:]) * layer.units
     return 0
 
 
 class Sizes(NamedTuple):
-    """Cost of training a model, which need not exist.
+    """Cost of training a model, which need not have been created.
 
     Attributes:
-        parameters: Integer.
-        flops: Integer, of the forward pass per example, see `flops`.
-        activation_bytes: Integer, an estimate of the memory of one training step besides
-            weights: activations kept for the backward pass, and temporary ones.
+        parameters: Integer, number of parameters.
+        flops: Integer, FLOPs of the forward pass per example, see `flops`.
+        activation_bytes: Integer, estimated memory of a training step without weights:
+            activations that are kept for the backward pass, and temporary ones.
     """
 
     parameters: int
@@ -92,13 +92,13 @@ def sizes_of(
 
     Args:
         trunk: `IterativeAttention`, which need not be built.
-        num_latents: Integer.
-        latent_dim: Integer.
+        num_latents: Integer, number of latents.
+        latent_dim: Integer, width of each latent.
         num_inputs: Integer, elements per example.
         input_dim: Integer, width of an element.
         num_outputs: Integer, width of the head.
-        batch_bytes: Integer, examples per training step times the bytes of a number of
-            the compute dtype.
+        batch_bytes: Integer, examples per training step times the number of bytes of the
+            compute dtype.
 
     Raises:
         ValueError: if a width is not divisible by its number of heads.
@@ -107,8 +107,8 @@ def sizes_of(
     parameters = n * d + trunk.num_parameters(d, c) + (d + 1) * num_outputs
     flops = 2 * trunk.macs(n, m, d, c) + 2 * d * num_outputs
 
-    # Kept for the backward pass: the residual stream before attention and before the MLP,
-    # queries, keys, values, the output of attention, the hidden layer.
+    # Kept for the backward pass: the residual stream before attention and before the
+    # MLP, queries, keys, values, the output of attention, and the hidden layer.
     kept, at_once = m * c, 0
     for layer in trunk.sequence():
         if isinstance(layer, CrossAttend):

@@ -18,14 +18,14 @@ from keras_perceiver.models.lora import (
 
 
 class Encoded(NamedTuple):
-    """What `Perceiver.encode` returns: all that a decoder may need.
+    """The result of `Perceiver.encode`: everything that a decoder may need.
 
     Attributes:
         latents: Tensor of shape `(batch, num_latents, latent_dim)`.
         inputs: Tensor of shape `(batch, num_inputs, input_dim)`, the byte array: the
             elements of all modalities with their positions.
-        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for elements
-            that are missing; `None` where the model has no masks.
+        inputs_mask: Boolean tensor of shape `(batch, num_inputs)`, `False` for padding,
+            or `None` if the model has no masks.
     """
 
     latents: Any
@@ -35,63 +35,63 @@ class Encoded(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Perceiver(CheckedModel):
-    """Encodes raw inputs of any kind as an array of latents.
+    """Encodes raw inputs of any modality as an array of latents.
 
-    A small learned latent array attends to the inputs and is refined by latent
-    Transformers, again and again. Compute and memory are linear in the number of input
-    elements, and the depth does not depend on it. Defaults are the paper's setting for
-    ImageNet.
+    A small array of learned latents repeatedly attends to the inputs and is refined by
+    latent Transformers. Compute and memory are linear in the number of input elements,
+    and the depth is independent of it. The defaults are the paper's for ImageNet.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206).
 
     Args:
         modality: Modality layer that turns the raw inputs into elements, such as
-            `keras_perceiver.Image((224, 224, 3))`, or dict of modality layers by name, or
-            a `ByteArray` of these for its options, such as dropout of modalities.
+            `keras_perceiver.Image((224, 224, 3))`, or dict of modality layers by name,
+            or a `ByteArray` with further options, such as modality dropout.
         num_latents: Integer, number of latents N.
         latent_dim: Integer, width of each latent D.
         num_blocks: Integer, number of latent Transformers in the sequence.
         num_self_attends_per_block: Integer, self-attends in each latent Transformer.
         num_cross_attends: Integer, number of cross-attends, at most `num_blocks`,
-            spread evenly over the blocks. `None` means one per block; 1 gives the
+            spread evenly over the blocks. `None` means one per block, and 1 gives the
             encoder of Perceiver IO.
-        cross_attend: `CrossAttend`, not built, whose settings all cross-attends have;
-            name and dtype are set by the model. Defaults to the paper's,
+        cross_attend: Unbuilt `CrossAttend`, a template whose settings all cross-attends
+            have, except for name and dtype. Defaults to the paper's,
             `CrossAttend(num_heads=1)`.
-        self_attend: `SelfAttend`, not built, whose settings all self-attends have.
-            Defaults to the paper's, `SelfAttend(num_heads=8)`.
+        self_attend: Unbuilt `SelfAttend`, a template whose settings all self-attends
+            have. Defaults to the paper's, `SelfAttend(num_heads=8)`.
         share_weights: Boolean. `True`: the first cross-attend has its own weights, all
             later ones share one set, and all latent Transformers share one set.
             `False`: nothing is shared.
         use_cross_attends_at_start: Boolean. `True`: all cross-attends come first, then
             all latent Transformers. `False`: they are interleaved.
         use_remat: Boolean. `True`: training keeps only the input of each self-attend
-            and computes the rest again in the backward pass, dropout included: up to a
-            third more compute for less memory.
+            and recomputes the rest in the backward pass, including dropout. This saves
+            memory for up to a third more compute.
         dtype: Dtype policy of latents and attention. Defaults to the global policy.
-            The modality layers bring their own.
-        inner_settings: Dict of what is set on inner layers, such as `trainable`, that a
-            saved model has; see `CompositeLayer`.
+            Modality layers have their own.
+        inner_settings: Dict of settings of inner layers, such as `trainable`, in the
+            config of a saved model, see `CompositeLayer`.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:
-        inputs: What the modality reads, for `Image` a tensor of shape
-            `(batch, height, width, channels)`. With `use_mask`, a dict of it and its
-            mask, `{"image": ..., "image_mask": ...}`; for a dict of modalities, a dict
-            with the inputs of all of them, and the masks of those with `use_mask`.
+        inputs: Raw inputs of the modality, such as a tensor of shape
+            `(batch, height, width, channels)` for `Image`. With `use_mask`, a dict of
+            the inputs and their mask, `{"image": ..., "image_mask": ...}`. With several
+            modalities, a dict of the inputs of all modalities, and of the masks of
+            those with `use_mask`.
         training: Boolean, whether dropout is active.
 
     Returns:
-        Tensor of shape `(batch, num_latents, latent_dim)`. `encode` returns the inputs
-        and their mask besides.
+        Tensor of shape `(batch, num_latents, latent_dim)`. `encode` also returns the
+        inputs and their mask.
 
     Raises:
         TypeError: if `modality` is neither a modality layer nor a dict of them, or if a
             template is of another class.
         ValueError: if a size is not positive, if a width is not divisible by its number
             of heads, if `num_cross_attends > num_blocks`, if a template is built, or if
-            the inputs of a call do not fit the modalities.
+            the inputs of a call are invalid for the modalities.
 
     Example:
 
@@ -160,7 +160,7 @@ class Perceiver(CheckedModel):
         super().__init__(
             inputs=inputs,
             outputs=latents,
-            # Keras decides by it whether to scale the loss.
+            # Determines whether Keras scales the loss.
             dtype=iterative_attention.dtype_policy,
             **kwargs,
         )
@@ -175,10 +175,10 @@ class Perceiver(CheckedModel):
         restore_inner_settings(self, inner_settings, byte_array.modalities.values())
 
     def encode(self, inputs, training=None):
-        """Returns the latents with the inputs that they have attended to.
+        """Returns the latents together with the inputs that they attend to.
 
-        For decoders, which attend to the latents with queries made of the inputs. On
-        symbolic inputs this is one node of the model that is made of them.
+        It is for decoders, which attend to the latents with queries made from the inputs.
+        For symbolic inputs, it is a single node of the functional model.
 
         Args:
             inputs: As for a call.
@@ -191,10 +191,11 @@ class Perceiver(CheckedModel):
         return Encoded(**view(inputs, training=training))
 
     def enable_lora(self, rank, target_layer_names=LORA_LAYER_NAMES):
-        """Freezes all layers, and adds low-rank adapters to some of them.
+        """Freezes all layers and adds low-rank adapters to some of them.
 
-        Training then changes the adapters only, and what is outside of the encoder. Saving
-        the model merges them into its weights; `save_lora_weights` saves them apart.
+        Training then updates only the adapters and the layers outside of the encoder.
+        Saving the model merges adapters into its weights. `save_lora_weights` saves them
+        separately.
 
         Reference:
             [Hu et al., 2021](https://arxiv.org/abs/2106.09685).
@@ -205,36 +206,37 @@ class Perceiver(CheckedModel):
                 those of queries and values.
 
         Raises:
-            ValueError: if no linear layer has one of the names, or if there are adapters
-                already.
+            ValueError: if a name is not that of a linear layer, or if there are
+                adapters already.
         """
         enable_lora(self, rank, target_layer_names)
 
     def save_lora_weights(self, filepath):
-        """Saves the adapters, and nothing else.
+        """Saves the adapters without the other weights.
 
         Args:
             filepath: Path that ends with `.lora.h5`.
 
         Raises:
-            ValueError: if the path has another ending, or if there are no adapters.
+            ValueError: if the path does not end with `.lora.h5`, or if there are no
+                adapters.
         """
         save_lora_weights(self, filepath)
 
     def load_lora_weights(self, filepath):
-        """Loads adapters that an encoder of the same sizes has saved.
+        """Loads adapters that were saved from an encoder of the same architecture.
 
         Args:
             filepath: Path that ends with `.lora.h5`.
 
         Raises:
-            ValueError: if the path has another ending, or if the adapters are of other
-                layers or sizes.
+            ValueError: if the path does not end with `.lora.h5`, or if the adapters are
+                for other layers or sizes.
         """
         load_lora_weights(self, filepath)
 
     def macs(self, num_inputs):
-        """Returns the multiplications-and-additions of an example, see `AttentionBlock`.
+        """Returns the multiply-accumulates per example, see `AttentionBlock.macs`.
 
         Args:
             num_inputs: Integer, number of elements of all modalities together.
@@ -258,8 +260,8 @@ class Perceiver(CheckedModel):
         missing = [name for name in names if inputs.get(name) is None]
         if missing:
             raise ValueError(
-                f"The inputs must be {names}. Received: {sorted(inputs)}. "
-                f"Add {missing}, as in `model({{name: array}})` with all these names."
+                f"The inputs must have the keys {names}. Received: {sorted(inputs)}. "
+                f"Add {missing}."
             )
         for name, modality in self.byte_array.modalities.items():
             mask = inputs[f"{name}_mask"] if modality.use_mask else None
@@ -277,7 +279,7 @@ class Perceiver(CheckedModel):
         return {"latents": y_pred}
 
     def card_entries(self):
-        """Returns the dict of what the card of an exported encoder says besides."""
+        """Returns a dict of additional entries for the card of an exported encoder."""
         return {}
 
     def has_values_to_check(self, name):
@@ -288,11 +290,11 @@ class Perceiver(CheckedModel):
     def get_config(self):
         config = {**self.iterative_attention.get_config()}
         settings = inner_settings(self, self.byte_array.modalities.values())
-        config.pop("inner_settings", None)  # these are among those of the model
+        config.pop("inner_settings", None)  # included in those of the model
         if settings:
             config["inner_settings"] = settings
         return {
-            **config,  # its dtype is that of the model
+            **config,  # with the dtype of the model
             "modality": keras.saving.serialize_keras_object(
                 self.byte_array if self._is_byte_array else self.modality
             ),

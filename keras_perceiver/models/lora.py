@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA) of the linear layers inside a model."""
+"""Low-rank adaptation (LoRA) of the linear layers of a model."""
 
 import os
 
@@ -13,21 +13,21 @@ _WEIGHTS = ("lora_kernel_a", "lora_kernel_b")
 
 
 def enable_lora(model, rank, target_layer_names=LORA_LAYER_NAMES):
-    """Freezes all layers inside a model, and adds adapters to some of them.
+    """Freezes all layers of a model and adds adapters to some of them.
 
-    The `.keras` file of the model holds the adapters merged into the weights.
+    In the `.keras` file of the model, adapters are merged into the weights.
 
     Reference:
         [Hu et al., 2021](https://arxiv.org/abs/2106.09685).
 
     Args:
-        model: Keras model, built.
+        model: Built Keras model.
         rank: Integer, rank of the adapters.
         target_layer_names: Sequence of strings, names of linear layers.
 
     Raises:
-        ValueError: if no linear layer has one of the names, or if the model has adapters
-            already.
+        ValueError: if a name is not that of a linear layer, or if the model has
+            adapters already.
     """
     layers = _linear_layers(model)
     unknown = sorted(
@@ -36,7 +36,7 @@ def enable_lora(model, rank, target_layer_names=LORA_LAYER_NAMES):
     if unknown or not target_layer_names:
         raise ValueError(
             "`target_layer_names` must be names of linear layers in the model. Received: "
-            f"{list(target_layer_names)}, of which {unknown} are none. Choose from "
+            f"{list(target_layer_names)} with the unknown {unknown}. Choose from "
             f"{sorted({layer.name for layer in layers.values()})}."
         )
     _add_adapters(
@@ -53,14 +53,15 @@ def save_lora_weights(model, filepath):
         filepath: Path that ends with `.lora.h5`.
 
     Raises:
-        ValueError: if the path has another ending, or if there are no adapters.
+        ValueError: if the path does not end with `.lora.h5`, or if there are no
+            adapters.
     """
     _check_suffix(filepath)
     adapted = _adapted(model)
     if not adapted:
         raise ValueError(
-            "A model must have adapters to save them. Received: a model without any, "
-            f"{model.name!r}. Call `enable_lora(rank)` and train it first."
+            f"A model must have adapters to save them. Received: {model.name!r} without "
+            "adapters. Call `enable_lora(rank)` and train it first."
         )
     with h5py.File(filepath, "w") as file:
         for path, layer in adapted.items():
@@ -70,16 +71,16 @@ def save_lora_weights(model, filepath):
 
 
 def load_lora_weights(model, filepath):
-    """Loads adapters that `save_lora_weights` has saved into a model of the same sizes.
+    """Loads adapters into a model of the architecture that they were saved from.
 
     Args:
-        model: Keras model, built. Without adapters, it gets those of the file, and all
-            other layers inside it are frozen.
+        model: Built Keras model. If it has no adapters, those of the file are added,
+            and all other layers are frozen.
         filepath: Path that ends with `.lora.h5`.
 
     Raises:
-        ValueError: if the path has another ending, or if the adapters of the file are not
-            those of the model.
+        ValueError: if the path does not end with `.lora.h5`, or if the adapters of the
+            file do not match the model.
     """
     _check_suffix(filepath)
     with h5py.File(filepath, "r") as file:
@@ -111,9 +112,9 @@ def load_lora_weights(model, filepath):
             n for n in {*found, *shapes} if found.get(n) != shapes.get(n)
         )
         raise ValueError(
-            "Adapters must be those of the model. Received: "
+            "Adapters must match the model. Received: "
             f"{str(filepath)!r}, which differs from {model.name!r} in {differing}. Load "
-            "them into a model of the sizes that they were saved from."
+            "them into a model of the architecture that they were saved from."
         )
     for name, values in saved.items():
         path, name = os.path.split(name)
@@ -121,11 +122,11 @@ def load_lora_weights(model, filepath):
 
 
 def _add_adapters(model, ranks):
-    """Freezes the layers inside a model, and adds adapters of ranks by layer path."""
+    """Freezes the layers of a model, and adds adapters, given ranks by layer path."""
     if _adapted(model):
         raise ValueError(
             "Adapters can be added only once. Received: a model that has them in "
-            f"{sorted(_adapted(model))}. Save the model and load it, which merges them."
+            f"{sorted(_adapted(model))}. Save and load the model, which merges them."
         )
     layers = _linear_layers(model)
     for layer in model.layers:
@@ -136,7 +137,7 @@ def _add_adapters(model, ranks):
 
 
 def _linear_layers(model):
-    """Returns the layers that can have an adapter, by the names on the way to them."""
+    """Returns the layers that can have adapters, by their paths."""
     return {
         path: layer
         for path, layer, _ in inner_layers(model)

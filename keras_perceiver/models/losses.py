@@ -1,4 +1,4 @@
-"""Losses that Keras does not have."""
+"""Losses that Keras lacks."""
 
 import keras
 from keras import ops
@@ -8,19 +8,19 @@ from keras_perceiver._checks import check_fraction
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class SmoothedCrossentropy(keras.losses.Loss):
-    """Computes the cross-entropy of logits with class indices or soft labels, smoothed.
+    """Computes the cross-entropy of class indices or soft labels with label smoothing.
 
-    `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)` that
-    takes integer labels as well: the target is `1 - label_smoothing` on the label's
-    class, and `label_smoothing` spread evenly over all classes. So a model can train on
-    mixed images (CutMix, MixUp), which have soft labels, and be validated on images that
-    have class indices, with one loss.
+    It is `keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=...)`
+    that takes class indices as well: the target is `1 - label_smoothing` for the class of
+    the label, plus `label_smoothing` spread evenly over all classes. So a model can be
+    trained on mixed images (CutMix, MixUp), which have soft labels, and validated on
+    images with class indices.
 
     Reference:
         [Szegedy et al., 2016](https://arxiv.org/abs/1512.00567), section 7.
 
     Args:
-        label_smoothing: Float in `[0, 1)`.
+        label_smoothing: Float in `[0, 1)`, the smoothing factor.
         **kwargs: Arguments of `keras.losses.Loss`, such as `name` and `reduction`.
 
     Call arguments:
@@ -29,7 +29,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
         y_pred: Tensor of shape `(batch, num_classes)`, logits.
 
     Returns:
-        Scalar tensor, the mean over the batch unless `reduction` says otherwise.
+        Scalar tensor, the mean over the batch by default, see `reduction`.
 
     Raises:
         ValueError: if `label_smoothing` is out of range.
@@ -62,7 +62,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
 
 
 def is_soft(y_true, y_pred):
-    """Returns whether labels are probabilities of classes, and not class indices."""
+    """Returns whether labels are class probabilities instead of class indices."""
     return len(y_true.shape) == len(y_pred.shape) and (
         y_true.shape[-1] == y_pred.shape[-1]
     )

@@ -1,4 +1,4 @@
-"""Metrics that Keras does not have."""
+"""Metrics that Keras lacks."""
 
 import keras
 from keras import ops
@@ -10,12 +10,12 @@ from keras_perceiver.models.losses import is_soft
 class Accuracy(keras.metrics.MeanMetricWrapper):
     """Computes how often the class with the largest logit is the label.
 
-    Labels are class indices or, as in `SmoothedCrossentropy`, soft labels, of which the
-    largest counts. Keras' `"accuracy"` settles on one kind at the first batch. A single
-    logit stands for class 1 where it is positive.
+    Labels are class indices or, as in `SmoothedCrossentropy`, soft labels, whose largest
+    one counts. Keras' `"accuracy"` settles on one of them at the first batch. A single
+    logit predicts class 1 if it is positive.
 
     Args:
-        name: String.
+        name: String, name of the metric.
         dtype: Dtype of the result.
     """
 
@@ -41,16 +41,17 @@ def _is_correct(y_true, y_pred):
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class MeanAveragePrecision(keras.metrics.AUC):
-    """Computes the mean over classes of the area under precision against recall.
+    """Computes the mean over classes of the area under the precision-recall curve.
 
     It is computed from counts at fixed thresholds, so that its memory does not grow with
-    the number of examples; the report of the task has the exact value. The thresholds
-    are spread over a fourth of the logits: a rare class has small probabilities only,
-    which `keras.metrics.AUC` would all put between the first two thresholds.
+    the number of examples. The report of the task has the exact value. Thresholds apply
+    to the sigmoid of a fourth of the logits, since the probabilities of a rare class are
+    so small that `keras.metrics.AUC` would put all of them between the first two
+    thresholds.
 
     Args:
         num_labels: Integer, number of classes.
-        name: String.
+        name: String, name of the metric.
         dtype: Dtype of the result.
 
     Call arguments:
@@ -58,7 +59,7 @@ class MeanAveragePrecision(keras.metrics.AUC):
         y_pred: Tensor of shape `(batch, num_labels)`, logits.
     """
 
-    is_approximate = True  # so that a test takes the exact value of the report
+    is_approximate = True  # tests use the exact value of the report
 
     def __init__(self, num_labels, name="mean_average_precision", dtype=None):
         super().__init__(

@@ -1,4 +1,4 @@
-"""The paper's settings, and ours for small data, as data."""
+"""Presets: the paper's models, and one for small data."""
 
 import dataclasses
 from types import MappingProxyType
@@ -18,16 +18,16 @@ from keras_perceiver.models.encoder import Perceiver
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """Everything that makes a classifier, and where it comes from.
+    """The settings of a classifier, and their source.
 
     Attributes:
-        source: String, what the settings are taken from, and which are our choice.
+        source: String, where the settings are from, and which are our choice.
         encoder: `Config` of the `Perceiver`.
-        num_classes: Integer, number of classes of the source's data set.
+        num_classes: Integer, number of classes of the dataset.
         parameters: Integer, number of parameters with that many classes.
-        num_inputs: Integer, number of input elements of one example.
-        gflops: Float, billions of floating-point operations of one forward pass per
-            example, two per multiplication-and-addition (see `keras_perceiver.flops`).
+        num_inputs: Integer, number of input elements per example.
+        gflops: Float, GFLOPs of a forward pass per example, two FLOPs per
+            multiply-accumulate (see `keras_perceiver.flops`).
     """
 
     source: str
@@ -38,7 +38,7 @@ class Preset:
     gflops: float
 
 
-# The paper's encoder for ImageNet, whose modality the presets add.
+# The paper's encoder for ImageNet, to which presets add the modality.
 _IMAGENET = Config(
     Perceiver,
     num_latents=512,
@@ -156,7 +156,7 @@ PRESETS = MappingProxyType(
         ),
         "modelnet40": Preset(
             source="Jaegle et al., 2021, section 4.3: 64 bands, maximum frequency 1120. "
-            "Any number of points; the paper has about 2,000, counted are 2,048. Our "
+            "Any number of points (about 2,000 in the paper, 2,048 for the counts). Our "
             "choice: latents and heads, as on ImageNet.",
             encoder=_IMAGENET.replace(
                 {"num_blocks": 2, "modality": Config(PointCloud)}
@@ -175,7 +175,7 @@ PRESETS = MappingProxyType(
                 latent_dim=64,
                 num_blocks=2,
                 num_self_attends_per_block=2,
-                # An element is 19 wide only: too narrow for several heads.
+                # Elements have a width of 19, which is too narrow for several heads.
                 cross_attend=Config(CrossAttend, num_heads=8, qk_dim=64, dropout=0.1),
                 self_attend=Config(SelfAttend, num_heads=4, dropout=0.1),
             ),

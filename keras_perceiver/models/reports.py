@@ -1,4 +1,4 @@
-"""Evaluation of predictions: metrics, tables and the data of figures."""
+"""Evaluation of predictions: metrics, tables and data for figures."""
 
 import dataclasses
 from typing import NamedTuple
@@ -11,12 +11,12 @@ _NUM_BINS = 15
 
 
 class Calibration(NamedTuple):
-    """Probabilities and how often they are right, by bins of equal width.
+    """Calibration of predicted probabilities, in bins of equal width.
 
     Attributes:
-        share: Array `(num_bins,)`, the share of the predictions that is in a bin.
+        share: Array `(num_bins,)`, the share of the predictions in each bin.
         confidence: Array `(num_bins,)`, their mean probability.
-        frequency: Array `(num_bins,)`, how often they are right.
+        frequency: Array `(num_bins,)`, the fraction that is correct.
     """
 
     share: np.ndarray
@@ -25,7 +25,7 @@ class Calibration(NamedTuple):
 
     @property
     def error(self):
-        """The expected calibration error."""
+        """Float, the expected calibration error."""
         return float(np.sum(self.share * np.abs(self.confidence - self.frequency)))
 
 
@@ -43,7 +43,7 @@ class Confusion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The predictions of a classifier for a data set, and its targets.
+    """The predictions of a classifier for a dataset, and the targets.
 
     Attributes:
         targets: Array of the targets of all examples.
@@ -56,14 +56,14 @@ class Report:
     class_names: tuple
 
     def metrics(self):
-        """Returns a dict of metrics of all examples."""
+        """Returns a dict of metrics over all examples."""
         raise not_defined(self, "a report", "metrics", "a dict of metrics")
 
     def rows(self):
-        """Returns a list of dicts, one per class: its examples and metrics.
+        """Returns a list of dicts with the number of examples and the metrics per class.
 
-        A metric that is not defined, such as the precision of a class that was never
-        predicted, is `None`.
+        Undefined metrics, such as the precision of a class that was never predicted, are
+        `None`.
         """
         return [
             {
@@ -77,7 +77,7 @@ class Report:
         ]
 
     def figures(self):
-        """Returns a dict from names of figures to their data."""
+        """Returns a dict from figure names to their data."""
         return {"calibration": self.calibration()}
 
     def calibration(self):
@@ -94,11 +94,11 @@ class Report:
 
 
 class ClassificationReport(Report):
-    """The evaluation of a classifier with one label per example."""
+    """Evaluation of a classifier with one label per example."""
 
     @classmethod
     def of(cls, y_true, y_pred, class_names):
-        """Creates the report of class indices or soft labels, and logits."""
+        """Creates a report from class indices or soft labels, and logits."""
         if y_pred.shape[-1] == 1:  # the log-odds of class 1 against class 0
             y_pred = np.concatenate([np.zeros_like(y_pred), y_pred], axis=-1)
         is_index = y_true.ndim == 1 or y_true.shape[1] == 1
@@ -113,8 +113,8 @@ class ClassificationReport(Report):
     def metrics(self):
         """Returns a dict of `accuracy`, `top_5_accuracy`, `expected_calibration_error`.
 
-        The last one measures how far probabilities are from frequencies
-        ([Guo et al., 2017](https://arxiv.org/abs/1706.04599)).
+        The last one measures the difference between probabilities and frequencies ([Guo
+        et al., 2017](https://arxiv.org/abs/1706.04599)).
         """
         return {
             "accuracy": top_accuracy(self.targets, self.logits, 1),
@@ -127,7 +127,7 @@ class ClassificationReport(Report):
         return {**super().figures(), "confusion": confusion}
 
     def confusion(self):
-        """Returns the integer array of examples by true and predicted class."""
+        """Returns the counts of examples by true and predicted class."""
         size = len(self.class_names)
         pairs = self.targets * size + np.argmax(self.logits, axis=1)
         return np.bincount(pairs, minlength=size**2).reshape(size, size)
@@ -149,11 +149,11 @@ class ClassificationReport(Report):
 
 
 class MultiLabelReport(Report):
-    """The evaluation of a classifier with any number of labels per example."""
+    """Evaluation of a classifier with any number of labels per example."""
 
     @classmethod
     def of(cls, y_true, y_pred, class_names):
-        """Creates the report of targets of 0 and 1, and logits."""
+        """Creates a report from targets of 0 and 1, and logits."""
         return cls(y_true, y_pred, tuple(class_names))
 
     @property
@@ -164,7 +164,7 @@ class MultiLabelReport(Report):
     def metrics(self):
         """Returns a dict of `mean_average_precision`, `expected_calibration_error`.
 
-        The mean is over the classes that have examples.
+        The mean is over the classes with examples.
         """
         precisions = average_precisions(self.targets, self.logits)
         return {
@@ -183,22 +183,22 @@ class MultiLabelReport(Report):
 
 
 def top_accuracy(labels, scores, num):
-    """Returns the share of the examples whose label is among the best `num` classes.
+    """Returns the fraction of examples whose label is among the top `num` classes.
 
     Args:
         labels: Integer array `(num_examples,)`.
         scores: Array `(num_examples, num_classes)`.
-        num: Integer. Of equal scores, the class that comes first is the better.
+        num: Integer, number of classes. Ties are broken by the order of the classes.
     """
     best = np.argsort(-scores, axis=1, kind="stable")[:, :num]
     return float(np.mean(np.any(best == labels[:, None], axis=1)))
 
 
 def average_precisions(targets, scores):
-    """Returns the average precision of every class, NaN without a positive example.
+    """Returns the average precision per class, NaN for classes without examples.
 
-    The sum over thresholds of precision times gain in recall, without interpolation: the
-    same as scikit-learn's `average_precision_score`.
+    It is the sum over thresholds of precision times the increase in recall, without
+    interpolation, as in scikit-learn's `average_precision_score`.
 
     Args:
         targets: Array `(num_examples, num_classes)` of 0 and 1.
@@ -208,7 +208,7 @@ def average_precisions(targets, scores):
     for i in np.flatnonzero(targets.any(axis=0)):
         order = np.argsort(-scores[:, i], kind="stable")
         ordered = scores[order, i]
-        # Equal scores are one threshold: only the last of them counts.
+        # Equal scores share a threshold, so only the last of them counts.
         is_last = np.append(ordered[1:] != ordered[:-1], True)
         positives = np.cumsum(targets[order, i] > 0)[is_last]
         precision = positives / (np.flatnonzero(is_last) + 1)
@@ -218,24 +218,24 @@ def average_precisions(targets, scores):
 
 
 def softmax(logits):
-    """Returns the softmax over the last axis, in float64."""
+    """Returns the softmax over the last axis in float64."""
     logits = np.asarray(logits, "float64")
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits):
-    """Returns the sigmoid in float64, without overflow."""
+    """Returns the sigmoid in float64 without overflow."""
     return 0.5 * (1 + np.tanh(np.asarray(logits, "float64") / 2))
 
 
 def mean_of_softmax(logits):
-    """Returns logits whose softmax is the mean of the softmax of several arrays."""
+    """Returns logits whose softmax is the mean softmax of several arrays of logits."""
     return np.log(_mean([softmax(x) for x in logits]))
 
 
 def mean_of_sigmoid(logits):
-    """Returns logits whose sigmoid is the mean of the sigmoid of several arrays."""
+    """Returns logits whose sigmoid is the mean sigmoid of several arrays of logits."""
     mean = _mean([sigmoid(x) for x in logits])
     return np.log(mean) - np.log1p(-mean)
 
@@ -245,6 +245,6 @@ def _mean(probabilities):
 
 
 def ratio(part, whole):
-    """Returns `part / whole`, NaN where both are 0."""
+    """Returns `part / whole`, NaN if both are 0."""
     part, whole = np.broadcast_arrays(np.asarray(part, float), whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

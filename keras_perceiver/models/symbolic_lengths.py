@@ -1,17 +1,17 @@
-"""The dynamic lengths of inputs in a program that JAX exports."""
+"""Dynamic lengths of inputs in programs that JAX exports."""
 
 
 def jax2tf_arguments(modalities):
     """Returns arguments of `jax2tf.convert` for a model with dynamic lengths.
 
-    Keras would give an input and its mask two lengths that have nothing to do with each
-    other, which cannot be combined.
+    By default, Keras gives an input and its mask two unrelated lengths, so that they
+    cannot be combined.
 
     Args:
         modalities: Dict of modality layers by name.
 
     Returns:
-        Dict, empty where no length is dynamic.
+        Dict, empty if no length is dynamic.
     """
     shapes, constraints = {}, []
     for name, modality in modalities.items():
@@ -31,7 +31,7 @@ def jax2tf_arguments(modalities):
     return {
         "polymorphic_shapes": [shapes],
         "polymorphic_constraints": constraints,
-        # Of which JAX cannot tell all lengths, and a server has no use.
+        # JAX cannot infer all lengths of gradients, and servers do not need them.
         "with_gradient": False,
     }
 

@@ -1,9 +1,9 @@
-"""A guard that keeps the weights of a model when Keras' JAX trainer raises.
+"""A guard that keeps the weights of a model when Keras' JAX trainer raises an error.
 
-For the time of `fit`, `evaluate` and `predict` that trainer moves the values out of the
-model's variables and hands them from step to step. Keras puts them back at the end, but
-not after every error, and not for a second thread. This module is the only one that
-uses private names of Keras' trainers and variables.
+During `fit`, `evaluate` and `predict`, that trainer moves the values out of the variables
+of the model and passes them from step to step. Keras restores them at the end, but not
+after every error, and not for another thread. Only this module uses private names of
+Keras' trainers and variables.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import keras
 
 
 class _State:
-    """Values of variables that the trainer has moved out of them.
+    """Values that the trainer has moved out of the variables.
 
     Attributes:
         variables: Tuple of lists of `keras.Variable`.
@@ -31,12 +31,12 @@ class _State:
 
     @contextlib.contextmanager
     def only_user(self, name):
-        """Context for the only thread that uses the model, in a method of a name."""
+        """Context in which only this thread may use the model, in the named method."""
         if not self._lock.acquire(blocking=False):
             if self._is_training:
-                # To wait could take for ever: `fit` may wait for that thread.
+                # Waiting could take forever, since `fit` may wait for that thread.
                 raise RuntimeError(
-                    "While `fit` runs, one thread only may use a model on JAX. Received: "
+                    "While `fit` runs, only one thread may use a model on JAX. Received: "
                     f"a call of `{name}` in another thread. Call it in a callback, or "
                     "after `fit`."
                 )
@@ -56,7 +56,7 @@ def _guarded(name):
     @functools.wraps(getattr(keras.Model, name))
     def method(self, *args, **kwargs):
         with self._state.only_user(name):
-            self._restore()  # a callback may call this in the middle of `fit`
+            self._restore()  # a callback may call this method during `fit`
             try:
                 return getattr(super(_JaxGuard, self), name)(*args, **kwargs)
             except BaseException:
@@ -101,13 +101,14 @@ class _JaxGuard(keras.Model):
         return self.predict_function
 
     def _recording_state(self, function):
-        """Returns a function of a step that records the state after it."""
+        """Returns a step function that records the state after the step."""
 
         def step(state, iterator):
             try:
                 outputs, values = function(state, iterator)
             except BaseException:
-                # Now, as Keras reads the variables before it raises the error.
+                # Restored here, since Keras reads the variables before it raises the
+                # error.
                 self._restore()
                 raise
             self._state.values = values
@@ -131,7 +132,7 @@ class _JaxGuard(keras.Model):
             metrics_variables=metrics_variables,
             purge_model_variables=purge_model_variables,
         )
-        # The order of the state that the trainer hands from step to step.
+        # The order of the state that the trainer passes from step to step.
         self._state.variables = (
             *([self.trainable_variables] if trainable_variables else []),
             *([self.non_trainable_variables] if non_trainable_variables else []),
@@ -145,7 +146,7 @@ class _JaxGuard(keras.Model):
         """Copies averages of weights that share the buffer of a weight.
 
         `use_ema` of an optimizer assigns the averages to the weights at the end of `fit`.
-        A step reuses the memory of its state, so that a shared buffer would be lost.
+        A step donates the buffers of its state, so that a shared buffer would be lost.
         """
         if getattr(self, "optimizer", None) is None:
             return
@@ -155,14 +156,14 @@ class _JaxGuard(keras.Model):
                 variable.assign(keras.ops.copy(variable._value))
 
     def _restore(self):
-        """Assigns the state after the last step to the variables that have no value."""
+        """Assigns the state after the last step to the variables without a value."""
         state = self._state
         for variables, values in zip(state.variables, state.values, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 is_lost = variable._value is None or variable._value.is_deleted()
                 if is_lost and not value.is_deleted():
                     variable.assign(value)
-        # Keras' own record may be of an earlier call.
+        # Keras' own state may be that of an earlier call.
         self._jax_state = None
         self._jax_state_synced = True
 
@@ -171,4 +172,4 @@ _BASE = _JaxGuard if keras.backend.backend() == "jax" else keras.Model
 
 
 class GuardedModel(_BASE):
-    """A `keras.Model` that has its weights after any error of its training loops."""
+    """A `keras.Model` that keeps its weights after any error in its training loops."""

@@ -80,7 +80,10 @@ def test_padding_has_no_influence():
         (lambda: PointCloud(0), "`num_points` must be a positive integer"),
         (lambda: PointCloud(num_features=-1), "`num_features` must be a positive"),
         (lambda: PointCloud()(_points()), r"`\(batch, points, 3\)`.*\(2, 11, 5\)"),
-        (lambda: PointCloud(9, 2)(_points()), r"`\(batch, 9, 5\)`.*Pass the coordinates"),
+        (
+            lambda: PointCloud(9, 2)(_points()),
+            r"`\(batch, 9, 5\)`.*Pass the coordinates",
+        ),
     ],
 )
 def test_bad_arguments(make, message):

@@ -100,5 +100,5 @@ def test_adapters_of_another_model_are_refused(tmp_path):
     for rank, names in ((3, ("query", "value")), (2, ("key",))):
         other = _model()
         other.encoder.enable_lora(rank, names)
-        with pytest.raises(ValueError, match="must be those of the model.*differs"):
+        with pytest.raises(ValueError, match="must match the model.*differs"):
             other.encoder.load_lora_weights(tmp_path / "a.lora.h5")

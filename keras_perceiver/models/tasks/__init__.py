@@ -1,4 +1,4 @@
-"""Tasks: an encoder with a head, its targets, loss, metrics, answers and report."""
+"""Tasks: an encoder with a head, and its targets, loss, metrics, outputs and report."""
 
 from keras_perceiver.models.tasks.base import TargetSpec, Task
 from keras_perceiver.models.tasks.classifier import PerceiverClassifier

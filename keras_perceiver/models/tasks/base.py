@@ -15,13 +15,13 @@ from keras_perceiver.models.encoder import Perceiver
 
 @dataclasses.dataclass(frozen=True)
 class TargetSpec:
-    """Describes the targets that the loss of a task accepts.
+    """The targets that the loss of a task accepts.
 
     Attributes:
-        shape: Tuple, shape of the target of one example.
-        dtype: String.
-        low: Number, the smallest value.
-        high: Number, the largest value.
+        shape: Tuple, shape of the target of an example.
+        dtype: String, dtype of the targets.
+        low: Number, the minimum.
+        high: Number, the maximum.
         ignore: Number, a value that the loss ignores, or `None`.
     """
 
@@ -32,9 +32,9 @@ class TargetSpec:
     ignore: float | None = None
 
     def accepts(self, targets):
-        """Returns a boolean NumPy array, whether each value is in the range."""
+        """Returns a boolean NumPy array of whether each value is in the range."""
         is_integer = keras.backend.is_int_dtype(self.dtype)
-        margin = 0 if is_integer else 1e-3  # sums of soft labels are rounded
+        margin = 0 if is_integer else 1e-3  # soft labels are rounded
         is_valid = (targets >= self.low - margin) & (targets <= self.high + margin)
         if is_integer:
             is_valid &= targets == np.floor(targets)
@@ -42,28 +42,27 @@ class TargetSpec:
 
 
 class Task(CheckedModel):
-    """A model made of an encoder and a head, which knows what its outputs mean.
+    """Base class of tasks: models of an encoder and a head with a defined meaning.
 
-    A functional Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`, `export`.
-    Training, evaluation, tuning and export ask the task for what differs between tasks,
-    so that a new one is one subclass.
-
-    A new task is not compiled. `compile()` without arguments takes the defaults of the
-    task, `fit` needs a call of it: a model that is only used to predict is saved without
-    an optimizer, whose class may exist on one backend only.
+    A task is a functional Keras model with `compile`, `fit`, `evaluate`, `predict`,
+    `save` and `export`. Training, evaluation, tuning and export get everything that
+    differs between tasks from its methods, so that a new task is a subclass.
+    A new task is not compiled. `compile()` without arguments uses the defaults of the
+    task, and must be called before `fit`. Without it, a model is saved without an
+    optimizer, whose class may exist on one backend only.
 
     Args:
         encoder: `Perceiver`, the model that turns raw inputs into latents.
         outputs: `keras.KerasTensor` that depends on `encoder.input`.
-        preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
-            the modality's name. It is saved with the model.
-        inner_settings: Dict of what is set on the layers outside of the encoder, such as
-            `trainable`, that a saved model has; see `CompositeLayer`.
+        preprocessor: `Preprocessor` that turns files into raw inputs, or dict of
+            preprocessors by modality name. It is saved with the model.
+        inner_settings: Dict of settings of the layers outside of the encoder, such as
+            `trainable`, in the config of a saved model, see `CompositeLayer`.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Attributes:
-        score: String, the name of the metric by which models are compared, best when
-            large: in the default metrics and in the report.
+        score: String, the name of the metric that models are compared by, where larger
+            is better. It is one of the default metrics and of the report.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Task(CheckedModel):
         super().__init__(
             inputs=encoder.input,
             outputs=outputs,
-            # That of the encoder, for its loss to be scaled in float16.
+            # The policy of the encoder, so that the loss is scaled in float16.
             dtype=encoder.dtype_policy,
             **kwargs,
         )
@@ -87,7 +86,7 @@ class Task(CheckedModel):
 
     @property
     def preprocessor(self):
-        """The preprocessor of the files, or dict of these by the modality's name."""
+        """`Preprocessor` of the files, or dict of preprocessors by modality name."""
         return self._preprocessor
 
     @preprocessor.setter
@@ -97,7 +96,7 @@ class Task(CheckedModel):
 
     @property
     def target_spec(self):
-        """The targets that the compiled loss accepts: `TargetSpec`, or dict of these."""
+        """`TargetSpec` of the compiled loss, or dict of these."""
         raise not_defined(
             self, "a task", "target_spec", "a `TargetSpec` or a dict of these"
         )
@@ -119,14 +118,14 @@ class Task(CheckedModel):
         raise not_defined(self, "a task", "serving_outputs", "a dict of arrays")
 
     def card_entries(self):
-        """Returns the dict of what the card of an exported model says of its task."""
+        """Returns a dict of additional entries for the card of an exported model."""
         return {}
 
     def mean_prediction(self, y_preds):
-        """Returns the predictions for examples that were given as several clips.
+        """Returns the predictions for examples that consist of several clips.
 
         Args:
-            y_preds: Sequence of arrays of predictions, one of each clip.
+            y_preds: Sequence of arrays of predictions, one per clip.
         """
         return sum(y_preds) / len(y_preds)
 
@@ -158,13 +157,14 @@ class Task(CheckedModel):
         """Configures the model for training, see `keras.Model.compile`.
 
         Args:
-            optimizer: Optimizer, its name or `"auto"`: Adam with a learning rate of 1e-3.
-            loss: Loss, its name or `"auto"`: that of the task.
-            metrics: List of metrics or `"auto"`: those of the task, or none where
-                `weighted_metrics` are given.
-            weighted_metrics: List of metrics that sample weights weigh.
-            jit_compile: Boolean, or `"auto"` for what is best on the backend: a saved
-                model that is loaded on another backend has what is best there.
+            optimizer: Optimizer, its name, or `"auto"` for Adam with a learning rate of
+                1e-3.
+            loss: Loss, its name, or `"auto"` for that of the task.
+            metrics: List of metrics, or `"auto"` for those of the task, or none if
+                `weighted_metrics` are passed.
+            weighted_metrics: List of metrics that are weighted by sample weights.
+            jit_compile: Boolean, or `"auto"` for the best choice on the backend. A saved
+                model keeps `"auto"`, so that it is resolved again on another backend.
             **kwargs: Other arguments of `keras.Model.compile`.
         """
         if optimizer == "auto":
@@ -186,12 +186,12 @@ class Task(CheckedModel):
 
     def get_compile_config(self):
         config = super().get_compile_config()
-        if config and self._has_auto_jit:  # Keras saves what it is on this backend
+        if config and self._has_auto_jit:  # Keras saves the resolved value
             config["jit_compile"] = "auto"
         return config
 
     def compile_from_config(self, config):
-        # Keras does this only where `compile` is its own.
+        # Keras only does this if `compile` is not overridden.
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)

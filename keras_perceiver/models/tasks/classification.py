@@ -1,4 +1,4 @@
-"""The base class of classifiers: the head of the paper and the names of the classes."""
+"""The base class of classifiers: the paper's head and class names."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from keras_perceiver.models.tasks.base import Task, check_encoder
 
 
 class ClassificationTask(Task):
-    """A task that gives one logit per class: mean over the latents and a linear layer.
+    """A task with one logit per class, from the mean latent and a linear layer.
 
     Args:
         encoder: `Perceiver`.
@@ -26,7 +26,7 @@ class ClassificationTask(Task):
     ):
         check_encoder(encoder, type(self))
         check_positive(num_classes=num_classes)
-        # float32 from here on: the mean is over many latents, and losses need it.
+        # float32 from here on, since the mean is over many latents, and losses need it.
         pool = keras.layers.GlobalAveragePooling1D(dtype="float32", name="latent_mean")
         head = keras.layers.Dense(
             num_classes,
@@ -42,16 +42,16 @@ class ClassificationTask(Task):
 
     @classmethod
     def from_preset(cls, name, num_classes=None, **overrides):
-        """Creates a new, untrained model with the settings of a preset.
+        """Creates a model with the settings of a preset and random weights.
 
         Args:
             name: String, a key of `presets`.
-            num_classes: Integer, number of classes. Defaults to the preset's.
+            num_classes: Integer, number of classes. Defaults to that of the preset.
             **overrides: Arguments of `Perceiver` that replace those of the preset, by
                 dotted paths such as `num_latents` and `cross_attend.num_heads`.
 
         Returns:
-            Model with the initial weights of its layers.
+            Model that is not trained.
 
         Raises:
             ValueError: if there is no such preset, or no such argument.
@@ -89,7 +89,7 @@ class ClassificationTask(Task):
                 raise ValueError(
                     f"`class_names` must be {size} different names, one for each class "
                     f"of the model. Received: {len(class_names)} names, "
-                    f"{class_names[:20]}. Give each class one name, in the order of the "
+                    f"{class_names[:20]}. Pass one name per class, in the order of the "
                     "classes."
                 )
         self._class_names = class_names
@@ -99,7 +99,7 @@ class ClassificationTask(Task):
         return self.num_classes
 
     def names(self):
-        """Returns the tuple of the names of the classes, by default their numbers."""
+        """Returns the tuple of class names, which defaults to the class indices."""
         return self.class_names or tuple(map(str, range(self._num_names)))
 
     def card_entries(self):
@@ -111,7 +111,7 @@ class ClassificationTask(Task):
             check_labels(spec, self._rule(spec), targets)
 
     def _rule(self, spec):
-        """Returns the rule of labels that are not class indices."""
+        """Returns the rule of the error for labels that are not class indices."""
         return "Labels must be in [0, 1], the range that the loss accepts."
 
     def get_config(self):
@@ -122,7 +122,7 @@ class ClassificationTask(Task):
         }
 
     def _named(self, indices):
-        """Returns the names of classes for an integer tensor of their indices."""
+        """Returns the class names for an integer tensor of class indices."""
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf  # strings have no Keras operation
 

@@ -1,4 +1,4 @@
-"""The Perceiver with a classification head, as in the paper."""
+"""The Perceiver classifier of the paper."""
 
 import keras
 from keras import ops
@@ -19,14 +19,13 @@ _LOSSES_OF_PROBABILITIES = (
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PerceiverClassifier(ClassificationTask):
-    """The paper's classifier: mean over the latents, then one linear layer.
+    """The paper's classifier: the mean over the latents and a linear layer.
 
-    A plain Keras model: `compile`, `fit`, `evaluate`, `predict`, `save`, `export`. The
-    logits are float32 under every dtype policy, so compile it without arguments, which
-    takes the optimizer, the loss and the metrics of the task, or with a loss that takes
+    It is a Keras model with `compile`, `fit`, `evaluate`, `predict`, `save` and `export`.
+    Its outputs are logits, which are float32 under every dtype policy. Compile it without
+    arguments to use the default optimizer, loss and metrics, or with a loss that takes
     logits, such as `keras.losses.SparseCategoricalCrossentropy(from_logits=True)`.
-
-    With `num_classes=1` the only logit is the log-odds of class 1 against class 0, for
+    With `num_classes=1`, the only logit is the log-odds of class 1 against class 0, for
     `keras.losses.BinaryCrossentropy(from_logits=True)`.
 
     Reference:
@@ -35,10 +34,10 @@ class PerceiverClassifier(ClassificationTask):
     Args:
         encoder: `Perceiver`, the model that turns raw inputs into latents.
         num_classes: Integer, number of logits.
-        preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
-            the modality's name. It is saved with the model.
-        class_names: Sequence of strings, the name of each class (of both classes if
-            there is one logit). Defaults to their numbers.
+        preprocessor: `Preprocessor` that turns files into raw inputs, or dict of
+            preprocessors by modality name. It is saved with the model.
+        class_names: Sequence of strings, the names of the classes (both of them if there
+            is one logit). Defaults to the class indices.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:
@@ -50,10 +49,11 @@ class PerceiverClassifier(ClassificationTask):
 
     Raises:
         TypeError: if `encoder` is not a `Perceiver`.
-        ValueError: if `num_classes` is not positive, if the number of class names is not
-            that of the classes, if the inputs of a call do not fit the encoder, or if a
-            batch of `fit`, `evaluate`, `train_on_batch` or `test_on_batch` has a label
-            outside the classes that the loss does not ignore.
+        ValueError: if `num_classes` is not positive, if the number of class names is
+            not that of the classes, if the inputs of a call are invalid for the
+            encoder, or if a batch of `fit`, `evaluate`, `train_on_batch` or
+            `test_on_batch` has a label outside the classes that the loss does not
+            ignore.
 
     Example:
 
@@ -71,7 +71,7 @@ class PerceiverClassifier(ClassificationTask):
         """Returns the cross-entropy of logits with class indices or soft labels.
 
         Args:
-            label_smoothing: Float in `[0, 1)`.
+            label_smoothing: Float in `[0, 1)`, the smoothing factor.
         """
         if self.num_classes == 1:
             return keras.losses.BinaryCrossentropy(
@@ -84,7 +84,7 @@ class PerceiverClassifier(ClassificationTask):
 
     @property
     def target_spec(self):
-        """`TargetSpec` of the compiled loss, or `None` for a loss of the user's own."""
+        """`TargetSpec` of the compiled loss, or `None` for a custom loss."""
         n = self.num_classes
         loss = keras.losses.get(_first(self.loss)) if self.compiled else None
         if loss is None:
@@ -107,7 +107,7 @@ class PerceiverClassifier(ClassificationTask):
         spec = self.target_spec
         is_soft = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
         if spec is not None and not spec.shape and is_soft:
-            return  # a probability of each class
+            return  # a probability per class
         super().check_targets(targets)
 
     def _rule(self, spec):
@@ -139,7 +139,7 @@ class PerceiverClassifier(ClassificationTask):
         return ops.concatenate([ops.zeros_like(y_pred), y_pred], axis=-1)
 
     def mean_prediction(self, y_preds):
-        """Returns the logarithm of the mean of the probabilities, as logits."""
+        """Returns logits of the mean probabilities."""
         return reports.mean_of_softmax(y_preds)
 
     def report(self, y_true, y_pred):
@@ -147,14 +147,14 @@ class PerceiverClassifier(ClassificationTask):
 
         Args:
             y_true: Array of class indices, of shape `(num_examples,)` or
-                `(num_examples, 1)`, or of soft labels, of which the largest counts.
+                `(num_examples, 1)`, or of soft labels, whose largest one counts.
             y_pred: Array of logits, of shape `(num_examples, num_classes)`.
         """
         return reports.ClassificationReport.of(y_true, y_pred, self.names())
 
 
 def _first(loss):
-    """Returns the loss of the only output, which Keras takes in a list or dict too."""
+    """Returns the loss of the only output, which may be in a list or dict."""
     if isinstance(loss, dict) and "class_name" not in loss:
         loss = list(loss.values())
     return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss

@@ -1,4 +1,4 @@
-"""The Perceiver as a classifier with any number of labels per example."""
+"""The Perceiver classifier for any number of labels per example."""
 
 import keras
 from keras import ops
@@ -13,9 +13,9 @@ from keras_perceiver.models.tasks.classification import ClassificationTask
 class PerceiverMultiLabelClassifier(ClassificationTask):
     """The paper's classifier for any number of labels per example, as on AudioSet.
 
-    The same network as `PerceiverClassifier`. Each class has a probability of its own,
-    the sigmoid of its logit; the default loss is the binary cross-entropy, the default
-    metric the mean average precision over the classes.
+    It is the same network as `PerceiverClassifier`. Each class has its own probability,
+    the sigmoid of its logit. The default loss is the binary cross-entropy, and the
+    default metric is the mean average precision over the classes.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2.
@@ -23,10 +23,10 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
     Args:
         encoder: `Perceiver`, the model that turns raw inputs into latents.
         num_classes: Integer, number of classes.
-        preprocessor: Preprocessor that turns files into raw inputs, or dict of these by
-            the modality's name. It is saved with the model.
-        class_names: Sequence of strings, the name of each class. Defaults to their
-            numbers.
+        preprocessor: `Preprocessor` that turns files into raw inputs, or dict of
+            preprocessors by modality name. It is saved with the model.
+        class_names: Sequence of strings, the names of the classes. Defaults to the class
+            indices.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:
@@ -38,10 +38,10 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
 
     Raises:
         TypeError: if `encoder` is not a `Perceiver`.
-        ValueError: if `num_classes` is not positive, if the number of class names is not
-            that of the classes, if the inputs of a call do not fit the encoder, or if a
-            batch of `fit`, `evaluate`, `train_on_batch` or `test_on_batch` has a target
-            outside `[0, 1]`.
+        ValueError: if `num_classes` is not positive, if the number of class names is
+            not that of the classes, if the inputs of a call are invalid for the
+            encoder, or if a batch of `fit`, `evaluate`, `train_on_batch` or
+            `test_on_batch` has a target outside `[0, 1]`.
 
     Example:
 
@@ -61,7 +61,7 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
         """Returns the binary cross-entropy of logits.
 
         Args:
-            label_smoothing: Float in `[0, 1)`.
+            label_smoothing: Float in `[0, 1)`, the smoothing factor.
         """
         return keras.losses.BinaryCrossentropy(
             from_logits=True, label_smoothing=label_smoothing
@@ -87,7 +87,7 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
         }
 
     def mean_prediction(self, y_preds):
-        """Returns the log-odds of the mean of the probabilities."""
+        """Returns logits of the mean probabilities."""
         return reports.mean_of_sigmoid(y_preds)
 
     def report(self, y_true, y_pred):

@@ -145,7 +145,10 @@ BAD = {
     "no format": (PLY.replace("format ascii 1.0\n", ""), "a line `format`"),
     "format 2": (PLY.replace("ascii 1.0", "ascii 2.0"), "'format ascii 2.0'"),
     "an unknown type": (PLY.replace("float x", "half x"), "'property half x'"),
-    "strips": (PLY.replace("element face", "element tristrips"), "faces instead of triangle strips"),
+    "strips": (
+        PLY.replace("element face", "element tristrips"),
+        "instead of triangle strips",
+    ),
     "two lists": (
         PLY.replace("vertex_indices", "a\nproperty list uchar int b").replace(
             FACES, FACES.replace("\n", " 0\n")

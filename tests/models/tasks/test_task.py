@@ -118,7 +118,9 @@ def test_names_and_preprocessors_are_saved(cls, tmp_path):
         assert isinstance(again.preprocessor["image"], ImagePreprocessor)
         assert again.preprocessor["image"].get_config() == config
     for class_names in (list("abc"), list("abca")):
-        with pytest.raises(ValueError, match="4 different names.*Give each class one"):
+        with pytest.raises(
+            ValueError, match="4 different names.*Pass one name per class"
+        ):
             model.class_names = class_names
     for class_names in ("abcd", {*NAMES}, dict.fromkeys(NAMES)):
         with pytest.raises(TypeError, match="in the order of the labels.*Pass a list"):
