@@ -1,4 +1,4 @@
-"""Recipes: one module per run. The docstring of each is its card."""
+"""Recipes: one module per training run, whose docstring is its card."""
 
 import ast
 import importlib.util
@@ -21,31 +21,31 @@ def get(name):
     """Returns the `Recipe` of a module of this package.
 
     Raises:
-        ValueError: if there is no such recipe; the error has the nearest name.
+        ValueError: if there is no such recipe. The error suggests the nearest name.
     """
     check_name(name)
     return importlib.import_module(f"{__name__}.{name}").RECIPE
 
 
 def check_name(name):
-    """Raises `ValueError` unless there is a recipe of this name; needs no Keras."""
+    """Raises `ValueError` unless a recipe has this name, without importing Keras."""
     check_choice("`recipe`", name, names())
 
 
 def load(path):
     """Returns the `Recipe` of a user's own file.
 
-    The file is run, with all rights of the user: load no file that you have not read. It
-    must define `RECIPE`, a `keras_perceiver.training.Recipe`. Classes of the file are
-    found again by processes that this one starts, such as those of exports: its folder is
-    added to `sys.path`.
+    The file is executed with all permissions of the user, so do not load files that you
+    have not read. It must define `RECIPE`, a `keras_perceiver.training.Recipe`. Its
+    folder is added to `sys.path`, so that processes that this one starts, such as those
+    of exports, find its classes.
 
     Args:
         path: Path of a `.py` file.
 
     Raises:
-        ValueError: if the file raises an error, defines no recipe, or has the name of
-            a module that is imported already or of another recipe.
+        ValueError: if the file raises an error, if it defines no recipe, or if it has
+            the name of an imported module or of another recipe.
     """
     path = Path(path).resolve()
     name = path.stem
@@ -72,7 +72,7 @@ def load(path):
 
 
 def _where(path, error):
-    """Returns file, line and text of an error, in one line."""
+    """Returns the file, line and message of an error on one line."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         line = error.lineno
     else:
@@ -100,7 +100,7 @@ def _checked(module, path):
 
 
 def card(name):
-    """Returns the card of a recipe, the docstring of its module; needs no Keras."""
+    """Returns the card of a recipe, its docstring, without importing Keras."""
     check_name(name)
     text = Path(__file__).with_name(f"{name}.py").read_text()
     return ast.get_docstring(ast.parse(text))
@@ -113,21 +113,21 @@ def of_run(folder):
         folder: Path of a folder with the `metrics.json` of the run.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such file.
         ValueError: if the recipe is not one of this package.
     """
     return get(name_of_run(folder)).replace(_metrics(folder).get("overrides", {}))
 
 
 def name_of_run(folder):
-    """Returns the name of the recipe of a finished run, as `of_run`; needs no Keras."""
+    """Returns the name of the recipe of a finished run, without importing Keras."""
     name = _metrics(folder)["recipe"]
     if name not in names():
-        # Its file is Python: never run unless the user names it.
+        # Its file contains code, which is only executed if the user names the file.
         raise ValueError(
             "The recipe of a run must be one of the package, or be named. Received: "
-            f"{str(folder)!r}, a run of the recipe {name!r}. Name the recipe's file with "
-            "--recipe."
+            f"{str(folder)!r}, a run of the recipe {name!r}. Pass the file of the recipe "
+            "with --recipe."
         )
     return name
 

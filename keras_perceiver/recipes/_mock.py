@@ -1,4 +1,4 @@
-"""Folders of random files, to try a recipe without its data."""
+"""Folders of random files, to test a recipe without its data."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
-"""Settings that the paper's own recipes share: LAMB, and where the data are."""
+"""Settings that the recipes of the paper share: LAMB, and the data folder."""
 
 from keras_perceiver.config import Config
 from keras_perceiver.training import Lamb
 
-# Where TensorFlow Datasets keeps what it prepared, unless told otherwise.
+# The default folder of TensorFlow Datasets.
 DEFAULT_FOLDER = "~/tensorflow_datasets"
 
 

@@ -1,6 +1,6 @@
 """Sizes for a folder of files: settings of the recipes `images`, `audio` and `points`.
 
-Only the headers of the files are read, and Keras is not needed.
+Only the headers of the files are read, and Keras is not imported.
 """
 
 import collections
@@ -11,30 +11,30 @@ import numpy as np
 
 from keras_perceiver._checks import check_choice
 
-# The most elements that a small model on a CPU takes: a grid of 16 x 16.
+# Maximum grid of elements, 16 x 16, for a small model on a CPU.
 _GRID = 16
 _MAX_SIDE = 64  # pixels
 _MAX_SECONDS = 10
 _MAX_POINTS = 1024
-# Examples, over all epochs, that a small model needs at least; and at least so many epochs.
+# Number of examples over all epochs that a small model needs, and limits of epochs.
 _NUM_EXAMPLES, _MIN_EPOCHS, _MAX_EPOCHS = 130_000, 10, 160
 _BATCH_SIZES = {0: 8, 200: 16, 400: 32, 5_000: 64}
 _MAX_HEADERS = 2_000
 
 
 def settings(kind, folder):
-    """Returns overrides of the recipe for a kind of files, and what they follow from.
+    """Returns overrides of the recipe for a kind of files, and a description of the data.
 
     Args:
         kind: String, the recipe: `"images"`, `"audio"` or `"points"`.
-        folder: Path of a folder with the files in `CLASS/FILE`, or of one that has such
-            folders named `train` and `test`.
+        folder: Path of a folder with files at `CLASS/FILE`, or with two such folders
+            named `train` and `test`.
 
     Returns:
         Pair of a dict, see `Recipe.replace`, and a string.
 
     Raises:
-        ValueError: if there is no file of the kind, or if none can be read.
+        ValueError: if there is no file of this kind, or if none can be read.
     """
     check_choice("`kind`", kind, list(_KINDS))
     suffixes, sizes = _KINDS[kind]
@@ -49,7 +49,7 @@ def settings(kind, folder):
     classes = sorted({path.parent.name for path in files})
     if len(classes) < 2:
         raise ValueError(
-            f"Files must lie in {train}/CLASS/FILE, in two classes or more, and end with "
+            f"Files must be at {train}/CLASS/FILE, in two classes or more, and end with "
             f"{', '.join(suffixes)}. Received: {len(files)} such files in the classes "
             f"{classes}. Make a folder for each class."
         )
@@ -66,23 +66,23 @@ def settings(kind, folder):
 
 
 def _sample(files):
-    """Returns files from the whole list, evenly."""
+    """Returns an evenly spaced subset of files."""
     return files[:: -(-len(files) // _MAX_HEADERS)]
 
 
 def _readable(files, read):
-    """Returns what can be read of files; the reader of the data names those that cannot."""
+    """Returns what is read from files, without invalid ones, which are reported later."""
     found, first = [], None
     for path in files:
         try:
             found.append(read(path))
-        except Exception as error:  # of whatever class the library raises
+        except Exception as error:  # libraries raise various classes
             first = first or (path, error)
     if not found:
         path, error = first
         raise ValueError(
-            "A folder must have a file that can be read. Received: "
-            f"{len(files)} files, none of them, the first: {path} ({error}). Convert or "
+            "A folder must have a valid file. Received: "
+            f"{len(files)} invalid files, the first: {path} ({error}). Convert or "
             "repair them."
         )
     return found
@@ -98,7 +98,7 @@ def _images(files):
     found = np.array(_readable(files, read))
     width, height = np.median(found[:, :2], axis=0)
     (channels, _), *_ = collections.Counter(found[:, 2].tolist()).most_common()
-    # The largest side is that of a grid of patches.
+    # The larger side has the maximum number of patches.
     side = min(max(width, height), _MAX_SIDE)
     patch_size = max(1, round(side / _GRID))
     scale = side / max(width, height) / patch_size
@@ -115,7 +115,7 @@ def _images(files):
 
 
 def _num_channels(image):
-    """Returns the channels that the preprocessor reads of an image of Pillow's."""
+    """Returns the number of channels that the preprocessor reads from a Pillow image."""
     if image.mode != "P":
         return len(image.getbands())
     has_alpha = image.format != "GIF" and "transparency" in image.info
@@ -151,7 +151,7 @@ def _rate_and_length(path):
     try:
         with wave.open(str(path)) as file:
             return file.getframerate(), file.getnframes()
-    except (wave.Error, EOFError):  # of another format
+    except (wave.Error, EOFError):  # another format
         import soundfile
 
         info = soundfile.info(path)
@@ -160,7 +160,7 @@ def _rate_and_length(path):
 
 def _points(files):
     def read(path):
-        """Returns the number of points and of their features, `None` for a mesh."""
+        """Returns the shape of an array of points, or `None` for a mesh."""
         if path.suffix.lower() == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False).shape
         if path.suffix.lower() == ".xyz":
@@ -172,9 +172,9 @@ def _points(files):
     found = [shape for shape in _readable(files, read) if shape is not None]
     features = collections.Counter(shape[1] - 3 for shape in found if len(shape) == 2)
     num_features = features.most_common()[0][0] if features else 0
-    # Of files with more points a random subset is read.
+    # Files with more points are subsampled.
     num_points = min([_MAX_POINTS, *(shape[0] for shape in found)])
-    # The changes of the training data are of coordinates alone.
+    # Augmentation supports coordinates only.
     changes = {"data.augment": None} if num_features else {}
     return {
         "preprocessor.num_points": num_points,
@@ -185,8 +185,8 @@ def _points(files):
     }, f"read in {num_points:,} points of {3 + num_features} numbers"
 
 
-# Of each kind the endings of its files, those of its preprocessor, and the function that
-# looks at them.
+# For each kind, the file extensions of its preprocessor, and the function that chooses
+# sizes.
 _KINDS = {
     "images": (
         (

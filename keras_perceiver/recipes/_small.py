@@ -9,7 +9,7 @@ from keras_perceiver.models import Perceiver, PerceiverClassifier
 from keras_perceiver.recipes import _mock
 from keras_perceiver.training import Recipe, warm_cosine
 
-# A short warm-up, then a cosine to zero.
+# A short warm-up, then cosine decay to zero.
 SCHEDULE = Config(warm_cosine)
 
 
@@ -58,10 +58,11 @@ def small_encoder(
 
 
 def series(stem):
-    """Returns the name of the series that a file is taken to be of, as a `group`.
+    """Returns the series that a file is assumed to belong to, for `group`.
 
-    Ten that follow each other in number, such as `0120` to `0129`: notes of one
-    instrument, drawings by one hand. All or none of them are for validation.
+    Ten consecutive numbers, such as `0120` to `0129`, are likely to be notes of the same
+    instrument, or drawings by the same artist. A series is not split between training
+    and validation.
     """
     return stem[:-1] or stem
 
@@ -80,8 +81,8 @@ def folder_recipe(
 
     Args:
         name: String, the name of the recipe's module.
-        data: `Config` of a function `(batch_size, seed, folder, preprocessor)` that returns
-            `Splits`.
+        data: `Config` of a function `(batch_size, seed, folder, preprocessor)` that
+            returns `Splits`.
         preprocessor: `Config` of the preprocessor of the files, or of a dict of these.
         modality: `Config` of the modality layer, or dict of these.
         epochs: Integer, passes over the training data.

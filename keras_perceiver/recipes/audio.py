@@ -1,9 +1,9 @@
-"""Your own sounds in folders: a small Perceiver on their mel spectrograms.
+"""Your own audio files in folders: a small Perceiver on mel spectrograms.
 
-Command:   keras-perceiver train --audio DIR, DIR with CLASS/FILE (a part of each class is
-           held out for validation and for the test) or with train/ and test/ of these
-Hardware:  see the recipe instruments_mel, which is this one for notes
-Time:      see there; as long as 130,000 sounds, and at least 10 epochs
+Command:   keras-perceiver train --audio DIR, DIR with CLASS/FILE (parts of each class are
+           held out for validation and test) or with train/ and test/ of these
+Hardware:  see the recipe instruments_mel, which is similar
+Time:      see there; 130,000 examples, and at least 10 epochs
 Score:     see there
 """
 
@@ -12,7 +12,7 @@ from keras_perceiver.data import audio_augmentation, folder_splits
 from keras_perceiver.modalities import AudioPreprocessor, MelSpectrogram
 from keras_perceiver.recipes._small import folder_recipe
 
-# What `keras_perceiver.recipes._sizes` replaces.
+# `keras_perceiver.recipes._sizes` replaces these.
 _SAMPLE_RATE = 16_000  # hertz
 _NUM_SAMPLES = 16_000
 

@@ -1,17 +1,15 @@
-"""AudioSet: the paper's model on raw sound and video together, 527 labels.
+"""AudioSet: the paper's model on raw audio and video, with 527 labels.
 
 Command:   make train RECIPE=audioset ARGS="--data DIR", DIR with the lists of segments
            and the folder of clips (see `keras_perceiver.data.builders.audioset`), or
-           with what was prepared from them before; smaller memory with
-           --set accumulation_steps=64
+           with the prepared dataset; less memory with --set accumulation_steps=64
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper: mean average precision
-           0.435 for raw sound and video, the mean of 16 overlapping clips of an example
-
-From the paper: model but for its widths, epochs, the video dropped for 30 % of the
-examples. Our choice, which the paper does not state: batch size, and the optimizer, which
-is that of ImageNet.
+           0.435 for raw audio and video, the mean of 16 overlapping clips per example
+From the paper: the model except for its widths, epochs, and video dropout for 30 % of the
+examples. Our choice, since the paper does not state them: batch size and optimizer, which
+are those of ImageNet.
 """
 
 from keras_perceiver.config import Config

@@ -1,4 +1,4 @@
-"""Handwritten digits: a Perceiver from nothing to a served model in minutes.
+"""Handwritten digits: a Perceiver trained and exported in minutes.
 
 Command:   make train, or keras-perceiver train digits
 Hardware:  one CPU core (AMD EPYC with AVX2), 2026-11-25

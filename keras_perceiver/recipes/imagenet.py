@@ -1,16 +1,15 @@
 """ImageNet: the paper's model on raw pixels.
 
 Command:   make train RECIPE=imagenet ARGS="--data DIR", DIR with the archives
-           ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar, which you fetch from
-           image-net.org, or with what was prepared from them before (where
-           TensorFlow Datasets keeps it, if DIR is left out); smaller memory with
-           --set accumulation_steps=64
+           ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, or
+           with the prepared dataset (by default in the folder of TensorFlow Datasets);
+           less memory with --set accumulation_steps=64
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper: top-1 accuracy 0.780
 
-From the paper: model, epochs, LAMB, learning rate and its falls. From the released code of
-Perceiver IO, where the paper says nothing: batch size, weight decay, clipping, label
+From the paper: model, epochs, LAMB, learning rate and its decay. From the released code of
+Perceiver IO, since the paper does not state them: batch size, weight decay, clipping, label
 smoothing, RandAugment(4, 5), CutMix and MixUp.
 """
 

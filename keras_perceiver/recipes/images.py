@@ -1,9 +1,9 @@
-"""Your own images in folders: a small Perceiver whose sizes follow from the files.
+"""Your own images in folders: a small Perceiver with sizes chosen from the files.
 
-Command:   keras-perceiver train --images DIR, DIR with CLASS/FILE (a part of each class is
-           held out for validation and for the test) or with train/ and test/ of these
-Hardware:  see the recipe clipart, which is this one for drawings
-Time:      see there; as long as 130,000 images, and at least 10 epochs
+Command:   keras-perceiver train --images DIR, DIR with CLASS/FILE (parts of each class are
+           held out for validation and test) or with train/ and test/ of these
+Hardware:  see the recipe clipart, which is similar
+Time:      see there; 130,000 examples, and at least 10 epochs
 Score:     see there
 """
 
@@ -12,7 +12,7 @@ from keras_perceiver.data import folder_splits, image_augmentation
 from keras_perceiver.modalities import Image, ImagePreprocessor
 from keras_perceiver.recipes._small import folder_recipe
 
-# What `keras_perceiver.recipes._sizes` replaces.
+# `keras_perceiver.recipes._sizes` replaces this.
 _SHAPE = (32, 32, 3)
 
 RECIPE = folder_recipe(

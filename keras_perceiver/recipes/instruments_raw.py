@@ -1,9 +1,9 @@
-"""Notes of 6 families of instruments: a Perceiver on the samples of WAV files.
+"""Notes of 6 instrument families: a Perceiver on the samples of WAV files.
 
-Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and test/
-Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
-Time:      323 to 384 s of training, beside other work
-Score:     test accuracy 0.716, the median of seeds 0, 1 and 2 (0.636 to 0.739), on 88
+Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and
+test/ Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25 Time:      323 to 384
+s of training, on a shared machine Score:     test accuracy 0.716, the median of seeds
+0, 1 and 2 (0.636 to 0.739), on 88
            notes
 """
 
@@ -19,7 +19,8 @@ from keras_perceiver.recipes.instruments_mel import (
 
 RECIPE = folder_recipe(
     "instruments_raw",
-    # More than for spectrograms: in samples, a delayed note looks different.
+    # Stronger than for spectrograms, since the samples of a delayed note look
+    # different.
     DATA.replace({"augment.shift": 0.1, "augment.speed": 0.25}),
     PREPROCESSOR,
     Config(

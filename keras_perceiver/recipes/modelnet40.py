@@ -1,14 +1,14 @@
-"""ModelNet40: the paper's model on clouds of 2,048 points.
+"""ModelNet40: the paper's model on point clouds of 2,048 points.
 
 Command:   make train RECIPE=modelnet40 ARGS="--data DIR", DIR with ModelNet40.zip, or with
-           what was prepared from it before
+           the prepared dataset
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper: top-1 accuracy 0.857
 
-From the paper: model but for its widths, LAMB with a constant learning rate, batch size,
-changes of the points. From the released code of Perceiver IO: weight decay and clipping.
-Our choice, which the paper does not state: epochs.
+From the paper: the model except for its widths, LAMB with a constant learning rate, batch
+size, and augmentation. From the released code of Perceiver IO: weight decay and clipping.
+Our choice, since the paper does not state it: epochs.
 """
 
 from keras_perceiver.config import Config

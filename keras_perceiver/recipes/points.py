@@ -1,9 +1,9 @@
 """Your own point clouds and meshes in folders: a small Perceiver on their points.
 
-Command:   keras-perceiver train --points DIR, DIR with CLASS/FILE (a part of each class is
-           held out for validation and for the test) or with train/ and test/ of these
-Hardware:  see the recipe furniture, which is this one for furniture
-Time:      see there; as long as 130,000 clouds, and at least 10 epochs
+Command:   keras-perceiver train --points DIR, DIR with CLASS/FILE (parts of each class are
+           held out for validation and test) or with train/ and test/ of these
+Hardware:  see the recipe furniture, which is similar
+Time:      see there; 130,000 examples, and at least 10 epochs
 Score:     see there
 """
 
@@ -12,7 +12,7 @@ from keras_perceiver.data import folder_splits, point_cloud_augmentation
 from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor
 from keras_perceiver.recipes._small import folder_recipe
 
-_NUM_POINTS = 1024  # which `keras_perceiver.recipes._sizes` replaces
+_NUM_POINTS = 1024  # `keras_perceiver.recipes._sizes` replaces it
 
 RECIPE = folder_recipe(
     "points",

@@ -1,11 +1,11 @@
-"""Speech Commands: a small Perceiver on mel spectrograms of words.
+"""Speech Commands: a small Perceiver on mel spectrograms of spoken words.
 
 Command:   make train RECIPE=speech_commands, which downloads the data to
-           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if they are not there
+           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if necessary
 Hardware:  not run here
 Time:      not measured here
-Score:     not measured here: the data need a download. The paper has no such experiment;
-           the settings are our choice
+Score:     not measured here: the data need a download. The paper has no such
+           experiment, so the settings are our choice
 """
 
 from keras_perceiver.config import Config

@@ -1,8 +1,8 @@
-"""Models for TF Serving: signatures, checks of requests, warm-up, round trip, a client.
+"""Exports for TF Serving, ONNX Runtime and LiteRT, and a client of TF Serving.
 
-What runs under TensorFlow only (`graph`, `requests`, `encoded`, `warmup`, `formats`) is
-imported by the process that exports, never by the package. The client and the checks of
-arguments need no Keras, so the package imports its modules when they are first used.
+Modules that need the TensorFlow backend (`graph`, `requests`, `encoded`, `warmup`,
+`formats`) are imported by the process that exports. The client and argument checks do not
+need Keras, so all modules are imported lazily.
 """
 
 import importlib

@@ -18,11 +18,11 @@ def text(model, signatures, weights, difference, metrics, notes=()):
 
     Args:
         model: `Perceiver` or a task.
-        signatures: Dict from names of signatures to their tables of inputs and outputs.
+        signatures: Dict from signature names to their tables of inputs.
         weights: String, how weights are stored.
-        difference: Dict, what that changed; empty for float32.
-        metrics: Dict of what is known of the model, or `None`.
-        notes: Sequence of strings, sentences for those who use the export.
+        difference: Dict of the effects of quantized weights, empty for float32.
+        metrics: Dict of metrics and other information about the model, or `None`.
+        notes: Sequence of strings, sentences for users of the export.
     """
     metrics = metrics or {}
     return (
@@ -52,10 +52,10 @@ def text(model, signatures, weights, difference, metrics, notes=()):
 
 
 def weights_hash(model):
-    """Returns SHA-256 over the paths, shapes and values of the weights, as hex."""
+    """Returns the hexadecimal SHA-256 of the paths, shapes and values of the weights."""
     digest = hashlib.sha256()
     for weight, array in zip(model.weights, model.get_weights(), strict=True):
-        # The first part of a path is the model's name, which counts up in a process.
+        # The first part of a path is the name of the model, which Keras numbers.
         name = weight.path.split("/", 1)[-1]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())

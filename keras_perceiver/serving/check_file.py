@@ -1,6 +1,7 @@
 """Compares an ONNX or LiteRT file with recorded outputs: `check_file.py FILE FOLDER`.
 
-Run as a file, in a process of its own, it sees what the runtime sees: the file alone.
+It runs as a script in a separate process, so that it only has the file, as a runtime
+has.
 """
 
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Of one, two and seven examples.
+# Batches of one, two and seven examples.
 _BATCHES = (slice(0, 1), slice(1, 3), slice(3, 10))
 
 
@@ -26,7 +27,7 @@ def main(file, folder):
                 for name in inputs.files
                 if name.startswith(prefix)
             }
-            # Errors are of the size of the largest output, as in check_saved_model.py.
+            # Relative to the largest output, as in check_saved_model.py.
             scale = max(1.0, float(np.abs(expected[examples]).max()))
             np.testing.assert_allclose(
                 predict(request),

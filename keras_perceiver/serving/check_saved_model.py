@@ -1,7 +1,7 @@
 """Compares a SavedModel with recorded outputs: `check_saved_model.py FOLDER`.
 
-Run as a file, in a process of its own, it sees what a server sees: the SavedModel alone,
-without the Python code that made it.
+It runs as a script in a separate process, so that it only has the SavedModel, as a
+server has, without the Python code that created it.
 """
 
 import base64
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-# Of one, two and seven examples.
+# Batches of one, two and seven examples.
 _BATCHES = (slice(0, 1), slice(1, 3), slice(3, 10))
-# Operations that a server may not have, or that reach out of the model.
+# Operations that a server may lack, or that access files or Python.
 _FORBIDDEN = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile", "WriteFile")
 
 
@@ -27,7 +27,7 @@ def main(folder):
     names = {key.split("/")[0] for key in outputs.files}
     if names != set(loaded.signatures):
         raise RuntimeError(
-            f"There are examples of {sorted(names)} for the signatures "
+            f"Received examples of {sorted(names)} for the signatures "
             f"{list(loaded.signatures)}."
         )
     for signature, function in loaded.signatures.items():
@@ -42,7 +42,7 @@ def main(folder):
             where = f"of {signature}, examples {examples.start} to {examples.stop - 1},"
             _check_answers(answers, expected, float(settings["tolerance"]), where)
     if "keras_perceiver" in sys.modules:
-        raise RuntimeError("The check must see the SavedModel alone.")
+        raise RuntimeError("The check must not import keras_perceiver.")
 
 
 def _request(inputs, signature, examples):
@@ -60,7 +60,7 @@ def _check_answers(answers, expected, tolerance, where):
     names = {name for name in expected if "/" not in name}
     if names != set(answers):
         raise AssertionError(
-            f"The outputs {where} are {sorted(answers)} and not {sorted(names)}."
+            f"The outputs {where} are {sorted(answers)} instead of {sorted(names)}."
         )
     for name in names:
         answer, wanted = answers[name].numpy(), expected[name]
@@ -69,17 +69,17 @@ def _check_answers(answers, expected, tolerance, where):
             continue
         if answer.dtype == object:  # text
             answer = np.array([text.decode() for text in answer.flat])
-        # Rounding may change the others.
+        # Rounding may change other outputs.
         is_sure = expected[f"{name}/is_sure"]
         if (answer != wanted)[is_sure].any():
             raise AssertionError(
-                f"The {name} {where} are {answer.tolist()} and not {wanted.tolist()}: "
+                f"The {name} {where} are {answer.tolist()} instead of {wanted.tolist()}: "
                 "the SavedModel differs."
             )
 
 
 def _check_close(actual, expected, tolerance, what):
-    # Sums of large numbers have errors of their size, also where they come out small.
+    # Relative to the largest output, since small outputs may be sums of large numbers.
     scale = max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(
         actual,
@@ -96,10 +96,10 @@ def _check_operations(path):
     (meta_graph,) = saved_model_pb2.SavedModel.FromString(path.read_bytes()).meta_graphs
     graph = meta_graph.graph_def
     functions = [function.node_def for function in graph.library.function]
-    # What restores the weights when the model is loaded is in the graph itself.
+    # Nodes of the graph itself, outside of functions, restore the weights.
     found = {node.op for nodes in functions for node in nodes} & set(_FORBIDDEN)
     if found:
-        raise RuntimeError(f"The SavedModel holds operations {sorted(found)}.")
+        raise RuntimeError(f"The SavedModel contains the operations {sorted(found)}.")
 
 
 if __name__ == "__main__":

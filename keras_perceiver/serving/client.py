@@ -1,4 +1,4 @@
-"""A client of TF Serving: predictions over gRPC or REST, and how fast they come."""
+"""A client of TF Serving: predictions over gRPC or REST, and load tests."""
 
 import base64
 import concurrent.futures
@@ -14,21 +14,21 @@ import numpy as np
 
 
 class ServingError(RuntimeError):
-    """A request that got no answer; says why, and what to do."""
+    """Raised when a request fails. The message has the reason and a fix."""
 
 
 class GrpcClient:
-    """Asks a server over gRPC, which for arrays is several times faster than REST.
+    """A gRPC client, which for arrays is several times faster than REST.
 
     Args:
-        address: String, `host:port`; TF Serving's port is 8500.
-        model: String, the model's name on the server.
-        version: Integer, or `None` for the newest.
-        timeout: Float, seconds to wait for an answer.
+        address: String, `host:port`. The port of TF Serving is 8500.
+        model: String, the name of the model on the server.
+        version: Integer, or `None` for the latest version.
+        timeout: Float, seconds to wait for a response.
     """
 
     def __init__(self, address, model, version=None, timeout=30.0):
-        # Here, so that REST needs none of it.
+        # Imported here, so that REST does not need them.
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
 
@@ -45,14 +45,14 @@ class GrpcClient:
         """Returns the outputs for a batch.
 
         Args:
-            inputs: Dict from names to arrays, or to lists of bytes.
-            signature: String, which of the model's signatures.
+            inputs: Dict from input names to arrays or lists of bytes.
+            signature: String, name of the signature.
 
         Returns:
-            Dict from names to arrays; texts are an array of strings.
+            Dict from output names to arrays. Text is an array of strings.
 
         Raises:
-            ServingError: if there is no answer.
+            ServingError: if the request fails.
         """
         import tensorflow as tf
         from tensorflow_serving.apis import predict_pb2
@@ -76,18 +76,18 @@ class GrpcClient:
         }
 
     def close(self):
-        """Ends the connection."""
+        """Closes the connection."""
         self._channel.close()
 
 
 class RestClient:
-    """Asks a server over REST, with nothing but the standard library and NumPy.
+    """A REST client, which only needs the standard library and NumPy.
 
     Args:
-        address: String, `host:port`; TF Serving's port is 8501.
-        model: String, the model's name on the server.
-        version: Integer, or `None` for the newest.
-        timeout: Float, seconds to wait for an answer.
+        address: String, `host:port`. The port of TF Serving is 8501.
+        model: String, the name of the model on the server.
+        version: Integer, or `None` for the latest version.
+        timeout: Float, seconds to wait for a response.
     """
 
     def __init__(self, address, model, version=None, timeout=30.0):
@@ -103,7 +103,7 @@ class RestClient:
         }
         request = urllib.request.Request(  # noqa: S310  http, by the line above
             self._url,
-            # JSON has no NaN; the server says so.
+            # JSON has no NaN, which the server reports.
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
@@ -125,23 +125,23 @@ class RestClient:
             raise _error(
                 "UNAVAILABLE", str(error), self._address, self._model
             ) from error
-        if not isinstance(outputs, dict):  # how TF Serving writes a single one
+        if not isinstance(outputs, dict):  # TF Serving's format of a single output
             outputs = {"outputs": outputs}
         return {name: np.array(value) for name, value in outputs.items()}
 
     def close(self):
-        """Does nothing: each request has a connection of its own."""
+        """Does nothing, since each request has its own connection."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """What `load` measured.
+    """The result of a load test by `load`.
 
     Attributes:
-        answers: List of the outputs of every request, `None` for those without.
+        answers: List of the outputs of every request, `None` for failed requests.
         errors: List of the errors.
-        milliseconds: Array, how long each answer took.
-        seconds: Float, how long all took together.
+        milliseconds: Array of the latencies of successful requests.
+        seconds: Float, total duration.
     """
 
     answers: list
@@ -150,7 +150,7 @@ class Load:
     seconds: float
 
     def text(self):
-        """Returns what was measured, in a line."""
+        """Returns a summary on one line."""
         text = (
             f"{len(self.milliseconds)} answers, {len(self.errors)} errors, "
             f"{len(self.milliseconds) / self.seconds:.1f} answers/s"
@@ -162,14 +162,14 @@ class Load:
 
 
 def load(client, inputs, signature, num_requests, concurrency):
-    """Makes one request many times, several at once, and measures the answers.
+    """Sends many requests, several at a time, and measures latency and throughput.
 
     Args:
         client: `GrpcClient` or `RestClient`.
-        inputs: Dict, see `GrpcClient.predict`, or list of these, which take turns.
-        signature: String, which of the model's signatures.
-        num_requests: Integer.
-        concurrency: Integer, how many requests are under way at any time.
+        inputs: Dict, see `GrpcClient.predict`, or list of dicts that are sent in turn.
+        signature: String, name of the signature.
+        num_requests: Integer, number of requests.
+        concurrency: Integer, number of concurrent requests.
 
     Returns:
         `Load`.
@@ -197,19 +197,19 @@ def load(client, inputs, signature, num_requests, concurrency):
 
 
 def read_inputs(paths):
-    """Returns inputs and signature for files on the disk.
+    """Returns the inputs and the signature for files.
 
     Args:
-        paths: List of paths: files to send as they are, or one array.
+        paths: List of paths of encoded files, or of one file with arrays.
 
     Raises:
-        ServingError: if they cannot be sent together.
+        ServingError: if they cannot be sent in one request.
     """
     paths = [Path(path) for path in paths]
     are_arrays = [path.suffix in (".npy", ".npz") for path in paths]
     if any(are_arrays) and len(paths) > 1:
         raise ServingError(
-            "A request holds one .npy or .npz, or any number of other files. Received: "
+            "A request must have one .npy or .npz, or any number of other files. Received: "
             f"{[str(path) for path in paths]}. Put the arrays in one .npz."
         )
     if are_arrays[0]:
@@ -224,16 +224,16 @@ def _error(code, details, address, model):
     fixes = {
         "UNAVAILABLE": "Start the server, or correct the address (gRPC is on port 8500, "
         "REST on 8501).",
-        "DEADLINE_EXCEEDED": "Wait longer (`timeout`), or send fewer examples at once.",
-        "NOT_FOUND": "Correct the model's name, its version or the signature.",
+        "DEADLINE_EXCEEDED": "Increase `timeout`, or send fewer examples at once.",
+        "NOT_FOUND": "Correct the name of the model, its version or the signature.",
         "INVALID_ARGUMENT": "Correct the request.",
         "RESOURCE_EXHAUSTED": "Send fewer requests at once, or smaller ones.",
     }
-    # What the graph's checks say stands between these words.
+    # The messages of the graph's checks are between these words.
     _, found, checks = (details or "").partition("assertion failed: [")
     reason = checks.split("]\n")[0].split("] \t")[0] if found else details
     return ServingError(
-        f"The model {model!r} at {address} gave no answer: {reason} ({code}). "
+        f"The model {model!r} at {address} did not respond: {reason} ({code}). "
         + fixes.get(code, "See the server's log.")
     )
 
@@ -254,5 +254,5 @@ def _to_json(value):
 def _texts(array):
     if array.dtype != object:
         return array
-    texts = [text.decode() for text in array.flat]  # classes may have any names
+    texts = [text.decode() for text in array.flat]
     return np.array(texts, str).reshape(array.shape)

@@ -1,9 +1,9 @@
-"""Settings for the server, written beside the versions."""
+"""Configuration files for TF Serving."""
 
 from keras_perceiver._names import in_protobuf
 
-# Of the batches that a server makes of requests, and that it warms up with: none is new
-# to it. Compute grows with the batch, so there is little to win beyond.
+# Sizes of the batches that a server forms, and of its warm-up requests, so that all are
+# warmed up. Compute grows with the batch size, so larger batches would gain little.
 BATCH_SIZES = (1, 2, 4, 8)
 
 
@@ -25,8 +25,8 @@ def batching_config():
     """Returns the text of `batching.config`, for `tensorflow_model_server`."""
     sizes = "".join(f"allowed_batch_sizes: {size}\n" for size in BATCH_SIZES)
     return f"""\
-# tensorflow_model_server --enable_batching --batching_parameters_file=...
-# One bad request is an error of all that were put in a batch with it.
+# tensorflow_model_server --enable_batching --batching_parameters_file=... An invalid
+# request is an error for all requests in its batch.
 max_batch_size {{ value: {BATCH_SIZES[-1]} }}
 batch_timeout_micros {{ value: 1000 }}
 max_enqueued_batches {{ value: 100 }}

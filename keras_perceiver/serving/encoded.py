@@ -1,4 +1,4 @@
-"""The signature of files: bytes that are decoded and converted in the graph."""
+"""The signature `encoded`, which decodes and converts files in the graph."""
 
 import tensorflow as tf
 
@@ -6,22 +6,22 @@ from keras_perceiver.serving.requests import checked, examples, require
 
 # The signature whose inputs are the bytes of files.
 ENCODED = "encoded"
-# Files of a batch that are decoded at once.
+# Number of files of a batch that are decoded in parallel.
 _DECODED_AT_ONCE = 8
 
 
 def decode(name, contents, preprocessor, use_mask):
-    """Decodes and converts a batch of files, in the graph.
+    """Decodes and converts a batch of files in the graph.
 
     Args:
-        name: String, the input's name.
+        name: String, the name of the input.
         contents: String tensor, of any shape.
         preprocessor: `Preprocessor` with a graph form.
         use_mask: Boolean, whether to return a mask.
 
     Returns:
-        Dict with a tensor `name`, the batch of raw inputs that the preprocessor reads
-        on the host, padded at the end, and with `use_mask` its mask.
+        Dict with a tensor `name`, the batch of raw inputs as the preprocessor reads
+        them on the host, padded at the end, and its mask if `use_mask` is `True`.
     """
     shape = tf.shape(contents)
 
@@ -54,14 +54,14 @@ def decode(name, contents, preprocessor, use_mask):
 
 
 def _require_valid(name, errors):
-    """Requires files without errors; the error names those with one."""
+    """Requires valid files. The error names the invalid ones."""
     is_valid = tf.equal(errors, "")
 
     def message():
         first = tf.boolean_mask(errors, ~is_valid)[0]
         return tf.strings.join(
             [
-                f"`{name}` must hold valid files. Received: errors in examples ",
+                f"`{name}` must contain valid files. Received: errors in examples ",
                 examples(is_valid),
                 " of the batch (counted from 0). The first: ",
                 first,
@@ -72,17 +72,17 @@ def _require_valid(name, errors):
 
 
 def _decode_each(contents, preprocessor):
-    """Decodes and converts the files of a batch, several at once.
+    """Decodes and converts the files of a batch in parallel.
 
-    An operation that cannot decode a file fails without the number of its example. In a
-    dataset the example is left out instead.
+    An operation that cannot decode a file fails without the index of its example. In a
+    dataset, the example is skipped instead.
 
     Args:
         contents: String tensor of shape `(batch,)`.
         preprocessor: `Preprocessor`.
 
     Returns:
-        Tensors of the raw inputs, padded at the end where their lengths differ, of their
+        Tensors of the raw inputs, padded at the end if their lengths differ, of their
         lengths, and of their errors, `""` for valid files.
     """
     batch_size = tf.size(contents, out_type=tf.int64)
@@ -98,16 +98,16 @@ def _decode_each(contents, preprocessor):
     )
     invalid = (
         f"A file must be {preprocessor.graph_file_kind}. Received: content that cannot be "
-        "decoded. Send the bytes of the file undamaged."
+        "decoded. Send the unmodified bytes of the file."
     )
     blank = tf.zeros([n or 0 for n in preprocessor.shape], preprocessor.dtype)
-    # One more, so that there is a batch even if nothing was decoded.
+    # An additional element, so that there is a batch even if nothing was decoded.
     extra = tf.data.Dataset.from_tensors((batch_size, blank, 0, invalid))
     batch = decoded.concatenate(extra).padded_batch(batch_size + 1)
     options = tf.data.Options()
     options.autotune.enabled = False  # it is read once
     numbers, *tensors = batch.with_options(options).get_single_element()
-    # Where each example is in the batch, and 0 for those that were left out.
+    # The position of each example in the batch, and 0 for those that were skipped.
     places = tf.scatter_nd(
         numbers[:, None], tf.range(1, tf.size(numbers) + 1), [batch_size + 1]
     )[:-1]

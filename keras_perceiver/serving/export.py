@@ -1,4 +1,4 @@
-"""Exports of models, published only after a round trip in another process."""
+"""Exports of models, which are verified in another process and published atomically."""
 
 import json
 import os
@@ -28,25 +28,25 @@ from keras_perceiver.serving.versions import (
     check_version,
     check_weights,
 )
-from keras_perceiver.serving.weights import lighter_copy
+from keras_perceiver.serving.weights import quantized_copy
 
 _EXPORT_PROGRAM = """
 import sys
 from keras_perceiver.serving import job
 job.run_file(sys.argv[1])
 """
-# -P: the programs must not find their neighbours as modules.
+# -P: the scripts must not import modules from their own folder.
 _CHECK_PROGRAM = "-P", Path(__file__).with_name("check_saved_model.py")
 _FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
-# How often outputs that are no numbers, such as names of classes, are computed from
-# predictions changed within the tolerance, to find those that rounding may change.
+# How often non-numeric outputs, such as class names, are computed from predictions that
+# are perturbed within the tolerance, to find those that rounding may change.
 _NUM_ROUNDINGS = 8
 _NO_ENCODED = (
     "There is no signature `encoded`, since the model has no preprocessor that decodes "
-    "files in a graph. Clients send arrays, made as those of the training data. Set "
-    "`model.preprocessor` to have it."
+    "files in a graph. Clients must send arrays that are preprocessed like the training "
+    "data. Set `model.preprocessor` to add the signature."
 )
-# Of the difference between the export's outputs and `model.predict`.
+# Tolerance of the difference between the outputs of an export and `model.predict`.
 _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-1}
 
 
@@ -60,23 +60,23 @@ def export_for_serving(
     test_data=None,
     use_check=True,
 ):
-    """Writes a model as a SavedModel to a numbered folder that TF Serving reads.
+    """Exports a model as a SavedModel to a numbered folder for TF Serving.
 
-    The export runs under TensorFlow; a model on another backend goes through a
-    `.keras` file and a process of its own. The SavedModel is written next to its place,
-    compared with `model.predict` in a process that does not know this package, and only
-    then renamed: a server that watches the folder never sees half a model.
+    The export runs under TensorFlow. A model on another backend is exported by another
+    process, from a `.keras` file. The SavedModel is written to a temporary folder,
+    compared with `model.predict` in a process without this package, and then renamed, so
+    that a server that watches the folder never loads an incomplete model.
 
-    The signature `serving_default` takes the model's inputs by name, with a free batch
-    size, and returns the `serving_outputs` of the task: for a classifier `logits`,
-    `probabilities` and `classes`, the name of the most probable one; for a `Perceiver`
-    `latents`. The signature `encoded` takes files as they are and does in the graph what
-    the preprocessor of the model does with files on the host. A model without a
-    preprocessor has no such signature: nothing says how its inputs were made. Both
-    signatures refuse invalid requests with an error that names the input and the example.
+    The signature `serving_default` takes the inputs of the model by name, with a
+    dynamic batch size, and returns the `serving_outputs` of the task: `logits`,
+    `probabilities` and `classes` (the name of the most probable class) for a
+    classifier, and `latents` for a `Perceiver`. The signature `encoded` takes the bytes
+    of files, and preprocesses them in the graph as the preprocessor of the model does
+    on the host. A model without a preprocessor has no such signature. Both signatures
+    reject invalid requests with an error that names the input and the example.
 
-    In the version's folder are also `model_card.json` and requests for TF Serving to warm
-    up with. Beside the versions the first export writes `models.config` and, unless the
+    The folder of the version also contains `model_card.json` and warm-up requests for
+    TF Serving. The first export writes `models.config` next to the versions and, unless
     inputs have dynamic lengths, `batching.config`.
 
     Reference:
@@ -85,36 +85,35 @@ def export_for_serving(
 
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
-        folder: Path of the folder that holds the numbered versions.
+        folder: Path of the folder with the numbered versions.
         version: Integer, number of this version. Defaults to the next free number.
-        preprocessor: `Preprocessor` of the signature `encoded`, or dict of these by the
-            modality's name; modalities without one, or whose preprocessor decodes no
-            files in a graph, are sent as arrays. Defaults to the model's own. `{}` for
-            no such signature.
+        preprocessor: `Preprocessor` of the signature `encoded`, or dict of preprocessors
+            by modality name. Modalities without one, or whose preprocessor cannot decode
+            files in a graph, are sent as arrays. Defaults to that of the model. `{}`
+            disables the signature.
         weights: String, how weights are stored: `"float32"`, `"float16"`, `"bfloat16"`
-            or `"int8"` (matrices only, a scale for each unit). The graph restores them
-            with each request and computes as before. What that changes is measured,
-            printed, and in the card.
-        metrics: Dict, what is known of the model, for its card, such as the
-            `metrics.json` of its run.
-        test_data: Batches of `(inputs, targets)`, such as a `tf.data.Dataset`. With other
-            `weights` than float32, the score of the task is measured on them before and
-            after.
-        use_check: Boolean, whether to compare before publishing. It takes as long as 40
-            examples or so.
+            or `"int8"` (matrices only, with one scale per unit). The graph converts them
+            back for each request. The effect is measured, printed, and in the card.
+        metrics: Dict of metrics and other information for the card, such as the
+            `metrics.json` of the run.
+        test_data: Batches of `(inputs, targets)`, such as a `tf.data.Dataset`. If
+            `weights` is not `"float32"`, the score of the task is measured on them before
+            and after the conversion.
+        use_check: Boolean, whether to compare the outputs before publishing. This takes
+            about as long as predictions for 40 examples.
 
     Returns:
-        `pathlib.Path` of the version's folder.
+        `pathlib.Path` of the folder of the version.
 
     Raises:
         ImportError: if `tensorflow-serving-api` is not installed.
         TypeError: if `model` or a preprocessor is of another class.
-        ValueError: if `version` is not a positive integer, if `weights` is unknown, or
-            if a preprocessor does not fit its modality.
-        FileExistsError: if `version` is there already.
-        PermissionError: if the folder cannot be written.
-        RuntimeError: if the SavedModel cannot be made, or its outputs differ from those
-            of `model.predict`; then nothing is published.
+        ValueError: if `version` is not a positive integer, if `weights` is unknown, or if a
+            preprocessor does not match its modality.
+        FileExistsError: if `version` exists already.
+        PermissionError: if the folder is not writable.
+        RuntimeError: if the export fails, or if its outputs differ from those of
+            `model.predict`. In this case, nothing is published.
 
     Example:
 
@@ -135,8 +134,8 @@ def export_for_serving(
     check_weights(weights)
     if test_data is not None and model.score is None:
         raise ValueError(
-            "`test_data` needs a task that has a score. Received: test_data and a "
-            f"{type(model).__name__}. Leave `test_data` out, or export the task."
+            "`test_data` needs a task with a score. Received: test_data and a "
+            f"{type(model).__name__}. Remove `test_data`, or export the task."
         )
     preprocessors = _graph_preprocessors(model, preprocessor)
     notes = _notes(preprocessors)
@@ -153,7 +152,7 @@ def export_for_serving(
     }
     with unfinished_folder(folder) as work:
         _run_job(model, work, job)
-        served = model if weights == "float32" else lighter_copy(model, weights)
+        served = model if weights == "float32" else quantized_copy(model, weights)
         difference = {}
         if served is not model:
             difference = _difference(model, served, work, test_data)
@@ -172,28 +171,29 @@ def export_for_serving(
 
 
 def export_file(model, path, format, use_check=True):
-    """Writes a model as one file for ONNX Runtime or LiteRT, with Keras' own exporters.
+    """Exports a model to a file for ONNX Runtime or LiteRT, by Keras' own exporters.
 
-    The file has the model's inputs and its logits; its batch size is free.
+    The file has the inputs and the output (logits) of the model, with a dynamic batch
+    size.
 
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
-        path: Path of the file, which must not be there.
-        format: String, `"onnx"` or `"litert"`, which need the extra of that name.
+        path: Path of the file, which must not exist.
+        format: String, `"onnx"` or `"litert"`, which need the extra of the same name.
         use_check: Boolean, whether to compare the file with `model.predict` at several
-            batch sizes, in a process of its own, before it is put in its place.
+            batch sizes, in a separate process, before it is published.
 
     Returns:
         `pathlib.Path` of the file.
 
     Raises:
         TypeError: if `model` is of another class.
-        ValueError: if the format is unknown, or the ending of the file another one.
-        ImportError: if what the format needs is not installed.
-        FileExistsError: if the file is there already.
-        PermissionError: if its folder cannot be written.
-        RuntimeError: if the file cannot be made, or its outputs differ; then there is
-            none.
+        ValueError: if the format is unknown, or if the file has another extension.
+        ImportError: if a package that the format needs is not installed.
+        FileExistsError: if the file exists already.
+        PermissionError: if its folder is not writable.
+        RuntimeError: if the export fails, or if its outputs differ. In this case, no file
+            is written.
     """
     path = Path(path)
     check_format(format, path, use_check)
@@ -218,7 +218,7 @@ def _check_model(model):
 
 
 def _graph_preprocessors(model, preprocessor):
-    """Returns the preprocessors of the signature `encoded`, by the modality's name."""
+    """Returns the preprocessors of the signature `encoded` by modality name."""
     if preprocessor is None:
         preprocessor = getattr(model, "preprocessor", None)
     preprocessors = preprocessors_by_name(preprocessor, model.modalities)
@@ -226,19 +226,19 @@ def _graph_preprocessors(model, preprocessor):
 
 
 def _notes(preprocessors):
-    """Returns what a client has to know of the signature `encoded`."""
+    """Returns notes for clients about the signature `encoded`."""
     if not preprocessors:
         return [_NO_ENCODED]
     return [
-        f"`encoded` takes as `{name}` {each.graph_file_kind}. Other files that are read "
-        "in training are refused: convert them, or send arrays."
+        f"`encoded` takes as `{name}` {each.graph_file_kind}. Other files that training "
+        "can read are rejected: convert them, or send arrays."
         for name, each in preprocessors.items()
         if each.graph_file_kind != each.file_kind
     ]
 
 
 def _modules(model, preprocessors):
-    """Returns the modules of a user's classes, which another process has to import."""
+    """Returns the modules of user-defined classes, which another process must import."""
     modalities = model.modalities.values()
     encodings = [modality.position_encoding for modality in modalities]
     parts = [model, *model.layers, *modalities, *encodings, *preprocessors.values()]
@@ -251,7 +251,7 @@ def _modules(model, preprocessors):
 
 
 def _run_job(model, work, job):
-    """Exports under TensorFlow: here, or in a process of its own."""
+    """Exports under TensorFlow, in this process or in another one."""
     (work / "job.json").write_text(json.dumps(job))
     if keras.backend.backend() == "tensorflow":
         from keras_perceiver.serving import job as in_tensorflow
@@ -263,7 +263,7 @@ def _run_job(model, work, job):
 
 
 def _examples(work):
-    """Yields what `job` wrote: each signature, and the model's inputs in its examples."""
+    """Yields each signature that `job` wrote, and the model inputs of its examples."""
     with np.load(work / "inputs.npz") as inputs:
         for signature in sorted({key.split("/")[0] for key in inputs.files}):
             prefix = f"{signature}/arrays/"
@@ -273,17 +273,17 @@ def _examples(work):
 
 def _predict(model, arrays):
     inputs = arrays if isinstance(model.input, dict) else next(iter(arrays.values()))
-    # Batches of one size, for one compilation.
+    # Batches of equal size are compiled once.
     return model.predict(inputs, batch_size=2, verbose=0)
 
 
 def _write_expected(model, work, outputs_of):
-    """Writes the outputs that `model.predict` gives for the examples.
+    """Writes the reference outputs of `model.predict` for the examples.
 
     Args:
         model: `Perceiver` or a task.
         work: Path of the folder with the examples.
-        outputs_of: Callable from predictions to the dict of outputs.
+        outputs_of: Callable that takes predictions and returns the dict of outputs.
     """
     tolerance = _TOLERANCE[model.compute_dtype]
     expected = {}
@@ -302,7 +302,7 @@ def _write_expected(model, work, outputs_of):
 
 
 def _is_sure(name, outputs_of, y_pred, tolerance):
-    """Returns for which examples an output that is no number resists rounding."""
+    """Returns for which examples a non-numeric output is not affected by rounding."""
     rng = np.random.default_rng(0)
     scale = tolerance * max(1.0, float(np.abs(y_pred).max()))
     expected = _host_outputs(outputs_of, y_pred)[name]
@@ -326,7 +326,7 @@ def _host_outputs(outputs_of, y_pred):
 
 
 def _difference(model, served, work, test_data):
-    """Measures the effect of lighter weights on the outputs."""
+    """Measures the effect of quantized weights on the outputs."""
     arrays = dict(_examples(work))["serving_default"]
     before, after = _predict(model, arrays), _predict(served, arrays)
     difference = {
@@ -372,13 +372,13 @@ def _difference_text(weights, difference):
 
 
 def _run(*arguments):
-    """Runs Python with these arguments under TensorFlow; its failure is an error."""
+    """Runs Python with arguments under TensorFlow, and raises an error if it fails."""
     result = subprocess.run(
         [sys.executable, *map(str, arguments)],
         env={
             **os.environ,
             "KERAS_BACKEND": "tensorflow",
-            # Where modules of a user are found.
+            # To find modules of the user.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         },
         capture_output=True,

@@ -1,4 +1,4 @@
-"""One file for ONNX Runtime or LiteRT, with Keras' own exporters."""
+"""Exports to ONNX and LiteRT by Keras' own exporters."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def _to_onnx(model, path):
-    _teach_erfc()
+    _register_erfc()
     rng = np.random.default_rng(0)
     inputs = {}
     for name, modality in model.modalities.items():
@@ -14,16 +14,16 @@ def _to_onnx(model, path):
         if modality.use_mask:
             shape = inputs[name].shape[: 1 + len(modality.mask_shape)]
             inputs[f"{name}_mask"] = np.ones(shape, "bool")
-    # Keras exports to ONNX what has been called.
+    # Keras exports the signature of the last call to ONNX.
     model(inputs if isinstance(model.input, dict) else inputs[model.inputs[0].name])
     with warnings.catch_warnings():
-        # tf2onnx still looks for a name that NumPy will have again.
+        # tf2onnx uses a name that NumPy is going to redefine.
         warnings.simplefilter("ignore", FutureWarning)
         model.export(path, format="onnx", verbose=False)
 
 
-def _teach_erfc():
-    """Teaches tf2onnx the error function's complement, which the exact GELU is made of."""
+def _register_erfc():
+    """Registers a handler for Erfc, which the exact GELU uses, with tf2onnx."""
     from tf2onnx.handler import tf_op
 
     @tf_op("Erfc")

@@ -1,4 +1,4 @@
-"""The SavedModel: signatures over one set of weights."""
+"""The SavedModel and its signatures."""
 
 import keras
 import numpy as np
@@ -20,8 +20,8 @@ def save(model, path, signatures, weights):
     Args:
         model: `Perceiver` or a task, on the TensorFlow backend.
         path: Path of the SavedModel's folder.
-        signatures: Dict from the names of signatures to the preprocessors of those
-            inputs that are files, a dict by the modality's name.
+        signatures: Dict from signature names to the preprocessors of inputs that are
+            files, a dict by modality name.
         weights: String, how weights are stored.
     """
     modalities = model.modalities
@@ -39,21 +39,21 @@ def save(model, path, signatures, weights):
     functions, shapes = {}, {}
     for name, preprocessors in signatures.items():
         table = input_table(modalities, preprocessors)
-        # Shapes are left open here, for the graph to check them itself: a server does
-        # not, and what is known beforehand is removed from the graph as needless.
+        # Shapes are unknown, so that the graph checks them. A server does not check
+        # them, and TensorFlow would remove checks of known shapes from the graph.
         specs = {k: tf.TensorSpec(None, dtype, k) for k, (dtype, _) in table.items()}
         function = tf.function(_of_files(answer, modalities, preprocessors))
         with use_portable_kernels():
             functions[name] = function.get_concrete_function(**specs)
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
-    # A server computes no gradients, and those of attention are large functions.
+    # A server computes no gradients, whose functions are large for attention.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
     tf.saved_model.save(module, str(path), signatures=functions, options=options)
     _name_shapes(path, shapes)
 
 
 def input_table(modalities, preprocessors):
-    """Returns dtype and shape of a signature's inputs by name, `None` for any size."""
+    """Returns the dtype and shape of the inputs of a signature by name."""
     table = {}
     for name, modality in modalities.items():
         if name in preprocessors:
@@ -77,7 +77,7 @@ def _of_files(answer, modalities, preprocessors):
 
 
 def _call_with(model, weights):
-    """Returns the model as a function, and the variables that it reads."""
+    """Returns the model as a function, and the variables that it uses."""
     if weights == "float32":
         return lambda x: model(x, training=False), [v.value for v in model.variables]
     pairs = []
@@ -88,7 +88,7 @@ def _call_with(model, weights):
         )
 
     def call(x):
-        # Per request, so that what lies on the disk and in memory is small.
+        # Per request, to keep the disk and memory footprint small.
         values = [
             (v, tf.cast(smaller, v.dtype) * tf.cast(scale, v.dtype))
             for v, (smaller, scale) in zip(model.weights, pairs, strict=True)
@@ -100,7 +100,7 @@ def _call_with(model, weights):
 
 
 def _name_shapes(path, shapes):
-    """Says in the signatures, for clients to read, which shapes the checks let pass."""
+    """Declares the valid shapes in the signatures, as information for clients."""
     file = path / "saved_model.pb"
     saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     (meta_graph,) = saved_model.meta_graphs
@@ -109,5 +109,5 @@ def _name_shapes(path, shapes):
         for key, shape in of_signature.items():
             inputs[key].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
     file.write_bytes(saved_model.SerializeToString(deterministic=True))
-    # Of the file as it is now.
+    # The fingerprint of the modified file.
     fingerprinting_utils.write_fingerprint(str(path))

@@ -1,4 +1,4 @@
-"""What an export does under TensorFlow: the model's, or a process of its own."""
+"""The part of an export that runs under TensorFlow, possibly in another process."""
 
 import base64
 import importlib
@@ -15,7 +15,7 @@ _NUM_EXAMPLES = 10
 
 
 def run_file(work):
-    """Does the job in a folder for the model that is there as a `.keras` file."""
+    """Runs the job in a folder for the `.keras` file in it."""
     work = Path(work)
     for module in json.loads((work / "job.json").read_text()).get("modules", ()):
         importlib.import_module(module)
@@ -23,12 +23,12 @@ def run_file(work):
 
 
 def run(model, work):
-    """Does the job in a folder: writes an export, and examples to check it with.
+    """Runs the job in a folder: writes an export, and examples to verify it.
 
     Args:
         model: `Perceiver` or a task.
-        work: Path of a folder with `job.json`; gets `saved_model`, `signatures.json` and
-            `inputs.npz`, or the file that the job asks for and `inputs.npz`.
+        work: Path of a folder with `job.json`. `inputs.npz` is written to it, and
+            `saved_model` and `signatures.json` unless the job names another file.
     """
     job = json.loads((work / "job.json").read_text())
     modalities = model.modalities
@@ -52,7 +52,7 @@ def run(model, work):
 
 
 def _table(modalities, preprocessors):
-    """Returns the inputs of a signature, for people and JSON."""
+    """Returns the inputs of a signature as JSON-serializable values."""
     table = {
         name: {"dtype": dtype, "shape": shape}
         for name, (dtype, shape) in graph.input_table(modalities, preprocessors).items()
@@ -66,9 +66,9 @@ def _table(modalities, preprocessors):
 
 
 def _write_examples(modalities, signatures, path):
-    """Writes random requests for every signature, and the model's inputs in them.
+    """Writes random requests for every signature, and the resulting model inputs.
 
-    Keys are `signature/inputs/name`, for bytes `signature/base64/name`, and
+    Keys are `signature/inputs/name`, `signature/base64/name` for bytes, and
     `signature/arrays/name`.
     """
     rng = np.random.default_rng(0)

@@ -1,18 +1,18 @@
-"""Checks of requests, as operations of the graph: a server runs no Python.
+"""Checks of requests as graph operations, since a server does not run Python.
 
-Their errors say the rule, what was received, and the fix, and name the input and the
-examples of the batch that broke it. A good request pays a few small operations.
+Errors state the rule, what was received, and the fix, and name the input and the examples
+of the batch that violate it. A valid request costs a few small operations.
 """
 
 import tensorflow as tf
 
 
 def require(is_right, message):
-    """Makes an operation that fails unless a condition holds.
+    """Returns an operation that fails unless a condition holds.
 
     Args:
         is_right: Boolean scalar tensor.
-        message: Callable that makes the text, a string tensor, if it does not.
+        message: Callable that returns the error message, a string tensor.
 
     Returns:
         Operation for `tf.control_dependencies`.
@@ -25,7 +25,7 @@ def require(is_right, message):
 
 
 def examples(is_right):
-    """Returns which examples of a batch are not right, as a text.
+    """Returns the indices of invalid examples of a batch as text.
 
     Args:
         is_right: Boolean tensor of shape `(batch,)`.
@@ -34,21 +34,20 @@ def examples(is_right):
 
 
 def checked(tensor, *requirements):
-    """Returns the same tensor, for use once the requirements hold."""
+    """Returns the same tensor with a dependency on the requirements."""
     with tf.control_dependencies(requirements):
         return tf.identity(tensor)
 
 
 def checked_inputs(modalities, inputs):
-    """Checks the inputs of a model: shapes, masks, numbers.
+    """Checks the shapes, masks and values of the inputs of a model.
 
     Args:
         modalities: Dict of modality layers by name.
-        inputs: Dict of tensors by the inputs' names, of unknown shapes, so that nothing
-            is taken for granted.
+        inputs: Dict of tensors of unknown shapes by input name.
 
     Returns:
-        Dict of tensors with the shapes that the modalities have.
+        Dict of tensors with the shapes of the modalities.
     """
     arrays, batch_sizes = {}, {}
     for name, modality in modalities.items():
@@ -78,21 +77,21 @@ def _of_shape(name, x, modality):
         rules.append(tf.reduce_all(tf.gather(sizes, fixed) == wanted))
     texts = [str(size) for size in expected]
     texts[0] = "batch"
-    for axis, (multiple, greatest) in modality.dynamic_lengths.items():
+    for axis, (multiple, maximum) in modality.dynamic_lengths.items():
         size = sizes[axis + 1]
         rules.append(size >= 1)
         texts[axis + 1] = "any"
         if multiple > 1:
             rules.append(size % multiple == 0)
             texts[axis + 1] = f"a multiple of {multiple}"
-        if greatest is not None:
-            rules.append(size <= greatest)
-            texts[axis + 1] = f"at most {greatest}"
+        if maximum is not None:
+            rules.append(size <= maximum)
+            texts[axis + 1] = f"at most {maximum}"
 
     def message():
         return tf.strings.format(
             f"`{name}` must have shape ({', '.join(texts)}). Received: shape {{}}. "
-            "Change the array, or export a model that is made for this shape.",
+            "Change the array, or export a model for this shape.",
             shape,
             summarize=-1,
         )
@@ -103,7 +102,7 @@ def _of_shape(name, x, modality):
 
 
 def _first_sizes(shape, rank):
-    """Returns the sizes of so many axes, -1 for those that are not there."""
+    """Returns the sizes of `rank` axes, -1 for missing ones."""
     sizes = tf.concat([shape, tf.fill([rank], -1)], axis=0)[:rank]
     sizes.set_shape((rank,))
     return sizes
@@ -122,7 +121,7 @@ def _mask_of(mask_name, mask, name, x, modality):
     def message():
         return tf.strings.format(
             f"`{mask_name}` must have the shape of `{name}` without channels, {{}}. "
-            "Received: shape {}. Give every raw position one boolean, false for padding.",
+            "Received: shape {}. Send one boolean per raw position, false for padding.",
             [expected, received],
             summarize=-1,
         )
@@ -137,8 +136,8 @@ def _same_batch_size(arrays, batch_sizes):
 
     def message():
         return tf.strings.format(
-            f"The inputs {names} must have as many examples. Received: {{}}. "
-            "Send each example with all its inputs.",
+            f"The inputs {names} must have the same number of examples. Received: {{}}. "
+            "Send all inputs of each example.",
             sizes,
             summarize=-1,
         )
@@ -148,7 +147,7 @@ def _same_batch_size(arrays, batch_sizes):
 
 
 def _readable(name, arrays, modality):
-    """Checks numbers, but for padding, which may hold anything."""
+    """Checks values, except for padding."""
     x = arrays[name]
     if modality.input_range is None:
         is_readable = tf.math.is_finite(x) if x.dtype.is_floating else tf.ones_like(x)

@@ -1,4 +1,4 @@
-"""Checks before an export: the version number and what must be installed."""
+"""Checks before an export: version number, format and installed packages."""
 
 import importlib.util
 from pathlib import Path
@@ -8,34 +8,34 @@ from keras_perceiver._files import check_writable, next_number
 
 FORMATS = {"onnx": ".onnx", "litert": ".tflite"}
 WEIGHTS = ("float32", "float16", "bfloat16", "int8")
-# The packages that write a file of a format, and those that compare it.
+# The packages that write a file of a format, and those that verify it.
 _WRITERS = {"onnx": ("tf2onnx", "onnx"), "litert": ()}
 _READERS = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert",)}
 
 
 def check_version(folder, version):
-    """Raises unless a new version can be written to an export folder.
+    """Raises an error unless a new version can be written to an export folder.
 
     Args:
-        folder: Path of the folder that holds the numbered versions.
+        folder: Path of the folder with the numbered versions.
         version: Integer, number of the version to write.
 
     Raises:
         ValueError: if `version` is not a positive integer.
         FileExistsError: if it exists already.
-        PermissionError: if the folder cannot be written to.
+        PermissionError: if the folder is not writable.
     """
     if not isinstance(version, int) or version < 1:
         raise ValueError(
             "`version` must be a positive integer. Received: "
-            f"version={version!r}. Leave it out for the next free number."
+            f"version={version!r}. Remove it to use the next free number."
         )
     target = Path(folder) / str(version)
     if target.exists():
         raise FileExistsError(
             "An exported version is never overwritten. Received: "
             f"version={version}, but {target} exists. "
-            f"Leave `version` out for the next free number, {next_number(folder)}."
+            f"Remove `version` to use the next free number, {next_number(folder)}."
         )
     check_writable("folder", folder)
 
@@ -50,17 +50,17 @@ def check_serving():
 
 
 def check_format(format, path, use_check=True):
-    """Raises an error unless a file of this format can be written.
+    """Raises an error unless a file of a format can be written.
 
     Args:
         format: String, a key of `FORMATS`.
         path: Path of the file to write.
-        use_check: Boolean, whether the file is compared with the model, too.
+        use_check: Boolean, whether the file is compared with the model as well.
 
     Raises:
-        ValueError: if the format is unknown, or the ending of the file another one.
-        ImportError: if what the format needs is not installed.
-        FileExistsError: if the file is there already.
+        ValueError: if the format is unknown, or if the file has another extension.
+        ImportError: if a package that the format needs is not installed.
+        FileExistsError: if the file exists already.
     """
     check_choice("`format`", format, list(FORMATS))
     path = Path(path)
@@ -85,5 +85,5 @@ def check_format(format, path, use_check=True):
 
 
 def check_weights(weights):
-    """Raises `ValueError` unless weights can be stored so."""
+    """Raises `ValueError` unless weights can be stored in this format."""
     check_choice("`weights`", weights, WEIGHTS)

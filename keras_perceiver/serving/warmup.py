@@ -1,4 +1,4 @@
-"""Requests that a server sends itself before it answers the first of others."""
+"""Warm-up requests, which a server runs when it loads a model."""
 
 import math
 
@@ -7,22 +7,22 @@ import tensorflow as tf
 
 from keras_perceiver.serving.graph import input_table
 
-# Where TF Serving looks for it.
+# The path where TF Serving expects the file.
 NAME = "assets.extra/tf_serving_warmup_requests"
 
 
 def write(path, modalities, signatures, model_name, batch_sizes):
-    """Writes one request for every signature and batch size.
+    """Writes one request per signature and batch size.
 
     Args:
         path: Path of the SavedModel.
         modalities: Dict of modality layers by name.
-        signatures: Dict from the names of signatures to the preprocessors of those
-            inputs that are files, a dict by the modality's name.
-        model_name: String, the name that clients ask for.
+        signatures: Dict from signature names to the preprocessors of inputs that are
+            files, a dict by modality name.
+        model_name: String, the name of the model on the server.
         batch_sizes: Sequence of integers.
     """
-    # An extra; `export_for_serving` has checked that it is installed.
+    # An optional dependency, which `export_for_serving` has checked.
     from tensorflow_serving.apis import prediction_log_pb2
 
     file = path / NAME
@@ -41,7 +41,7 @@ def write(path, modalities, signatures, model_name, batch_sizes):
 
 
 def _request(modalities, preprocessors, size):
-    """Returns one valid example, as often as the batch size says."""
+    """Returns a batch that repeats one valid example."""
     table = input_table(modalities, preprocessors)
     tensors = {}
     for name, modality in modalities.items():
@@ -52,7 +52,7 @@ def _request(modalities, preprocessors, size):
             tensors[name] = tf.make_tensor_proto([content] * size, "string", (size,))
             continue
         shape = (size, *modality.example_shape)
-        # One value for all of the shape takes next to no space.
+        # A single value for the whole shape takes little space.
         tensors[name] = _constant(0, table[name][0], shape)
         if modality.use_mask:
             mask_shape = shape[: 1 + len(modality.mask_shape)]

@@ -1,17 +1,17 @@
-"""Weights in fewer bits: how they are stored and what a model then computes with."""
+"""Weight quantization: storage of weights in fewer bits."""
 
 import ml_dtypes
 import numpy as np
 
 
 def stored(array, weights):
-    """Returns a weight in the form in which it is stored, and what to multiply it with.
+    """Returns a weight as it is stored, and its scale.
 
-    int8 is for arrays of two axes or more: each unit, along the last axis, has a scale
-    of its own. Biases and norms keep all their digits; they are next to nothing.
+    int8 is for arrays with two axes or more, with one scale per unit along the last axis.
+    Biases and norms keep their precision, since they are small.
 
     Args:
-        array: Array. If not float32, it is stored as it is.
+        array: Array. If it is not float32, it is stored unchanged.
         weights: String, one of `versions.WEIGHTS`.
 
     Returns:
@@ -27,7 +27,7 @@ def stored(array, weights):
         return array, one
     if weights == "int8":
         largest = np.abs(array).max(axis=tuple(range(array.ndim - 1)))
-        # What is zero everywhere stays so.
+        # Units that are zero everywhere stay zero.
         scale = np.where(largest, largest, 1).astype("float32") / np.float32(127)
         return np.rint(array / scale).astype("int8"), scale
     dtype = "float16" if weights == "float16" else ml_dtypes.bfloat16
@@ -42,7 +42,7 @@ def stored(array, weights):
     return smaller, one
 
 
-def lighter_copy(model, weights):
+def quantized_copy(model, weights):
     """Returns a copy of a model that computes with what `stored` keeps of its weights."""
     copy = type(model).from_config(model.get_config())
     values = []

@@ -62,7 +62,7 @@ _MODEL_RULE = "error: The model must be a .keras file"
             "error: There must be .*--audio and mnist",
         ),
         (["train", "--images", "none"], "error: --images must be a folder"),
-        (["train", "--images", "."], "error: Files must lie in ./CLASS/FILE"),
+        (["train", "--images", "."], "error: Files must be at ./CLASS/FILE"),
         (["train", "--points", ".", "--data", "."], "error: --points names the folder"),
         (
             ["export", "model.keras"],

@@ -145,7 +145,7 @@ def test_folders_that_cannot_be(tmp_path):
     for name in "ab":
         (tmp_path / "train" / name).mkdir(parents=True)
         (tmp_path / "train" / name / "1.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"2 files, none of them, .*1.png \(cannot id"):
+    with pytest.raises(ValueError, match=r"2 invalid files, .*1.png \(cannot id"):
         settings("images", tmp_path)
     with pytest.raises(ValueError, match="must be one of.*Did you mean 'images'"):
         settings("image", tmp_path)

@@ -69,11 +69,11 @@ def test_errors_say_what_to_do_and_the_next_request_is_answered(asking):
     files = [models.png(), b"no image"]
     with pytest.raises(
         client.ServingError,
-        match=r"`image` must hold valid files.*\[1\].*INVALID_ARGUMENT",
+        match=r"`image` must contain valid files.*\[1\].*INVALID_ARGUMENT",
     ):
         asking.predict({"image": files}, "encoded")
     with pytest.raises(
-        client.ServingError, match=r"no answer: `image` must have shape.*\[1 6 8 1\]"
+        client.ServingError, match=r"not respond: `image` must have shape.*\[1 6 8 1\]"
     ):
         asking.predict({"image": good["image"][..., :1]})
     with pytest.raises(client.ServingError, match=r"must have keys \['image'\]"):
@@ -151,7 +151,7 @@ def test_command(grpc_address, rest_address, tmp_path, capsys):
     options = ["--requests", "4", "--concurrency", "2"]
     text = ask(grpc_address, tmp_path / "a.npz", *options)
     assert text.startswith("4 answers, 0 errors")
-    with pytest.raises(SystemExit, match="error: A request holds one"):
+    with pytest.raises(SystemExit, match="error: A request must have one"):
         ask(grpc_address, *[tmp_path / "a.npy"] * 2)
     with pytest.raises(SystemExit, match="error: .*'plants'.*NOT_FOUND"):
         ask(grpc_address, tmp_path / "a.npy", model="plants")

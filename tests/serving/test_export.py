@@ -78,7 +78,7 @@ def test_whole_export(tmp_path, capsys):
         strict=True,
     ):
         assert note in printed.splitlines()
-        assert re.search(rf"takes as {kind}.*refused: convert them, or send ar", note)
+        assert re.search(rf"takes as {kind}.*rejected: convert them, or send ar", note)
     assert re.search(
         r"weights in int8: outputs of up to .* of 10 random examples keep their classes, "
         r"test accuracy \d\.\d{4} \(in float32 \d\.\d{4}\)",

@@ -46,7 +46,7 @@ def test_same_answers_without_python(program, tmp_path):
 
     answers = in_c.run(program, path, requests)
     (bad_answer, _), (wrong_answer, _) = answers.pop(1), answers.pop(1)
-    assert "`image` must hold valid files" in bad_answer
+    assert "`image` must contain valid files" in bad_answer
     assert "examples [6]" in bad_answer
     assert "`image` must have shape (batch, 6, 8, 3)" in wrong_answer
     assert len(answers) == 4

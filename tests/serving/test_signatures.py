@@ -160,7 +160,7 @@ def test_sounds_without_a_mask_and_of_any_length(tmp_path):
     np.testing.assert_array_equal(decoded[1], fixed.read(tmp_path / "a.wav"))
     with pytest.raises(
         tf.errors.InvalidArgumentError,
-        match=r"`sound` must hold valid files.* examples \[1\] .*shorter than 10.*length 9",
+        match=r"`sound` must contain valid files.*\[1\] .*shorter than 10.*length 9",
     ):
         decode([contents[0], models.wav(9)])
 
@@ -177,7 +177,10 @@ def test_sounds_without_a_mask_and_of_any_length(tmp_path):
         ({"image": np.zeros((2, 6, 8, 1))}, r"`image` must have shape.*\[2 6 8 1\]"),
         ({"image": np.zeros((6, 8, 3))}, r"`image` must have shape.*\[6 8 3\]"),
         ({"image": np.zeros((0, 6, 8, 3))}, r"`image` must have shape.*\[0 6 8 3\]"),
-        ({"image": np.zeros((1, 6, 8, 3))}, r"as many examples.*\[1 2\].*Send each"),
+        (
+            {"image": np.zeros((1, 6, 8, 3))},
+            r"the same number of examples.*\[1 2\].*Send all",
+        ),
         ({"audio": np.zeros((2, 41))}, r"`audio`.*at most 40.*\[2 41\]"),
         ({"audio": np.zeros((2, 0))}, r"`audio`.*\[2 0\]"),
         ({"audio_mask": np.ones((2, 39))}, r"`audio_mask`.*\[2 40\].*\[2 39\]"),
@@ -240,7 +243,7 @@ def test_bad_files_are_named_by_their_index(both, name, bad, match):
     files = list(good[name])
     files[1] = bad() if callable(bad) else bad
     message = _refusal(signatures["encoded"], {**good, name: files})
-    assert re.search(rf"`{name}` must hold .*examples \[1\]", message)
+    assert re.search(rf"`{name}` must contain .*examples \[1\]", message)
     assert re.search(match, message)
     assert _ask(signatures["encoded"], good)["logits"].shape == (3, 4)
     if name == "image":
@@ -294,13 +297,13 @@ def test_ids_points_and_free_sizes(tmp_path):
 
 @pytest.mark.parametrize("weights", ["float16", "bfloat16", "int8"])
 def test_lighter_weights_are_stored_and_restored(weights, tmp_path):
-    from keras_perceiver.serving.weights import lighter_copy
+    from keras_perceiver.serving.weights import quantized_copy
 
     model = models.image_model(latent_dim=128)
     path = models.write(model, tmp_path / "export", weights=weights, preprocessors={})
     inputs = {"image": models.random_arrays(3)["image"]}
     logits = _ask(tf.saved_model.load(path).signatures["serving_default"], inputs)
-    expected = lighter_copy(model, weights).predict(inputs["image"], verbose=0)
+    expected = quantized_copy(model, weights).predict(inputs["image"], verbose=0)
     np.testing.assert_allclose(logits["logits"], expected, rtol=1e-5, atol=1e-5)
     size = sum(x.stat().st_size for x in (path / "variables").iterdir())
     part = size / (4 * model.count_params())

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from keras_perceiver.serving.versions import check_weights
-from keras_perceiver.serving.weights import lighter_copy, stored
+from keras_perceiver.serving.weights import quantized_copy, stored
 from tests.serving.models import image_model
 
 
@@ -43,10 +43,10 @@ def test_bad_weights():
         stored(np.array([1e6], "float32"), "float16")
 
 
-def test_lighter_copy_computes_with_the_stored_weights():
+def test_quantized_copy_computes_with_the_stored_weights():
     model = image_model()
     before = model.get_weights()
-    copy = lighter_copy(model, "int8")
+    copy = quantized_copy(model, "int8")
     for weight, array in zip(copy.get_weights(), before, strict=True):
         smaller, scale = stored(array, "int8")
         np.testing.assert_allclose(weight, smaller * scale, rtol=1e-6)
