@@ -1,4 +1,4 @@
-"""Searching settings with KerasTuner, from the space to the table of trials."""
+"""Hyperparameter search with KerasTuner, from the space to the table of trials."""
 
 from keras_perceiver.tuning.hyper_model import PerceiverHyperModel
 from keras_perceiver.tuning.oracles import ALGORITHMS, Budget

@@ -1,11 +1,11 @@
-"""Training data of a search, in batches of the size of a trial."""
+"""Training data of a search, batched with the batch size of a trial."""
 
 import keras
 
 
 def batches(x, y, validation_data, batch_size, seed, distribution):
-    """Returns training data in batches of this size, their number, validation data."""
-    import tensorflow as tf  # what feeds all backends
+    """Returns batched training data, the number of batches, and validation data."""
+    import tensorflow as tf  # feeds all backends
 
     if callable(x) and not isinstance(x, tf.data.Dataset):
         splits = x(batch_size, seed)
@@ -17,8 +17,8 @@ def batches(x, y, validation_data, batch_size, seed, distribution):
     if isinstance(x, tf.data.Dataset):
         if y is not None:
             raise ValueError(
-                "`y` must be None where `x` is a dataset of pairs. Received: both. Leave "
-                "`y` out."
+                "`y` must be None if `x` is a dataset of pairs. Received: both. Remove "
+                "`y`."
             )
         num_examples = _num_examples(x)
         dataset = x.unbatch()
@@ -26,7 +26,7 @@ def batches(x, y, validation_data, batch_size, seed, distribution):
         num_examples = len(keras.tree.flatten(x)[0])
         dataset = tf.data.Dataset.from_tensor_slices((x, y))
         dataset = dataset.shuffle(num_examples, seed=seed)
-    # Full ones only, which every replica can have its part of.
+    # Full batches only, which divide evenly over the replicas.
     dataset = dataset.batch(batch_size, drop_remainder=True)
     if distribution is not None and validation_data is not None:
         if not isinstance(validation_data, tf.data.Dataset):
@@ -46,7 +46,7 @@ def _num_examples(dataset):
     if num_batches < 0:
         raise ValueError(
             "The number of training batches must be known. Received: "
-            f"x={dataset}, of which tf.data knows none. Apply "
+            f"x={dataset}, whose cardinality is unknown or infinite. Apply "
             "`tf.data.experimental.assert_cardinality(num_batches)`."
         )
     batch = next(iter(dataset.take(1)), None)

@@ -1,4 +1,4 @@
-"""Encoders of trials: from the values of a space to the config of a `Perceiver`."""
+"""Encoders of trials: configs of a `Perceiver` from the values of a space."""
 
 import keras
 
@@ -8,7 +8,7 @@ from keras_perceiver.modalities import ByteArray
 from keras_perceiver.models import Perceiver
 from keras_perceiver.tuning import space as spaces
 
-# Arguments of `Perceiver` that are not its trunk's.
+# Arguments of `Perceiver` that are not arguments of `IterativeAttention`.
 _NOT_OF_TRUNK = ("modality", "num_latents", "latent_dim", "name", "trainable")
 
 
@@ -16,7 +16,8 @@ def base_config(modality):
     """Returns the `Config` of a `Perceiver` with the paper's settings.
 
     Args:
-        modality: Modality layer, dict of them or `ByteArray`. The config has a copy.
+        modality: Modality layer, dict of modality layers, or `ByteArray`. The config has a
+            copy.
 
     Raises:
         TypeError: if it is none of these.
@@ -36,12 +37,12 @@ def encoder_config(base, settings, values, precision):
 
     Args:
         base: `Config` of a `Perceiver`.
-        settings: Dict from dotted paths to values, the same in all trials.
+        settings: Dict from dotted paths to values that are the same in all trials.
         values: Dict from the names of the space to values.
         precision: String, dtype policy of the modalities.
 
     Raises:
-        ValueError: if a layer refuses its values.
+        ValueError: if a layer rejects its values.
     """
     num_blocks = values["num_blocks"]
     num_cross_attends = round(values["cross_attends_per_block"] * num_blocks)
@@ -86,13 +87,13 @@ def _fourier_modality(layer, values, precision):
 
 
 def trunk_of(encoder):
-    """Returns the `IterativeAttention` of the `Config` of a `Perceiver`, not built."""
+    """Returns the unbuilt `IterativeAttention` for the `Config` of a `Perceiver`."""
     kwargs = {k: v for k, v in encoder.kwargs.items() if k not in _NOT_OF_TRUNK}
     return Config(IterativeAttention, **kwargs)()
 
 
 def input_sizes(encoder):
-    """Returns the width of an element, and the parameters of the modalities.
+    """Returns the width of an element, and the number of parameters of the modalities.
 
     Args:
         encoder: `Config` of a `Perceiver` whose `modality` is a `ByteArray`.
@@ -109,25 +110,25 @@ def input_sizes(encoder):
 
 
 def is_fourier(layer):
-    """Returns whether a modality has the positions that `num_bands` is about."""
+    """Returns whether a modality has Fourier features, so that `num_bands` applies."""
     return layer.get_config()["position_encoding"] is None
 
 
 def _copy(layer, **changes):
-    """Returns a new layer with the settings of one that may be built."""
+    """Returns a new layer with the settings of a layer, which may be built."""
     return type(layer).from_config({**layer.get_config(), **changes})
 
 
 def settings_around(model):
-    """Returns settings of a search around a model, as three dicts.
+    """Returns the settings of a search around a model as three dicts.
 
     Args:
         model: Task.
 
     Returns:
-        The space with half, once and twice its sizes, the values with which a search
-        begins, and the settings that the model does not have by default, the same in all
-        trials.
+        The space with half, once and twice the sizes of the model, the values that a
+        search starts with, and the settings of the model that differ from the defaults,
+        which are the same in all trials.
     """
     trunk = model.encoder.iterative_attention
     sizes = {

@@ -1,4 +1,4 @@
-"""Failures of trials that end neither the search nor the process."""
+"""Failures of trials that do not end the search."""
 
 import contextlib
 
@@ -7,7 +7,7 @@ from keras_tuner.errors import FailedTrialError
 
 @contextlib.contextmanager
 def fails_without_memory():
-    """Context in which running out of memory is a failed trial, and not the end."""
+    """Context in which running out of memory fails the trial instead of the search."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What KerasTuner builds and trains in each trial."""
+"""The hypermodel, which KerasTuner builds and trains in each trial."""
 
 import contextlib
 import dataclasses
@@ -29,79 +29,79 @@ from keras_perceiver.tuning.encoders import (
 from keras_perceiver.tuning.failures import fails_without_memory
 
 _NO_AUGMENTATION = "none"
-# A search asks about thousands of values that differ in these only.
+# Names that do not affect the size of a model.
 _WITHOUT_SIZE = ("dropout", *(n for n in spaces.OF_TRAINING if n != "batch_size"))
 _BYTES = {"float32": 4, "mixed_bfloat16": 2, "mixed_float16": 2}
 
 
 class PerceiverHyperModel(kt.HyperModel):
-    """Perceivers of many sizes, for KerasTuner to find a good one.
+    """A KerasTuner hypermodel for Perceivers of many sizes.
 
-    Takes the place of the model in `keras_tuner.RandomSearch`, `Hyperband` and so on; the
+    It is the `hypermodel` of `keras_tuner.RandomSearch`, `Hyperband` and so on. The
     objective is the score of the task on the validation data, such as `"val_accuracy"`.
     `keras_perceiver.tuning.search` and `keras-perceiver tune` add budgets, workers, tables
-    and plots, and never propose an infeasible model.
-
-    A *space* says what may be tried: a dict from names to a list of values to choose from,
-    a tuple of the two ends of a range (of even sampling, or logarithmic where they are
-    ten times apart), or one value, which is then frozen. Names are those of
+    and plots, and never propose infeasible models.
+    A *space* defines the search: a dict from names to a list of values to choose from, a
+    tuple of the two ends of a range (with linear sampling, or logarithmic sampling if
+    they are a factor of ten apart), or a single value, which is fixed. Names are those of
     `space_names()`: dotted paths to the arguments of `Perceiver`, such as `num_latents`,
     `self_attend.num_heads` and `modality.element_dropout`, and
 
-    - `cross_attends_per_block`: number of cross-attends over that of blocks (at least one
-      cross-attend);
-    - `num_bands`, `max_resolution_scale`: of all modalities with Fourier features; the
-      second is a factor of the maximum resolution;
-    - `dropout`: of all cross-attends and self-attends;
-    - `optimizer` (`"adamw"` or `"lamb"`), `learning_rate` (its peak, after a warm-up and
-      before a cosine to zero), `weight_decay`, `label_smoothing`;
+    - `cross_attends_per_block`: ratio of the number of cross-attends to that of blocks
+      (at least one cross-attend);
+    - `num_bands`, `max_resolution_scale`: for all modalities with Fourier features. The
+      second one is a factor of the maximum resolution;
+    - `dropout`: for all cross-attends and self-attends;
+    - `optimizer` (`"adamw"` or `"lamb"`), `learning_rate` (the peak, between linear
+      warm-up and cosine decay to zero), `weight_decay`, `label_smoothing`;
     - `batch_size`, and `augmentation`, one of the names in `augmentations` or `"none"`.
-
-    Whatever a `keras_tuner.HyperParameters` of the user has by one of these names takes the
-    place of the space's.
-
-    What has no width divisible by its heads, or is over a limit, is not built: such a trial
-    fails at once and says why. So does one that runs out of memory. Where nothing in
-    the space can be built, there is an error before the first trial.
+    Values with these names in the user's own `keras_tuner.HyperParameters` override the
+    space.
+    Infeasible models, whose widths are not divisible by their heads or which exceed a
+    limit, are not built: such a trial fails immediately with the reason. So does one that
+    runs out of memory. If no model in the space is feasible, an error is raised before
+    the first trial.
 
     Reference:
-        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 to 7 and figure 6,
-        for what matters; [KerasTuner](https://keras.io/keras_tuner).
+        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), tables 5 to 7 and
+        figure 6, for the hyperparameters that matter, and
+        [KerasTuner](https://keras.io/keras_tuner).
 
     Args:
-        modality: Modality layer, dict of them or `ByteArray`, see `Perceiver`. Trials
-            have copies.
+        modality: Modality layer, dict of modality layers, or `ByteArray`, see
+            `Perceiver`. Trials use copies.
         task: `Config` of the task, such as `Config(PerceiverClassifier, num_classes=10)`,
             with the argument `encoder`.
-        space: Dict of what replaces or adds to the default space.
-        settings: Dict from dotted paths to further arguments of `Perceiver`, the same in
-            all trials.
-        defaults: Dict of values with which a search begins. Defaults to one from the
-            middle of the space.
-        augmentations: Dict from names to callables `(inputs, key)` that change a batch of
-            training inputs, such as `keras_perceiver.data.image_augmentation()`.
-        num_inputs: Integer, number of elements of an example, for the limits. Defaults to
-            that of the longest.
-        max_parameters: Integer, limit of the model's parameters, or `None`.
-        max_flops: Number, limit of the FLOPs of an example, or `None`.
-        max_activation_bytes: Number, limit of the memory that training a batch needs
-            besides the weights, by an estimate, or `None`.
+        space: Dict of settings that replace or add to those of the default space.
+        settings: Dict from dotted paths to other arguments of `Perceiver` that are the
+            same in all trials.
+        defaults: Dict of values that a search starts with. Defaults to the middle of the
+            space.
+        augmentations: Dict from names to callables `(inputs, key)` that augment a batch
+            of training inputs, such as `keras_perceiver.data.image_augmentation()`.
+        num_inputs: Integer, number of elements per example, for the limits. Defaults to
+            the maximum.
+        max_parameters: Integer, maximum number of parameters, or `None`.
+        max_flops: Number, maximum FLOPs per example, or `None`.
+        max_activation_bytes: Number, maximum of the estimated memory of training with a
+            batch, without the weights, or `None`.
         precision: String, dtype policy of the models: float32, mixed_bfloat16 or
             mixed_float16.
-        distribution: `keras_perceiver.distribution.Distribution` that models are made and
-            trained with, or `None`. KerasTuner forgets what was set before.
-        seed: Integer, seed of the weights and the order, the same in all trials, or
-            `None` for another one each time.
+        distribution: `keras_perceiver.distribution.Distribution` that models are created
+            and trained with, or `None`. KerasTuner resets a scope that was entered
+            before.
+        seed: Integer, seed of the weights and of the shuffling, the same in all trials,
+            or `None` for random seeds.
         name: String, see `keras_tuner.HyperModel`.
         tunable: Boolean, see `keras_tuner.HyperModel`.
 
     Returns:
-        From `build`: the compiled task.
+        `build` returns the compiled task.
 
     Raises:
-        TypeError: if `modality` is no modality or `task` is no `Config`.
-        ValueError: if a name in the space or a setting is unknown, if a value is of no use,
-            or if nothing in the space can be built.
+        TypeError: if `modality` is not a modality, or `task` is not a `Config`.
+        ValueError: if a name in the space or a setting is unknown, if a value is invalid,
+            or if no model in the space is feasible.
 
     Example:
 
@@ -144,7 +144,7 @@ class PerceiverHyperModel(kt.HyperModel):
         if not isinstance(task, Config):
             raise TypeError(
                 "`task` must be a `Config` of a task. Received: "
-                f"task={task!r} of type {type(task).__name__}. Pass for example "
+                f"task={task!r} of type {type(task).__name__}. Pass, for example, "
                 "`Config(Task, num_classes=10)`, with the class of your task."
             )
         self.task = task
@@ -160,26 +160,26 @@ class PerceiverHyperModel(kt.HyperModel):
         self.precision = precision
         self.distribution = distribution
         self.seed = seed
-        self._sizes, self._reasons = {}, {}
+        self._sizes, self._infeasibilities = {}, {}
         self.space = self._space(space or {})
         self.defaults = self._defaults(defaults or {})
 
     def space_names(self):
-        """Returns the names that a space may have, sorted."""
+        """Returns the sorted names that a space may have."""
         return spaces.names(self._base)
 
     @classmethod
     def around(cls, model, space=None, defaults=None, **options):
-        """Makes one whose space has half, once and twice the sizes of a model.
+        """Creates a hypermodel with half, once and twice the sizes of a model.
 
-        Heads, shares, arrangements and the rest of training are as in the default space;
-        all else is the model's.
+        Heads, weight sharing, the number and position of cross-attends, and training
+        settings are as in the default space. All other settings are those of the model.
 
         Args:
-            model: Task, in the middle of the space, with whose settings a search begins.
-            space: Dict of what replaces that.
-            defaults: Dict of values with which a search begins, such as a learning rate.
-            **options: Further arguments of `PerceiverHyperModel`.
+            model: Task in the middle of the space, whose settings a search starts with.
+            space: Dict of settings that replace those of the space.
+            defaults: Dict of values that a search starts with, such as a learning rate.
+            **options: Other arguments of `PerceiverHyperModel`.
 
         Returns:
             `PerceiverHyperModel`.
@@ -211,7 +211,7 @@ class PerceiverHyperModel(kt.HyperModel):
                 if name in changes:
                     raise ValueError(
                         f"`{name}` is for modalities with Fourier features. Received: "
-                        f"space={changes}, and {modalities}. Leave it out."
+                        f"space={changes}, and {modalities}. Remove it."
                     )
                 del space[name]
         known = [_NO_AUGMENTATION, *self.augmentations]
@@ -226,11 +226,11 @@ class PerceiverHyperModel(kt.HyperModel):
             values = setting if isinstance(setting, list) else [setting]
             if not set(values) <= set(allowed):
                 raise ValueError(
-                    f"`{name}` must be among {allowed}. Received: {setting!r}. Choose "
+                    f"`{name}` must be one of {allowed}. Received: {setting!r}. Choose "
                     "from these."
                 )
         clash = sorted(set(self.settings) & set(space) - set(changes))
-        for name in clash:  # the same in all trials is frozen
+        for name in clash:  # settings that are the same in all trials
             space[name] = spaces.checked({name: self.settings[name]})[name]
         return space
 
@@ -247,7 +247,7 @@ class PerceiverHyperModel(kt.HyperModel):
             else spaces.typical(setting)
             for name, setting in self.space.items()
         }
-        return spaces.possible_values(self.space, defaults, self.reason_against)
+        return spaces.feasible_values(self.space, defaults, self.infeasibility)
 
     def values(self, hp):
         """Registers the space with KerasTuner, and returns the values of a trial.
@@ -263,10 +263,10 @@ class PerceiverHyperModel(kt.HyperModel):
             for name, setting in self.space.items()
         }
 
-    def reason_against(self, values):
-        """Returns why there can be no model with these values, as a sentence, or `None`.
+    def infeasibility(self, values):
+        """Returns why a model with these values is infeasible, or `None` if it is feasible.
 
-        Nothing is built to find that out.
+        The model is not built.
 
         Args:
             values: Dict from the names of the space to values.
@@ -276,11 +276,11 @@ class PerceiverHyperModel(kt.HyperModel):
             for name, value in sorted(values.items())
             if name not in _WITHOUT_SIZE
         )
-        if key not in self._reasons:
-            self._reasons[key] = self._reason_against(values)
-        return self._reasons[key]
+        if key not in self._infeasibilities:
+            self._infeasibilities[key] = self._infeasibility(values)
+        return self._infeasibilities[key]
 
-    def _reason_against(self, values):
+    def _infeasibility(self, values):
         encoder = self.encoder(values)
         try:
             input_dim, _ = self._input_sizes(values)
@@ -308,13 +308,13 @@ class PerceiverHyperModel(kt.HyperModel):
         return None
 
     def sizes(self, values):
-        """Returns the `Sizes` of the model with these values, which is not built.
+        """Returns the `Sizes` of the model with these values, without building it.
 
         Args:
             values: Dict from the names of the space to values.
 
         Raises:
-            ValueError: if the number of inputs is not known.
+            ValueError: if the number of inputs is unknown.
         """
         encoder = self.encoder(values)
         num_inputs = self.num_inputs
@@ -323,7 +323,7 @@ class PerceiverHyperModel(kt.HyperModel):
             lengths = [layer.num_inputs for layer in modalities.values()]
             if None in lengths:
                 raise ValueError(
-                    "`num_inputs` must be given where any length will do. Received: "
+                    "`num_inputs` is required for inputs of any length. Received: "
                     f"num_inputs=None for {modalities}. Pass the number of elements per "
                     "example."
                 )
@@ -335,14 +335,14 @@ class PerceiverHyperModel(kt.HyperModel):
             encoder.kwargs["latent_dim"],
             num_inputs,
             input_dim,
-            # Of a head with one layer; other heads are not counted.
+            # The width of a head with one layer. Other heads are not counted.
             self.task.kwargs.get("num_classes", 0),
             values["batch_size"] * _BYTES[self.precision],
         )
         return sizes._replace(parameters=sizes.parameters + parameters)
 
     def build(self, hp):
-        """Makes the model of a trial, compiled.
+        """Returns the compiled model of a trial.
 
         Args:
             hp: `keras_tuner.HyperParameters`.
@@ -351,10 +351,10 @@ class PerceiverHyperModel(kt.HyperModel):
             The task.
 
         Raises:
-            FailedTrialError: if there can be no such model.
+            FailedTrialError: if the model is infeasible.
         """
         values = self.values(hp)
-        reason = self.reason_against(values)
+        reason = self.infeasibility(values)
         if reason is not None:
             raise FailedTrialError(f"{reason} Values: {values}.")
         if self.seed is not None:
@@ -370,19 +370,19 @@ class PerceiverHyperModel(kt.HyperModel):
 
         Args:
             hp: `keras_tuner.HyperParameters`.
-            model: What `build` returned.
-            x: Arrays, a batched `tf.data.Dataset` of `(inputs, labels)`, which is batched
-                anew, or a callable `(batch_size, seed)` that returns
+            model: Model that `build` returned.
+            x: Arrays, a batched `tf.data.Dataset` of `(inputs, labels)`, which is
+                rebatched, or a callable `(batch_size, seed)` that returns
                 `keras_perceiver.data.Splits`.
             y: Labels, if `x` are arrays.
             validation_data: See `keras.Model.fit`. Defaults to that of the splits.
-            **options: See `keras.Model.fit`; `epochs` is the number of the last one.
+            **options: See `keras.Model.fit`. `epochs` is the number of the last epoch.
 
         Returns:
             `keras.callbacks.History`.
 
         Raises:
-            FailedTrialError: if it runs out of memory.
+            FailedTrialError: if training runs out of memory.
         """
         values = self.values(hp)
         seed = 0 if self.seed is None else self.seed
@@ -398,15 +398,16 @@ class PerceiverHyperModel(kt.HyperModel):
         num_steps = max(num_epochs * num_batches, 1)
         with fails_without_memory(), self._scope():
             self._compile(model, values, num_steps)
-            options = {"shuffle": False, **options}  # the dataset is
+            options = {"shuffle": False, **options}  # shuffled already
             return model.fit(train, validation_data=validation, **options)
 
     def optimizer(self, values, num_steps):
-        """Returns the optimizer of a run with these values.
+        """Returns the optimizer for training with these values.
 
         Args:
             values: Dict from the names of the space to values.
-            num_steps: Integer, steps of the run, or `None` for a constant learning rate.
+            num_steps: Integer, number of training steps, or `None` for a constant
+                learning rate.
         """
         rate = values["learning_rate"]
         if num_steps is not None:
@@ -418,12 +419,12 @@ class PerceiverHyperModel(kt.HyperModel):
         return Config(kind, weight_decay=values["weight_decay"], clipnorm=1.0)
 
     def recipe(self, values, recipe, epochs):
-        """Returns a recipe that trains the model of these values as a trial does.
+        """Returns a recipe that trains the model with these values as a trial does.
 
         Args:
             values: Dict from the names of the space to values.
-            recipe: `keras_perceiver.training.Recipe`, of the same data.
-            epochs: Integer.
+            recipe: `keras_perceiver.training.Recipe` for the same data.
+            epochs: Integer, number of epochs.
         """
         rate = values["learning_rate"]
         return dataclasses.replace(
@@ -450,7 +451,7 @@ class PerceiverHyperModel(kt.HyperModel):
         return self.distribution.scope()
 
     def _compile(self, model, values, num_steps):
-        # As in a recipe's training: clips once, whatever the number of devices.
+        # As when a recipe is trained, gradients are clipped once for all devices.
         optimizer = TrackingOptimizer(self.optimizer(values, num_steps))
         compile_task(model, optimizer, values["label_smoothing"])
 
@@ -463,7 +464,7 @@ class PerceiverHyperModel(kt.HyperModel):
         return encoder_config(self._base, self.settings, values, self.precision)
 
     def _input_sizes(self, values):
-        """Returns what `input_sizes` does, which depends on the modalities only."""
+        """Returns the cached `input_sizes`, which only depend on the modalities."""
         key = tuple(
             (name, value)
             for name, value in sorted(values.items())

@@ -1,4 +1,4 @@
-"""KerasTuner's oracles, within a budget, that propose only what can be built."""
+"""KerasTuner's oracles with a budget, which only propose feasible models."""
 
 import dataclasses
 import time
@@ -12,13 +12,13 @@ _COLUMNS = ("trial", "status", "score", "best", "parameters", "GFLOPs", "seconds
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a search may cost. It ends with what is used up first.
+    """The budget of a search, which ends at the first limit that is reached.
 
     Attributes:
         trials: Integer, number of trials, or `None`.
-        epochs: Integer, passes over the training data in all trials together, or `None`.
-        minutes: Float, or `None`. No trial begins later; one that runs is not cut. Counted
-            anew when a search is resumed.
+        epochs: Integer, number of epochs in all trials together, or `None`.
+        minutes: Float, or `None`. No trial starts later, but a running trial is
+            completed. The clock is reset when a search is resumed.
     """
 
     trials: int | None = None
@@ -35,26 +35,26 @@ class Budget:
         for name, value in given.items():
             if value is not None and not value > 0:
                 raise ValueError(
-                    f"`{name}` must be positive. Received: {name}={value}. Leave it out "
-                    "for no such limit."
+                    f"`{name}` must be positive. Received: {name}={value}. Remove it for "
+                    "no limit."
                 )
 
 
 class _Limited:
-    """What all our oracles do besides their search.
+    """Mixin for oracles with a budget, feasible proposals and a table of trials.
 
-    KerasTuner's own would propose models that cannot be, each of which is a trial that
-    fails, and it gives up after a few of these.
+    KerasTuner's own oracles would propose infeasible models, each of which would be a
+    failed trial, and stop after a few failures.
     """
 
     def limit(self, hyper_model, budget, epochs, report):
-        """Sets what the constructors of the oracles have no arguments for.
+        """Sets options for which the constructors of the oracles have no arguments.
 
         Args:
             hyper_model: `PerceiverHyperModel`.
             budget: `Budget`.
-            epochs: Integer, of a trial, where the oracle does not say.
-            report: Callable that is given lines of the table of trials.
+            epochs: Integer, epochs per trial, unless the oracle sets them.
+            report: Callable that takes the lines of the table of trials.
         """
         self._hyper_model = hyper_model
         self._budget = budget
@@ -70,14 +70,14 @@ class _Limited:
         if self._budget.minutes is not None:
             self._deadline = time.monotonic() + 60 * self._budget.minutes
 
-    def can_be(self, values):
-        """Tells whether there can be a model with these values."""
+    def is_feasible(self, values):
+        """Returns whether the model with these values is feasible."""
         hp = self.get_space()
         hp.values = dict(values)
-        return self._hyper_model.reason_against(self._hyper_model.values(hp)) is None
+        return self._hyper_model.infeasibility(self._hyper_model.values(hp)) is None
 
     def num_epochs(self, values):
-        """Returns the passes over the training data of a trial."""
+        """Returns the number of epochs of a trial."""
         first = values.get("tuner/initial_epoch", 0)
         return values.get("tuner/epochs", self._epochs) - first
 
@@ -100,25 +100,25 @@ class _Limited:
             return {"status": "STOPPED", "values": None}
         found = super().populate_space(trial_id)
         values = found.get("values")
-        if found["status"] != "RUNNING" or self.can_be(values):
+        if found["status"] != "RUNNING" or self.is_feasible(values):
             return found
-        return self._instead_of(values, trial_id)
+        return self._replacement(values, trial_id)
 
-    def _instead_of(self, values, trial_id):
-        """Returns another proposal."""
+    def _replacement(self, values, trial_id):
+        """Returns a proposal that replaces an infeasible one."""
         values = self._random_values()
         if values is None:
             return {"status": "STOPPED", "values": None}
         return {"status": "RUNNING", "values": values}
 
     def _random_values(self):
-        if not self.trials:  # a search begins with what is known
+        if not self.trials:  # a search starts with the defaults
             values = {hp.name: hp.default for hp in self.get_space().space}
-            if self.can_be(values):
+            if self.is_feasible(values):
                 return values
         for _ in range(_MAX_TRIES):
             values = super()._random_values()
-            if values is None or self.can_be(values):
+            if values is None or self.is_feasible(values):
                 return values
         return None
 
@@ -150,7 +150,7 @@ class _Limited:
             self._report("  ".join(header))
             self._has_header = True
         cells = [f"{_cell(values[name]):>10}" for name in _COLUMNS]
-        # Not all of them, which would be several lines of a terminal.
+        # Only those that differ from the defaults, to fit on one line.
         start = self._hyper_model.defaults
         changed = {n: values[n] for n in free if values.get(n) != start.get(n)}
         text = ", ".join(f"{name}={_cell(v)}" for name, v in changed.items())
@@ -159,7 +159,7 @@ class _Limited:
             self._report(f"{'':>12}{trial.message.strip().splitlines()[-1]}")
 
     def row(self, trial):
-        """Returns what the table of trials has of one, by column."""
+        """Returns the row of a trial in the table of trials, a dict by column."""
         hp = trial.hyperparameters.copy()
         values = self._hyper_model.values(hp)
         sizes = self._hyper_model.sizes(values)
@@ -183,7 +183,7 @@ class _Limited:
         self.seconds = dict(state["seconds"])
 
     def _check_consecutive_failures(self):
-        """Lets a search go on: each failure is in the table."""
+        """Does nothing, so that a search continues after failures."""
 
 
 def _cell(value):
@@ -202,7 +202,7 @@ class _Bayesian(_Limited, kt.oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id):
         from sklearn.exceptions import ConvergenceWarning
 
-        # A setting that has not mattered yet has no best length scale, each time.
+        # There is no best length scale for settings without an effect so far.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().populate_space(trial_id)
@@ -213,8 +213,8 @@ class _Hyperband(_Limited, kt.oracles.HyperbandOracle):
 
 
 class _Grid(_Limited, kt.oracles.GridSearchOracle):
-    def _instead_of(self, values, trial_id):
-        """Lets the grid's next value come when this one has failed, at once."""
+    def _replacement(self, values, trial_id):
+        """Keeps the proposal, which fails immediately, so that the grid advances."""
         return {"status": "RUNNING", "values": values}
 
 
@@ -229,10 +229,10 @@ def make_oracle(algorithm, hyper_model, budget, epochs, seed, report, hyperparam
         algorithm: String, one of `ALGORITHMS`.
         hyper_model: `PerceiverHyperModel`.
         budget: `Budget`.
-        epochs: Integer, of a trial; for Hyperband the greatest number.
+        epochs: Integer, epochs per trial, the maximum for Hyperband.
         seed: Integer, seed of the proposals.
-        report: Callable that is given lines of the table of trials.
-        hyperparameters: `keras_tuner.HyperParameters` of the user's, or `None`.
+        report: Callable that takes the lines of the table of trials.
+        hyperparameters: The user's `keras_tuner.HyperParameters`, or `None`.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(
@@ -242,11 +242,11 @@ def make_oracle(algorithm, hyper_model, budget, epochs, seed, report, hyperparam
     ranges = {n: s for n, s in hyper_model.space.items() if isinstance(s, tuple)}
     if algorithm == "grid" and ranges:
         raise ValueError(
-            f"A grid has no ranges. Received: {ranges}. Give lists of values, or one value."
+            f"A grid has no ranges. Received: {ranges}. Pass lists of values, or one value."
         )
     options = {
         "objective": hyper_model.objective,
-        "seed": seed + 1,  # KerasTuner takes 0 for none
+        "seed": seed + 1,  # for KerasTuner, 0 means no seed
         "hyperparameters": hyperparameters,
     }
     if algorithm == "hyperband":

@@ -9,7 +9,7 @@ import numpy as np
 from keras_perceiver._matplotlib import matplotlib
 
 _MIN_FOR_IMPORTANCE = 6
-# What a trial has besides its settings.
+# Columns of a trial besides its settings.
 _TEXTS = ("trial", "status")
 _MEASURES = (
     *("trial", "status", "score", "parameters", "GFLOPs", "seconds"),
@@ -18,10 +18,10 @@ _MEASURES = (
 
 
 def write_trials(rows, path):
-    """Writes a table of trials as CSV, with strings as they are.
+    """Writes a table of trials as CSV, with unquoted strings.
 
     Args:
-        rows: List of dicts, as `search` returns.
+        rows: List of dicts, as `search` returns it.
         path: Path of the file.
     """
     with Path(path).open("w", newline="") as file:
@@ -31,7 +31,7 @@ def write_trials(rows, path):
 
 
 def read_trials(path):
-    """Returns the table of trials in a file that `write_trials` wrote."""
+    """Returns the table of trials from a file that `write_trials` has written."""
     with Path(path).open(newline="") as file:
         return [
             {name: _from_text(name, text) for name, text in row.items()}
@@ -55,11 +55,11 @@ def _from_text(name, text):
 
 
 def pareto_front(rows, cost="GFLOPs"):
-    """Returns the trials than which none is both cheaper and better, the cheapest first.
+    """Returns the Pareto-optimal trials, sorted by cost.
 
     Args:
-        rows: List of dicts, as `search` returns.
-        cost: String, column of what should be small.
+        rows: List of dicts, as `search` returns it.
+        cost: String, the column to minimize.
     """
     front = []
     for row in sorted(_completed(rows), key=lambda row: (row[cost], -row["score"])):
@@ -69,17 +69,17 @@ def pareto_front(rows, cost="GFLOPs"):
 
 
 def plot_trials(rows, folder, first=None):
-    """Draws the trials: scores against FLOPs, all settings, and how much each matters.
+    """Plots the trials: scores against FLOPs, all settings, and their importance.
 
-    Writes `front.png`, `parallel.png` and, of six trials or more, `importance.png`.
+    It writes `front.png`, `parallel.png` and, for six trials or more, `importance.png`.
 
     Args:
-        rows: List of dicts, as `search` returns.
+        rows: List of dicts, as `search` returns it.
         folder: Path of a folder.
-        first: String, the trial with which the search began, drawn as a star; or `None`.
+        first: String, the first trial, which is marked by a star, or `None`.
 
     Returns:
-        List of the paths that were written.
+        List of the paths of the figures.
 
     Raises:
         ValueError: if no trial was completed.
@@ -88,8 +88,8 @@ def plot_trials(rows, folder, first=None):
     completed = _completed(rows)
     if not completed:
         raise ValueError(
-            "There must be a completed trial to draw. Received: "
-            f"{len(rows)} trials, none of them. See their status."
+            "There must be a completed trial to plot. Received: "
+            f"{len(rows)} trials that are not. See their status."
         )
     folder = Path(folder)
     figures = {"front": _front(completed, first)}
@@ -149,7 +149,7 @@ def _front(rows, first):
 
 
 def _leave_out_the_worst(axis, scores):
-    """Ends the axis above scores so low that all others would look the same."""
+    """Sets the lower end of the axis so that outliers do not compress other scores."""
     best, median = max(scores), np.median(scores)
     bottom = median - 4 * (best - median)
     below = sum(score < bottom for score in scores)
@@ -170,9 +170,9 @@ def _points(rows):
 
 
 def _parallel(rows, names):
-    """Draws one line a trial over one axis a setting, colored by the score's rank.
+    """Draws parallel coordinates: one line per trial, colored by the rank of its score.
 
-    By the score itself, one that is far off would make all others look the same.
+    With colors by the score itself, an outlier would make all others look the same.
     """
     figure, axis = _figure(figsize=(1.3 * len(names) + 2, 5))
     scores = np.array([row["score"] for row in rows])
@@ -216,7 +216,7 @@ def _parallel(rows, names):
 
 
 def _place(values):
-    """Returns heights in [0, 1] of values, and texts at heights."""
+    """Returns the heights of values in [0, 1], and labels with their heights."""
     kinds = sorted(set(values), key=lambda value: (str(type(value)), value))
     if isinstance(values[0], float) and len(kinds) > 6:
         numbers = np.log(values) if min(values) > 0 else np.array(values)
@@ -235,7 +235,7 @@ def _place(values):
 
 
 def _importance(rows, names):
-    """Draws how much worse a forest predicts the scores without each setting."""
+    """Draws the permutation importance of each setting for the scores, by a forest."""
     try:
         from sklearn.ensemble import ExtraTreesRegressor
         from sklearn.inspection import permutation_importance
@@ -244,7 +244,7 @@ def _importance(rows, names):
             "The importance of settings needs scikit-learn, which is not installed. "
             "Install it with `pip install scikit-learn`."
         ) from error
-    # How long a trial trained matters too, and is no setting.
+    # The number of epochs matters as well, but is not a setting.
     epochs = [row["epochs"] + row["after_epochs"] for row in rows]
     columns = {name: _place([row[name] for row in rows])[0] for name in names}
     if len(set(epochs)) > 1:

@@ -1,4 +1,4 @@
-"""A search: KerasTuner's tuners over our oracles, in one process or several."""
+"""Searches: KerasTuner's tuners with our oracles, in one or several processes."""
 
 import contextlib
 import os
@@ -18,20 +18,20 @@ _MAX_RESTARTS = 2
 _ENVIRONMENT = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
-class _Waits:
-    """While the oracle has nothing to do KerasTuner asks it again without a pause."""
+class _PollingDelay:
+    """Mixin that pauses between requests to an oracle without a proposal."""
 
     def pre_create_trial(self):
         time.sleep(0.05)
 
 
-class _Tuner(_Waits, kt.Tuner):
+class _Tuner(_PollingDelay, kt.Tuner):
     pass
 
 
-class _HyperbandTuner(_Waits, kt.Hyperband):
+class _HyperbandTuner(_PollingDelay, kt.Hyperband):
     def __init__(self, oracle, **options):
-        # Hyperband's own constructor makes an oracle of its own.
+        # Hyperband's constructor would create another oracle.
         kt.Tuner.__init__(self, oracle, **options)
 
 
@@ -45,29 +45,29 @@ def make_tuner(
     hyperparameters=None,
     report=print,
 ):
-    """Returns KerasTuner's tuner for a search within a budget.
+    """Returns a KerasTuner tuner for a search within a budget.
 
-    A search that has begun in the folder goes on: no finished trial runs again.
+    A search in the folder is resumed, without repeating completed trials.
 
     Args:
         hyper_model: `PerceiverHyperModel`.
-        folder: Path of the folder that holds all of the search.
+        folder: Path of the folder of the search.
         budget: `Budget`.
         algorithm: String, one of `ALGORITHMS`. Hyperband trains many models for a few
-            epochs and goes on with the best; the others train each for `epochs`.
-        epochs: Integer, passes over the training data in a trial, or the most of them.
+            epochs and continues with the best. The others train each for `epochs`.
+        epochs: Integer, epochs per trial, the maximum for Hyperband.
         seed: Integer, seed of the proposals.
         hyperparameters: `keras_tuner.HyperParameters` that replace those of the same
             name, or `None`.
-        report: Callable that is given the lines of a table, one a trial.
+        report: Callable that takes the lines of a table, one per trial.
 
     Returns:
-        `keras_tuner.Tuner`. Its `search` is that of KerasTuner; `search` of this module
-        calls it.
+        `keras_tuner.Tuner`. Its `search` is that of KerasTuner, which `search` of this
+        module calls.
 
     Raises:
-        ValueError: if the algorithm is unknown, if a grid is asked for and a setting is
-            a range, or if the number of inputs is not known.
+        ValueError: if the algorithm is unknown, if a setting is a range with the
+            algorithm `"grid"`, or if the number of inputs is unknown.
     """
     check_positive(epochs=epochs)
     hyper_model.sizes(hyper_model.defaults)  # the table needs them
@@ -86,24 +86,24 @@ def make_tuner(
 
 
 def search(tuner, data, epochs, validation_data=None, num_workers=1, command=None):
-    """Runs a search to the end of its budget.
+    """Runs a search until its budget is used up.
 
     Args:
-        tuner: What `make_tuner` returned; for several workers, in `as_chief`.
-        data: What `PerceiverHyperModel.fit` takes as `x`.
+        tuner: Result of `make_tuner`, called in `as_chief` for several workers.
+        data: See `x` of `PerceiverHyperModel.fit`.
         epochs: Integer, as in `make_tuner`.
         validation_data: See `PerceiverHyperModel.fit`.
-        num_workers: Integer, processes that run trials side by side, on this machine,
-            through KerasTuner's chief and workers. One that dies is started again, and
-            repeats the trial that it had begun; after two restarts its trial has failed.
-        command: List of strings, the program that makes the same tuner and calls this
-            function with one worker. Needed for several.
+        num_workers: Integer, number of processes that run trials in parallel on this
+            machine, through KerasTuner's chief and workers. One that dies is restarted
+            and repeats its trial, which fails after two restarts.
+        command: List of strings, the program that creates the same tuner and calls this
+            function with one worker. It is required for several workers.
 
     Returns:
         List of dicts, the table of trials, the best first.
 
     Raises:
-        ValueError: if no trial could begin.
+        ValueError: if no trial could start.
         RuntimeError: if all workers died.
     """
     check_positive(num_workers=num_workers)
@@ -118,9 +118,9 @@ def search(tuner, data, epochs, validation_data=None, num_workers=1, command=Non
         _run_workers(tuner, num_workers, command)
     if not oracle.trials:
         raise ValueError(
-            "No trial could begin. Received: a space in which nothing can be built, or a "
-            "budget that is used up before the first. Change the space, or raise the "
-            "limits."
+            "A trial must be able to start. Received: a space without a feasible model, "
+            "or a budget that is used up before the first trial. Change the space, or "
+            "raise the limits."
         )
     return table(oracle)
 
@@ -138,14 +138,14 @@ def table(oracle):
 
 
 def is_worker():
-    """Tells whether this process runs trials for a chief in another."""
+    """Returns whether this process is a worker that runs trials for a chief."""
     name = os.environ.get("KERASTUNER_TUNER_ID")
     return name is not None and "chief" not in name
 
 
 @contextlib.contextmanager
 def as_chief():
-    """Context in which a tuner that is made serves workers on this machine."""
+    """Context in which new tuners are the chief of workers on this machine."""
     with socket.socket() as unused:
         unused.bind((_HOST, 0))
         port = unused.getsockname()[1]
@@ -158,11 +158,11 @@ def as_chief():
 
 
 def _run_workers(tuner, num_workers, command):
-    """Serves the oracle, and keeps the workers running until they are done."""
-    # KerasTuner has the protocol of chief and workers and leaves their processes to the
-    # user. A worker that died would block the search: the chief waits for its trial for
-    # ever, since `max_retries_per_trial` counts exceptions inside a worker only.
-    # It ends by itself some 20 seconds after the last worker, if none has died.
+    """Serves the oracle, and keeps the workers running until they finish."""
+    # KerasTuner implements the protocol of chief and workers, but does not manage their
+    # processes. A worker that died would block the search: the chief would wait for its
+    # trial forever, since `max_retries_per_trial` only counts exceptions within a
+    # worker. The chief exits about 20 seconds after the last worker, if none has died.
     threading.Thread(target=tuner.search, kwargs={"verbose": 0}, daemon=True).start()
     names = [f"worker{i}" for i in range(num_workers)]
 
@@ -182,7 +182,7 @@ def _run_workers(tuner, num_workers, command):
                     del workers[name]
                 elif restarts[name] < _MAX_RESTARTS:
                     restarts[name] += 1
-                    workers[name] = start(name)  # its trial is given to it again
+                    workers[name] = start(name)  # it is assigned its trial again
                 else:
                     del workers[name]
                     _fail(tuner.oracle, name, process.returncode)
@@ -193,13 +193,13 @@ def _run_workers(tuner, num_workers, command):
             process.wait()
     if all(count >= _MAX_RESTARTS for count in restarts.values()):
         raise RuntimeError(
-            f"Workers must live. Received: all {num_workers} died {_MAX_RESTARTS + 1} "
-            "times. See what they printed; the search can be resumed."
+            f"Workers must not die. Received: all {num_workers} died {_MAX_RESTARTS + 1} "
+            "times. See their output. The search can be resumed."
         )
 
 
 def _fail(oracle, name, status):
-    """Ends the trial of a worker that is not coming back."""
+    """Ends the trial of a worker that is not restarted."""
     trial = oracle.ongoing_trials.get(name)
     if trial is None:
         return

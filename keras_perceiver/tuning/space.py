@@ -1,4 +1,4 @@
-"""Search spaces as plain data: what may be tuned, and the values that may be tried."""
+"""Search spaces as plain data: hyperparameters and their possible values."""
 
 import difflib
 import itertools
@@ -7,8 +7,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-# What the paper's ablations vary (tables 5 to 7, figure 6), and how it is trained. The
-# greatest values are those of its ImageNet model.
+# Hyperparameters of the paper's ablations (tables 5 to 7, figure 6) and of its
+# training. The largest values are those of its ImageNet model.
 SPACE = MappingProxyType(
     {
         "num_latents": [32, 64, 128, 256, 512],
@@ -32,13 +32,13 @@ SPACE = MappingProxyType(
 )
 # Names that set several arguments of a model at once, or one relative to others.
 COMBINED = (
-    # Cross-attends for each block; at least one in all, as in Perceiver IO.
+    # Cross-attends per block, and at least one in total, as in Perceiver IO.
     "cross_attends_per_block",
-    # Of all modalities with Fourier features.
+    # For all modalities with Fourier features.
     "num_bands",
-    # A factor of the resolution that each modality has: 1.0 is its Nyquist frequency.
+    # A factor of the resolution of each modality. 1.0 is its Nyquist frequency.
     "max_resolution_scale",
-    # Of all cross-attends and self-attends.
+    # For all cross-attends and self-attends.
     "dropout",
 )
 OF_TRAINING = (
@@ -49,7 +49,7 @@ OF_TRAINING = (
     "batch_size",
     "augmentation",
 )
-# In the space only where the modality, or the user, has it.
+# Only in the space if the modality or the user provides them.
 OPTIONAL = ("num_bands", "max_resolution_scale", "augmentation")
 _MAX_CHECKED = 20_000
 
@@ -61,7 +61,7 @@ def names(encoder):
         encoder: `keras_perceiver.Config` of a `Perceiver`, whose dotted paths are names.
     """
     paths = set()
-    for path in encoder.paths():  # and those that lead to them
+    for path in encoder.paths():  # with all their prefixes
         names = path.split(".")
         paths |= {".".join(names[:i]) for i in range(1, len(names) + 1)}
     return sorted({*paths, *COMBINED, *OF_TRAINING} - {"num_cross_attends", "dtype"})
@@ -85,14 +85,14 @@ def check_names(argument, given, known):
 
 
 def checked(space):
-    """Returns a space with every setting in its final form.
+    """Returns a space with normalized settings.
 
     Args:
-        space: Dict from names to a list of values to choose from, a tuple of two numbers,
-            the ends of a range, or one value.
+        space: Dict from names to a list of values to choose from, a tuple of two numbers
+            (the ends of a range), or a single value.
 
     Raises:
-        ValueError: if what may be tried is no such thing.
+        ValueError: if a setting is invalid.
     """
     return {name: _checked_setting(name, setting) for name, setting in space.items()}
 
@@ -134,22 +134,22 @@ def _setting_error(name, setting, rule):
 
 
 def is_free(setting):
-    """Tells whether a checked setting leaves a choice."""
+    """Returns whether a checked setting has several values."""
     return isinstance(setting, (list, tuple))
 
 
 def declare(hp, name, setting, default):
-    """Registers a setting with KerasTuner, and returns the value for this trial.
+    """Registers a setting with KerasTuner, and returns its value in this trial.
 
     Args:
-        hp: `keras_tuner.HyperParameters`. What is registered there by this name already
-            stays, whatever it is.
-        name: String.
-        setting: What `checked` returns for it.
+        hp: `keras_tuner.HyperParameters`. A hyperparameter that is already registered
+            with this name is kept.
+        name: String, name of the setting.
+        setting: Setting, as `checked` returns it.
         default: Value in the setting.
     """
     if isinstance(setting, list):
-        if isinstance(default, bool):  # KerasTuner makes numbers of those in a choice
+        if isinstance(default, bool):  # in a choice, KerasTuner converts it to a number
             return hp.Boolean(name, default)
         return hp.Choice(name, setting, default=default)
     if isinstance(setting, tuple):
@@ -165,7 +165,7 @@ def _is_wide(setting):
 
 
 def typical(setting):
-    """Returns the value that stands for a setting where there is no other reason."""
+    """Returns the default value of a setting, from its middle."""
     if isinstance(setting, list):
         return setting[(len(setting) - 1) // 2]
     if isinstance(setting, tuple):
@@ -176,7 +176,7 @@ def typical(setting):
 
 
 def nearest(setting, value):
-    """Returns the value of a setting that is nearest to another one."""
+    """Returns the value of a setting that is nearest to a value."""
     if isinstance(setting, list):
         if _is_number(value) and _is_number(setting[0]):
             return min(setting, key=lambda found: abs(found - value))
@@ -186,36 +186,35 @@ def nearest(setting, value):
     return setting
 
 
-def possible_values(space, defaults, reason_against):
-    """Returns settings that can be built: the defaults, if they can.
+def feasible_values(space, defaults, infeasibility):
+    """Returns the values of a feasible model: the defaults, if they are feasible.
 
     Args:
-        space: What `checked` returns.
-        defaults: Dict of values, one for every name.
-        reason_against: Callable that takes a dict of values and returns why there can be
-            no such model, or `None`.
+        space: Space, as `checked` returns it.
+        defaults: Dict with one value per name.
+        infeasibility: Callable that takes a dict of values and returns why the model is
+            infeasible, or `None`.
 
     Raises:
-        ValueError: if none of the space can be, with the reason.
+        ValueError: if no model in the space is feasible, with the reason.
     """
-    reason = reason_against(defaults)
+    reason = infeasibility(defaults)
     if reason is None:
         return defaults
     rng = np.random.default_rng(0)
     for number, values in enumerate(_all_values(space, defaults, rng)):
-        if reason_against(values) is None:
+        if infeasibility(values) is None:
             return values
         if number == _MAX_CHECKED:
             break
     raise ValueError(
-        f"The space must hold a model that can be built. Received: {_text(space)}, of "
-        f"which none can. With {_text(defaults)}: {reason} Give the space other values, "
-        "or raise the limits."
+        f"The space must contain a feasible model. Received: {_text(space)} without "
+        f"one. With {_text(defaults)}: {reason} Change the space, or raise the limits."
     )
 
 
 def _all_values(space, defaults, rng):
-    """Yields dicts of values: all that there are, if these are few, or random ones."""
+    """Yields dicts of values: all combinations if they are few, otherwise random ones."""
     ends = {
         name: setting if isinstance(setting, list) else [defaults[name], *setting]
         for name, setting in space.items()
@@ -225,7 +224,7 @@ def _all_values(space, defaults, rng):
         for values in itertools.product(*ends.values()):
             yield {**defaults, **dict(zip(ends, values, strict=True))}
         return
-    for pick in (min, max):  # the smallest model is the one that limits allow
+    for pick in (min, max):  # limits allow the smallest model first
         numbers = {n: v for n, v in ends.items() if not isinstance(v[0], (str, bool))}
         yield {**defaults, **{name: pick(v) for name, v in numbers.items()}}
     while True:

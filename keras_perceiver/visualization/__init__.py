@@ -1,4 +1,4 @@
-"""Visualization: attention maps, and figures of them and of a model's layers."""
+"""Visualization: attention maps, their figures, and figures of architectures."""
 
 from keras_perceiver.visualization.architecture import plot_architecture
 from keras_perceiver.visualization.figures import plot_attention, plot_entropy

@@ -1,4 +1,4 @@
-"""Figure of a model: its inputs, its layers, its answer."""
+"""Figures of a model's architecture: inputs, layers and prediction."""
 
 import numpy as np
 from keras import ops
@@ -7,7 +7,7 @@ from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models import Task
 
-# Widths and heights, in inches. The figure is made to be shown 900 pixels wide.
+# Widths and heights in inches. The figure is legible at a width of 900 pixels.
 _WIDTH = 9.0
 _HEIGHT = 3.9
 _HEIGHT_WITHOUT_PICTURES = 3.2
@@ -26,24 +26,24 @@ _TRANSFORMER_COLORS = ("#a1d99b", "#c7e9c0", "#e5f5e0")
 
 
 def plot_architecture(model, inputs=None, example=0):
-    """Draws a model: what it reads, its layers in order, what is shared, its answer.
+    """Draws a model: its inputs, its layers in order, shared weights, and a prediction.
 
-    Blocks that repeat are drawn once, with their number. Boxes of one color share their
+    Repeated blocks are drawn once, with their number. Boxes of the same color share their
     weights.
 
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
-        inputs: A batch of what the model reads, as for `predict`, to draw one example and
-            the answer of a classifier to it; `None` for neither.
-        example: Integer, which example of the batch.
+        inputs: Batch of inputs, as for `predict`, to draw an example and the prediction
+            of a classifier for it, or `None`.
+        example: Integer, index of the example in the batch.
 
     Returns:
-        `matplotlib.figure.Figure`, 9 inches wide or more if the model has many
-        different layers.
+        `matplotlib.figure.Figure` with a width of 9 inches, or more if the model has
+        many different layers.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if `inputs` do not fit the model.
+        ValueError: if `inputs` are invalid for the model.
     """
     is_task = isinstance(model, Task)
     encoder = model.encoder if is_task else model
@@ -81,10 +81,10 @@ def plot_architecture(model, inputs=None, example=0):
 
 
 def _stages(trunk):
-    """Returns pairs of layers in order and how often these repeat.
+    """Returns pairs of layers in order and the number of their repetitions.
 
-    Layers repeat if they are the same ones, or, where no weights are shared, if they are
-    equal but for their weights.
+    Layers are repeated if they are identical or, if no weights are shared, if they only
+    differ in their weights.
     """
     layers = trunk.sequence()
     is_shared = len({id(layer) for layer in layers}) < len(layers)
@@ -92,7 +92,7 @@ def _stages(trunk):
     stages, start = [], 0
     while start < len(layers):
         best = (1, 1)  # length, repeats
-        # Alone, or a cross-attend and what comes after it.
+        # A single layer, or a cross-attend and the layer after it.
         for length in (1, 2) if isinstance(layers[start], CrossAttend) else (1,):
             pattern = keys[start : start + length]
             repeats = 1
@@ -127,7 +127,7 @@ def _arrays_by_name(encoder, inputs):
 
 
 def _answer(model, inputs, example):
-    """Returns labels and probabilities of the three most probable classes, or `None`."""
+    """Returns the names and probabilities of the top three classes, or `None`."""
     batch = {name: array[example : example + 1] for name, array in inputs.items()}
     tensors = {
         x.name: ops.convert_to_tensor(batch[x.name], x.dtype) for x in model.inputs
@@ -144,7 +144,7 @@ def _answer(model, inputs, example):
 
 
 class _Drawing:
-    """A figure whose coordinates are inches."""
+    """A figure with coordinates in inches."""
 
     def __init__(self, width, height):
         self._plt = matplotlib("pyplot")
@@ -173,12 +173,12 @@ class _Drawing:
         self.text(x, _FLOW_Y, text)
 
     def arrow_to(self, x, step):
-        """Draws an arrow from the box before to the box at x."""
+        """Draws an arrow from the previous box to the box at x."""
         half = _BOX_WIDTH / 2
         self.arrow((x - step + half, _FLOW_Y), (x - half, _FLOW_Y))
 
     def inputs(self, encoder, inputs, example):
-        """Draws the modalities, and the array that they become."""
+        """Draws the modalities, and the byte array."""
         modalities = encoder.byte_array.modalities
         left = 1.3
         segment = (self._width - left - _GAP / 2) / len(modalities)
@@ -225,7 +225,7 @@ class _Drawing:
         axis.set_axis_off()
 
     def stages(self, stages, centers):
-        """Draws the layers, with a bracket under those that repeat."""
+        """Draws the layers, with a bracket under repeated ones."""
         step = centers[1] - centers[0]
         colors, column = {}, 1
         is_first = True

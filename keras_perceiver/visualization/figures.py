@@ -10,26 +10,25 @@ def plot_attention(
 ):
     """Draws attention weights as in the figures of the paper.
 
-    One row for each cross-attend: the example alone, then a column for each latent. Maps
-    of images lie over the image, those of spectrograms over the spectrogram, those of
-    waveforms under the samples; points have the color of their weight, and of videos and
-    other grids of more than two axes the mean over the first ones is shown.
+    There is one row per cross-attend: the example, then a column per latent. Weights are
+    drawn over images and spectrograms, under waveforms, and as the colors of points. For
+    videos and other grids with more than two axes, the mean over the first axes is shown.
 
     Args:
         maps: `AttentionMaps`.
-        cross_attends: Sequence of integers, which cross-attends; `None` for all.
-        latents: Sequence of integers, which latents.
-        example: Integer, which example of the batch.
-        head: Integer, which head.
-        modality: String, which modality; may be left out if there is only one.
+        cross_attends: Sequence of integers, indices of cross-attends. Defaults to all.
+        latents: Sequence of integers, indices of latents.
+        example: Integer, index of the example in the batch.
+        head: Integer, index of the head.
+        modality: String, name of the modality. It is optional if there is only one.
 
     Returns:
-        `matplotlib.figure.Figure`. The maps of a row have one scale, in multiples of
-        uniform attention: the same weight on every element that is not padding. Titles
-        give the maximum of each map on this scale.
+        `matplotlib.figure.Figure`. The maps of a row have the same scale, in multiples of
+        uniform attention: equal weights on all elements that are not padding. Titles have
+        the maximum of each map on this scale.
 
     Raises:
-        ValueError: if there are several modalities and none of them is named.
+        ValueError: if `modality` is unknown, or missing with several modalities.
         ImportError: if matplotlib is not installed.
     """
     if modality is None and len(maps.grids) == 1:
@@ -71,7 +70,7 @@ def plot_attention(
             scale = figure.colorbar(drawn, ax=list(row), aspect=12, pad=0.01)
             scale.ax.tick_params(labelsize=8)
             scale.ax.yaxis.set_major_formatter("{x:g}x")
-        # Three axes have no label at the left of them all.
+        # Three-dimensional axes have no label on their left side.
         row[0].annotate(
             f"cross-attend {read + 1}",
             (0, 0.5),
@@ -90,16 +89,15 @@ def plot_attention(
 
 
 def plot_entropy(maps, example=0):
-    """Draws the entropy of the attention of each latent, over the cross-attends.
+    """Draws the entropy of the attention of each latent over the cross-attends.
 
     Args:
         maps: `AttentionMaps`.
-        example: Integer, which example of the batch.
+        example: Integer, index of the example in the batch.
 
     Returns:
-        `matplotlib.figure.Figure` with a thin line for each latent and head, the median
-        of all, and a dotted line for uniform attention over all elements that are not
-        padding.
+        `matplotlib.figure.Figure` with a thin line per latent and head, their median, and
+        a dotted line for uniform attention over all elements that are not padding.
 
     Raises:
         ImportError: if matplotlib is not installed.

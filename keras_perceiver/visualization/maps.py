@@ -11,27 +11,28 @@ from keras_perceiver.models import Perceiver, Task
 
 
 def attention_maps(model, inputs, chunk_size=4096):
-    """Runs a model on some inputs, to look at what its cross-attends attend to.
+    """Runs a model on a batch, and returns the attention maps of its cross-attends.
 
-    The model stays as it is and keeps nothing. What is returned has the latents before
-    each cross-attend and the elements; scores and weights are computed when they are
-    asked for, for one cross-attend at a time, on all backends.
+    The model is not changed. The result has the elements and the latents before each
+    cross-attend. Scores and weights are computed on demand, for one cross-attend at a
+    time.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), figure 3 and appendix E.
 
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
-        inputs: A batch of what the model reads: an array, or a dict of arrays.
+        inputs: Batch of inputs, an array or a dict of arrays.
         chunk_size: Integer, number of inputs whose keys and scores are computed at once.
-            `entropy` holds `chunk_size ** 2` scores at once.
+            `entropy` stores `chunk_size ** 2` scores at once.
 
     Returns:
         `AttentionMaps`.
 
     Raises:
         TypeError: if `model` is of another class.
-        ValueError: if the inputs do not fit the model, or if `chunk_size` is not positive.
+        ValueError: if the inputs are invalid for the model, or if `chunk_size` is not
+            positive.
 
     Example:
 
@@ -64,7 +65,7 @@ def attention_maps(model, inputs, chunk_size=4096):
             latents = layer(latents, elements, inputs_mask=mask, training=False)
         else:
             latents = layer(latents, training=False)
-        # No gradient: torch would keep all activations for one.
+        # Without gradients, for which PyTorch would keep all activations.
         latents = ops.stop_gradient(latents)
     return AttentionMaps(
         modalities=model.byte_array.modalities,
@@ -77,14 +78,14 @@ def attention_maps(model, inputs, chunk_size=4096):
 
 
 class AttentionMaps:
-    """What `attention_maps` returns: its length is the number of cross-attends.
+    """The attention maps of a batch, whose length is the number of cross-attends.
 
     Attributes:
         inputs: Dict of the raw inputs and masks, NumPy arrays by name.
-        grids: Dict from the name of each modality to the number of its elements along
-            each axis, such as rows and columns of patches; of point clouds, the points.
-        num_inputs: Array of integers, the number of elements of each example that the
-            masks leave, over all modalities.
+        grids: Dict from modality names to the number of elements along each axis, such as
+            rows and columns of patches, or the number of points.
+        num_inputs: Integer array, the number of elements of each example that are not
+            padding, over all modalities.
     """
 
     def __init__(self, modalities, inputs, elements, mask, reads, chunk_size):
@@ -110,18 +111,18 @@ class AttentionMaps:
         return len(self._reads)
 
     def scores(self, cross_attend, latents=None):
-        """Returns the scores before the softmax.
+        """Returns the attention scores before the softmax.
 
-        Memory is that of what is returned: of the 50,176 elements and 512 latents of the
-        paper's ImageNet model, 98 MiB per example and head.
+        The result needs 98 MiB per example and head for the 50,176 elements and 512
+        latents of the paper's ImageNet model.
 
         Args:
-            cross_attend: Integer, which of the cross-attends, in the order of the calls;
-                -1 is the last.
-            latents: Integer or sequence of integers, which latents; `None` for all.
+            cross_attend: Integer, index of the cross-attend in the order of the calls.
+                -1 is the last one.
+            latents: Integer or sequence of integers, indices of latents. Defaults to all.
 
         Returns:
-            Dict from the name of each modality to a float32 array of shape
+            Dict from modality names to float32 arrays of shape
             `(batch, heads, latents, *grid)`, minus infinity where the mask is `False`.
 
         Raises:
@@ -132,15 +133,15 @@ class AttentionMaps:
     def weights(self, cross_attend, latents=None):
         """Returns the attention weights, the softmax of `scores` over all modalities.
 
-        For each head and latent they add up to one over the modalities together, or are
-        all zero where the mask leaves no element.
+        For each head and latent, they sum to one over all modalities, or are all zero if
+        all elements are masked.
 
         Args:
-            cross_attend: As for `scores`.
-            latents: As for `scores`.
+            cross_attend: See `scores`.
+            latents: See `scores`.
 
         Returns:
-            As `scores`.
+            Dict of arrays, see `scores`.
 
         Raises:
             IndexError: if there is no such cross-attend or latent.
@@ -148,10 +149,10 @@ class AttentionMaps:
         return self._by_modality(_softmax(self._scores(cross_attend, latents)))
 
     def entropy(self):
-        """Returns how spread the attention is, in nats.
+        """Returns the entropy of the attention weights in nats.
 
-        From zero, all attention on one element, to the logarithm of the number of
-        elements, the same attention on all.
+        It ranges from zero, for all attention on one element, to the logarithm of the
+        number of elements, for uniform attention.
 
         Returns:
             Float32 array of shape `(cross_attends, batch, heads, latents)`.
@@ -195,7 +196,7 @@ class AttentionMaps:
         return scores
 
     def _by_modality(self, array):
-        """Cuts the last axis, all elements, into the grids of the modalities."""
+        """Splits the last axis, over all elements, into the grids of the modalities."""
         parts, start = {}, 0
         for name, grid in self.grids.items():
             stop = start + math.prod(grid)
@@ -205,7 +206,7 @@ class AttentionMaps:
 
 
 def _softmax(scores):
-    """What `attend` makes of scores before it multiplies; changes them in place."""
+    """Returns the softmax of scores, as in `attend`. Modifies the scores in place."""
     highest = scores.max(axis=-1, keepdims=True)
     scores -= np.where(np.isfinite(highest), highest, 0)
     weights = np.exp(scores, out=scores)
@@ -218,6 +219,6 @@ def _index(name, index, length):
     if not -length <= index < length:
         raise IndexError(
             f"`{name}` must be in {-length}..{length - 1}. Received: {name}={index}. "
-            "Choose one that there is."
+            "Choose a valid index."
         )
     return index % length

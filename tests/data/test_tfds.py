@@ -134,7 +134,7 @@ def test_test_data_may_be_prepared_in_another_way(prepared):
 
 
 def test_missing_data_are_not_downloaded(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing in .*mnist.*`download=True`"):
+    with pytest.raises(FileNotFoundError, match="is not in .*mnist.*`download=True`"):
         tfds_splits("mnist", 4, folder=tmp_path)
     with pytest.raises(FileNotFoundError, match="Put ModelNet40.zip"):
         tfds_splits("modelnet40/meshes", 4, folder=tmp_path)

@@ -99,7 +99,7 @@ def test_imagenet_has_the_papers_counts(overrides, parameters, gflops):
 def test_flops_needs_the_number_of_inputs_where_any_will_do():
     encoder = Perceiver(PointCloud(num_bands=2), num_latents=2, latent_dim=8)
     with pytest.raises(
-        ValueError, match=r"`num_inputs` must be.*\['points'\] may have"
+        ValueError, match=r"`num_inputs` is required.*\['points'\] may have"
     ):
         flops(encoder)
     with pytest.raises(ValueError, match="`num_inputs` must be a positive integer"):

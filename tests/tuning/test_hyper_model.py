@@ -115,7 +115,7 @@ def test_space_may_be_replaced_and_frozen():
     assert model.encoder.byte_array.element_dropout == 0.25
     with pytest.raises(ValueError, match="must have names of settings"):
         _small({"depth": 3})
-    with pytest.raises(ValueError, match="`optimizer` must be among"):
+    with pytest.raises(ValueError, match="`optimizer` must be one of"):
         _small({"optimizer": "sgd"})
     with pytest.raises(ValueError, match="`defaults` must have names of the space"):
         _small(defaults={"depth": 3})
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused_before_the_first_trial():
         _small(max_flops=1000)
     with pytest.raises(ValueError, match=r"are more than max_activation_bytes=10"):
         _small(max_activation_bytes=10)
-    with pytest.raises(ValueError, match="`num_inputs` must be given"):
+    with pytest.raises(ValueError, match="`num_inputs` is required"):
         PerceiverHyperModel(kp.PointCloud(), TASK, max_flops=1e9)
     # What can be, in a space in which not all can: the default is one of these.
     some = _small({"latent_dim": [15, 16]}, defaults={"latent_dim": 15})

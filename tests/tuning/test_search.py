@@ -48,7 +48,7 @@ class _Quick(PerceiverHyperModel):
     """Asks a formula how good a model is, which is not built."""
 
     def build(self, hp):
-        reason = self.reason_against(self.values(hp))
+        reason = self.infeasibility(self.values(hp))
         if reason is not None:
             raise FailedTrialError(reason)
         return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
@@ -122,7 +122,7 @@ def test_budgets(tmp_path):
     rows, _, _ = _search(tmp_path / "epochs", tuning.Budget(epochs=10), epochs=3)
     assert len(rows) == 4  # the fourth begins when nine are spent
     budget = tuning.Budget(minutes=1e-9, trials=5)
-    with pytest.raises(ValueError, match="No trial could begin"):
+    with pytest.raises(ValueError, match="A trial must be able to start"):
         _search(tmp_path / "minutes", budget)
     with pytest.raises(ValueError, match="A budget must have a limit"):
         tuning.Budget()

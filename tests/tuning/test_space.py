@@ -89,13 +89,13 @@ def test_possible_values():
             return "Not divisible."
         return None
 
-    found = space.possible_values(settings, defaults, against)
+    found = space.feasible_values(settings, defaults, against)
     assert found["latent_dim"] == 32
     none = {**settings, "latent_dim": 30}
     with pytest.raises(
-        ValueError, match=r"must hold a model.*latent_dim=30.*Not divisible"
+        ValueError, match=r"must contain a feasible model.*latent_dim=30.*Not divisible"
     ):
-        space.possible_values(none, defaults, against)
+        space.feasible_values(none, defaults, against)
 
 
 def test_the_smallest_model_is_found_in_a_large_space():
@@ -108,4 +108,4 @@ def test_the_smallest_model_is_found_in_a_large_space():
         size = values["num_latents"] * values["latent_dim"] * values["num_blocks"]
         return "Too large." if size > 1 else None
 
-    assert space.possible_values(settings, defaults, against)["num_blocks"] == 1
+    assert space.feasible_values(settings, defaults, against)["num_blocks"] == 1
