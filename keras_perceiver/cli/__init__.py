@@ -1,8 +1,8 @@
 """The command `keras-perceiver`, or `python -m keras_perceiver`.
 
-One file per subcommand, with three functions: `parser()` and `check(options)`, which need
-the standard library only, so that an error of the arguments takes no second, and
-`run(options)`.
+There is one module per subcommand with three functions: `parser()` and
+`check(options)`, which only need the standard library, so that errors in arguments are
+reported within a second, and `run(options)`.
 """
 
 import importlib
@@ -16,12 +16,12 @@ from keras_perceiver.cli.arguments import PROGRAM
 
 COMMANDS = {
     "train": "train, test, save and export a model: a recipe, or a folder of files",
-    "evaluate": "evaluation metrics of a trained model, class by class",
-    "tune": "search settings for the data of a recipe, and train the best model",
+    "evaluate": "evaluate a trained model: metrics, also per class",
+    "tune": "search hyperparameters for a recipe, and train the best model",
     "export": "export a model for TF Serving, ONNX Runtime or LiteRT",
     "predict": "predict for files, or for all files in a folder",
-    "results": "table and learning curves of all runs in a folder",
-    "serve-client": "ask a TF Serving server, or measure how fast it answers",
+    "results": "show a table and learning curves of all runs in a folder",
+    "serve-client": "send requests to a TF Serving server, or run a load test",
     "recipes": "list the recipes, or print the card of one",
     "presets": "list the presets of models, or print the settings of one",
 }
@@ -34,7 +34,7 @@ def main(arguments=None):
         arguments: List of strings. Defaults to those of the process.
 
     Raises:
-        SystemExit: with the text of an error, in one line, or for help.
+        SystemExit: with an error message on one line, or for help.
     """
     name, *arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -57,7 +57,7 @@ def main(arguments=None):
         if error.code is None or isinstance(error.code, int):
             _leave(error.code or 0)
         _leave(str(error.code))
-    except BrokenPipeError:  # of `| head`; nothing is left to be flushed at the exit
+    except BrokenPipeError:  # from `| head`, so that nothing is flushed at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
     except KeyboardInterrupt:
@@ -76,24 +76,24 @@ def _help():
         "",
         *(f"  {name:14}{text}" for name, text in COMMANDS.items()),
         "",
-        f"{PROGRAM} COMMAND --help lists the options of a command. With --trace, an error "
-        "of any",
-        "command comes with Python's traceback. The backend is the environment variable",
-        "KERAS_BACKEND: tensorflow, jax or torch.",
+        f"{PROGRAM} COMMAND --help lists the options of a command. With --trace, errors "
+        "have",
+        "Python's traceback. The environment variable KERAS_BACKEND sets the backend:",
+        "tensorflow, jax or torch.",
     ]
     return "\n".join(lines)
 
 
 def _text(error):
-    """Returns the text of an error in one line."""
+    """Returns the message of an error on one line."""
     text = " ".join(str(error).split())
     if isinstance(error, (ValueError, OSError, ImportError, RuntimeError, TypeError)):
         return text
-    return f"{type(error).__name__}: {text}. Run it again with --trace to see where."
+    return f"{type(error).__name__}: {text}. Run it again with --trace for a traceback."
 
 
 def _leave(status):
-    """Ends the process, and others that train together with it."""
-    # It may not have come to that import.
+    """Exits the process, and others that train together with it."""
+    # It may not be imported yet.
     distribution = sys.modules.get("keras_perceiver.distribution")
     (distribution.exit_process if distribution else sys.exit)(status)

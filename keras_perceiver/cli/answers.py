@@ -1,4 +1,4 @@
-"""Answers of models, one per example: a readable table, or JSON lines."""
+"""Output of predictions, one line per example: a readable table, or JSON lines."""
 
 import json
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 class Table:
-    """Prints answers, one line per example.
+    """Prints predictions, one line per example.
 
     Args:
         names: Sequence of strings, the names of all examples.
         use_json: Boolean. `True`: a JSON object per line, with all outputs.
-        labels: Sequence of strings, the classes of the probabilities, or `None` where
-            only that of the most probable one is known.
-        top: Integer, how many of the most probable classes are in a line.
+        labels: Sequence of strings, the classes of the probabilities, or `None` if only
+            the most probable class is known.
+        top: Integer, number of the most probable classes per line.
     """
 
     def __init__(self, names, use_json=False, labels=None, top=1):
@@ -25,7 +25,7 @@ class Table:
 
         Args:
             name: String, the name of the example.
-            outputs: Dict of plain values, as `rows` yields, or with an `error` alone.
+            outputs: Dict of plain values, as `rows` yields them, or with `error` only.
         """
         if self._use_json:
             print(json.dumps({"example": name, **outputs}), flush=True)
@@ -57,7 +57,7 @@ def rows(outputs, size):
 
 
 def _plain(value):
-    """Returns an array, or a scalar of NumPy, as values that JSON has."""
+    """Returns a NumPy array or scalar as JSON-serializable values."""
     if isinstance(value, bytes):
         return value.decode()
     value = np.asarray(value)

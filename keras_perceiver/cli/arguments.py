@@ -1,4 +1,4 @@
-"""Arguments of the commands: parsers, and checks that need the standard library only."""
+"""Arguments of the commands: parsers, and checks that only need the standard library."""
 
 import argparse
 import importlib.util
@@ -16,12 +16,13 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line and have the nearest option.
+    """A parser with one-line errors that suggest the nearest option.
 
     Args:
         command: String, the name of the subcommand.
         description: String, the text above the options.
-        hint: String, the end of the error of an unknown option that is near no other.
+        hint: String, the end of the error for an unknown option that is similar to no
+            other.
     """
 
     def __init__(self, command, description, hint=""):
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
             fix = nearest(name, self._names) or self._hint
             self.error(f"There is no option {name}. {fix}")
         if rest:
-            self.error(f"There is an argument too many: {rest[0]!r}.")
+            self.error(f"There is an unexpected argument: {rest[0]!r}.")
         return options
 
     def error(self, message):
@@ -56,7 +57,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def check_backend():
-    """Raises an error if Keras' backend is unknown, or if it is not installed."""
+    """Raises an error if Keras' backend is unknown or not installed."""
     backend = os.environ.get("KERAS_BACKEND")
     if backend is None:
         return
@@ -74,10 +75,10 @@ def check_precision(precision):
 
 
 def check_numbers(options, *names):
-    """Raises `ValueError` unless numbers are positive, or were not given.
+    """Raises `ValueError` unless numbers are positive or missing.
 
     Args:
-        options: What a parser returned.
+        options: Namespace that a parser has returned.
         *names: Strings, attributes of `options`.
     """
     for name in names:
@@ -94,7 +95,7 @@ def check_installed(package, purpose, requirements):
     """Raises `ImportError` unless a package can be imported.
 
     Args:
-        package: String, what is imported.
+        package: String, name of the module.
         purpose: String, what it is needed for.
         requirements: String, arguments of `pip install`.
     """
@@ -106,10 +107,10 @@ def check_installed(package, purpose, requirements):
 
 
 def model_file(path):
-    """Returns the path of a `.keras` file, which may be given by its folder.
+    """Returns the path of a `.keras` file, given the path of the file or of its folder.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if there is no such file.
     """
     path = Path(path)
     if path.is_dir():
@@ -126,7 +127,7 @@ def check_file(name, path):
     """Raises `FileNotFoundError` unless a path is a file.
 
     Args:
-        name: String, what the file is.
+        name: String, description of the file.
         path: String.
     """
     if not Path(path).is_file():
@@ -137,7 +138,7 @@ def check_file(name, path):
 
 
 def check_folder(name, path):
-    """Raises `FileNotFoundError` unless a path is a folder, or was not given.
+    """Raises `FileNotFoundError` unless a path is a folder or `None`.
 
     Args:
         name: String, the option.
@@ -151,7 +152,7 @@ def check_folder(name, path):
 
 
 def _near(path):
-    """Returns a question with the path of the nearest name in the same folder."""
+    """Returns a question that suggests the nearest path in the same folder."""
     if not path.parent.is_dir():
         return ""
     names = [str(other) for other in path.parent.iterdir()]
@@ -159,7 +160,7 @@ def _near(path):
 
 
 def command_line(*arguments):
-    """Returns a line that a user can copy to run the command."""
+    """Returns a command line for users to copy."""
     program = Path(sys.argv[0])
     if program.stem == PROGRAM:
         words = [PROGRAM if shutil.which(PROGRAM) else _relative(program)]
@@ -173,7 +174,7 @@ def command_line(*arguments):
 
 
 def _relative(path):
-    """Returns a path from here where it is below, such as `.venv/bin/python`."""
+    """Returns a path relative to the current folder if it is inside."""
     path = Path(path)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

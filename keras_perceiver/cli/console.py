@@ -1,4 +1,4 @@
-"""What the commands show while they work, on stderr: stdout has the results alone."""
+"""Messages and progress of the commands on stderr, since stdout is for results."""
 
 import contextlib
 import importlib
@@ -9,20 +9,22 @@ import tempfile
 import threading
 import time
 
-# Seconds between two lines about progress. A terminal has one, which changes.
+# Seconds between updates of the progress line on a terminal, or between lines
+# elsewhere.
 _ON_TERMINAL, _ELSEWHERE = 1, 30
 
 
 def say(text):
-    """Prints a line at once."""
+    """Prints a line immediately."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Line:
-    """A line about work in progress: rewritten on a terminal, repeated elsewhere.
+    """A progress line, which is rewritten on a terminal and repeated elsewhere.
 
     Args:
-        seconds: Float, between two lines. Defaults to 1 on a terminal, to 30 elsewhere.
+        seconds: Float, seconds between two lines. Defaults to 1 on a terminal, and to 30
+            elsewhere.
     """
 
     def __init__(self, seconds=None):
@@ -34,40 +36,40 @@ class Line:
         self._is_shown = False
 
     def show(self, text):
-        """Shows a text, unless the line has just been shown."""
+        """Shows a text, unless the line was updated just before."""
         now = time.monotonic()
         if now - self._last < self._seconds:
             return
         self._last = now
         if self._is_terminal:
-            # Erases the line before.
+            # Erases the previous line.
             print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
             self._is_shown = True
         else:
             say(text)
 
     def clear(self):
-        """Erases the line, for what comes next."""
+        """Erases the line before other output."""
         if self._is_shown:
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
             self._is_shown = False
 
     def print(self, text):
-        """Prints a result to stdout, where the line may be shown."""
+        """Prints a result to stdout, after erasing the line."""
         self.clear()
         print(text, flush=True)
 
 
 @contextlib.contextmanager
 def waiting(text, seconds=None):
-    """Context that shows what takes long, and since when.
+    """Context that shows a progress line with the elapsed time.
 
     Args:
         text: String, such as `"exporting"`.
         seconds: Float, see `Line`.
 
     Yields:
-        `Line`, to be cleared before something else is printed.
+        `Line`, which must be cleared before other output.
     """
     say(f"{text} ...")
     start, is_done = time.monotonic(), threading.Event()
@@ -112,7 +114,7 @@ class Batches:
 
 
 def duration(seconds):
-    """Returns a number of seconds as people say it."""
+    """Returns a duration as readable text."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -131,7 +133,7 @@ def import_keras(num_virtual_devices=None):
     say("loading Keras ..." if backend is None else f"loading Keras on {backend} ...")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with quiet():
-        import keras  # noqa: F401  before TensorFlow: torch must come first
+        import keras  # noqa: F401  before TensorFlow, since torch must come first
 
         for package in importlib.import_module("keras_perceiver").REGISTERED:
             importlib.import_module(f"keras_perceiver.{package}")
@@ -142,15 +144,15 @@ def import_keras(num_virtual_devices=None):
             from keras_perceiver import distribution
 
             distribution.virtual_devices(num_virtual_devices)
-        tf.config.list_physical_devices()  # of which TensorFlow writes, too
+        tf.config.list_physical_devices()  # which logs messages as well
 
 
 @contextlib.contextmanager
 def quiet():
     """Context in which nothing is written to stderr, not even by native libraries.
 
-    TensorFlow 2.21 writes several lines when it is imported, whatever its environment
-    variables say. Exceptions are raised as ever.
+    TensorFlow 2.21 logs several lines when it is imported, whatever its environment
+    variables are. Exceptions are raised as usual.
     """
     sys.stderr.flush()
     try:

@@ -1,20 +1,20 @@
-"""Evaluates a trained model: metrics, confusion, calibration, class by class."""
+"""Evaluates a trained model: metrics, confusion matrix, calibration, classes."""
 
 from pathlib import Path
 
 from keras_perceiver._checks import check_choice
 from keras_perceiver.cli import arguments, console, recipe_of
 
-_DESCRIPTION = """Evaluates a trained model: metrics, confusion, calibration, classes.
+_DESCRIPTION = """Evaluates a trained model: metrics, confusion matrix, calibration.
 
   keras-perceiver evaluate runs/digits/1
   keras-perceiver evaluate runs/digits/1/model.keras --split validation
 
-Prints a table of the classes and writes it, the metrics and plots to a folder. The data
-are a split of the recipe's, or any folder of labeled files of its kind.
+Prints a table of the classes, and writes the table, the metrics and plots to a folder.
+The data are a split of the recipe's data, or any folder of labeled files.
 """
 _SPLITS = ("test", "validation", "train")
-_BATCH_SIZE = 32  # of a folder
+_BATCH_SIZE = 32  # with --folder
 
 
 def parser():
@@ -29,20 +29,20 @@ def parser():
     parser.add_argument(
         "--folder",
         metavar="DIR",
-        help="in place of a split: any folder of FOLDER/CLASS/FILE with classes of the "
-        "model, for models with a preprocessor",
+        help="instead of a split: any folder with files at FOLDER/CLASS/FILE, for models "
+        "with a preprocessor",
     )
     parser.add_argument(
         "--batch-size", type=int, help="default: the recipe's, or 32 with --folder"
     )
     parser.add_argument(
-        "--output", type=Path, help="default: the folder evaluation beside the model"
+        "--output", type=Path, help="default: the folder evaluation next to the model"
     )
     return parser
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     arguments.check_backend()
     check_choice("--split", options.split, _SPLITS)
     arguments.check_numbers(options, "batch_size")
@@ -57,7 +57,7 @@ def check(options):
 
 
 def run(options):
-    """Evaluates."""
+    """Evaluates the model."""
     console.import_keras()
     import keras
 
@@ -88,7 +88,7 @@ def _batches(options, model):
 
 
 def _labeled_folder(options, model):
-    """Returns the files of a folder, labeled as those of the training."""
+    """Returns the dataset of a folder with the classes of the model."""
     from keras_perceiver.data import read_folder
     from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 
@@ -99,7 +99,7 @@ def _labeled_folder(options, model):
         )
     if model.class_names is None:
         raise ValueError(
-            "The names of the classes must be in the model. Received: a model without "
+            "The model must have class names. Received: a model without "
             "`class_names`. Create it with `class_names=`, as recipes do."
         )
     preprocessors = preprocessors_by_name(model.preprocessor, model.modalities)
@@ -109,7 +109,7 @@ def _labeled_folder(options, model):
         options.batch_size or _BATCH_SIZE,
         class_names=list(model.class_names),
         shuffle=False,
-        # Those that were trained with missing modalities take a mask of each.
+        # Models that were trained with missing modalities need a mask for each.
         allow_missing=any(
             model.modalities[name].use_mask and not preprocessor.use_mask
             for name, preprocessor in preprocessors.items()

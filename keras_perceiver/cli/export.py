@@ -1,4 +1,4 @@
-"""Exports a `.keras` file, of whatever backend, for TF Serving, ONNX Runtime or LiteRT."""
+"""Exports a `.keras` file from any backend for TF Serving, ONNX Runtime or LiteRT."""
 
 import json
 import os
@@ -14,8 +14,8 @@ _DESCRIPTION = """Exports a .keras file for TF Serving, ONNX Runtime or LiteRT.
   keras-perceiver export runs/digits/1 --to exports/digits
   keras-perceiver export runs/digits/1/model.keras --to digits.onnx --format onnx
 
-The metrics of the model's card come from the metrics.json beside the file, the signature
-`encoded` from the preprocessor in the model. The export runs under TensorFlow,
+The metrics in the model card are those of the metrics.json next to the file. The
+signature `encoded` uses the preprocessor of the model. The export runs under TensorFlow,
 whatever backend the model was trained on.
 """
 
@@ -27,14 +27,14 @@ def parser():
     parser.add_argument(
         "--to",
         required=True,
-        help="folder of the numbered exports, or name of the file",
+        help="folder of the numbered exports, or path of the file",
     )
     parser.add_argument("--format", default="savedmodel", help=", ".join(FORMATS))
     parser.add_argument("--version", type=int, help="default: the next free number")
     parser.add_argument(
         "--labels",
         metavar="FILE",
-        help="file with the name of a class in each line (default: the model's)",
+        help="file with one class name per line; default: those of the model",
     )
     parser.add_argument(
         "--weights", default="float32", help=f"{', '.join(versions.WEIGHTS)}"
@@ -42,20 +42,20 @@ def parser():
     parser.add_argument(
         "--test",
         action="store_true",
-        help="measure the score of lighter weights on the recipe's test data",
+        help="measure the score with quantized weights on the recipe's test data",
     )
     parser.add_argument("--recipe", help=f"for --test: {recipe_of.HELP_OF_RUN}")
     parser.add_argument(
         "--data", metavar="DIR", help="folder with train/ and test/, for some recipes"
     )
     parser.add_argument(
-        "--no-check", action="store_true", help="publish without comparing"
+        "--no-check", action="store_true", help="publish without verifying the outputs"
     )
     return parser
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     check_choice("--format", options.format, FORMATS)
     check_choice("--weights", options.weights, versions.WEIGHTS)
     options.model = arguments.model_file(options.model)
@@ -75,8 +75,8 @@ def check(options):
 
 
 def run(options):
-    """Exports."""
-    # Before Keras is imported, which picks the backend by it.
+    """Exports the model."""
+    # Set before Keras is imported, which chooses the backend by it.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     console.import_keras()
     with console.waiting("exporting"):

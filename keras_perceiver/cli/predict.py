@@ -1,4 +1,4 @@
-"""Predicts for files: a readable table, or JSON lines."""
+"""Predicts for files, and prints a readable table or JSON lines."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +13,10 @@ _DESCRIPTION = """Predicts for files, or all files in a folder, with a trained m
   keras-perceiver predict runs/images/1 photos --top 3
   keras-perceiver predict runs/digits/1 images.npy --json
 
-A model with a preprocessor reads the files that it was trained on. Any model takes arrays:
-.npy with a batch axis, or .npz with the inputs by name. Files of several modalities belong
-together if their names without the endings are equal. A file that cannot be read is an
-error in its row, and the exit status is 1 then.
+A model with a preprocessor reads files like those that it was trained on. Any model takes
+arrays: .npy with a batch axis, or .npz with the inputs by name. Files of several modalities
+belong together if their names without extensions are equal. A file that cannot be read is
+an error in its row, and the exit status is 1.
 """
 
 
@@ -44,7 +44,7 @@ def parser():
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     arguments.check_backend()
     arguments.check_numbers(options, "top", "batch_size")
     options.model = arguments.model_file(options.model)
@@ -55,7 +55,7 @@ def check(options):
 
 
 def run(options):
-    """Predicts."""
+    """Prints the predictions."""
     console.import_keras()
     import keras
 
@@ -92,8 +92,8 @@ def run(options):
     line.clear()
     if num_bad:
         raise ValueError(
-            f"Files must be valid. Received: {num_bad} of {len(examples)} that are not, "
-            "with the reason in the row of each. Correct or remove them."
+            f"Files must be valid. Received: {num_bad} invalid ones of {len(examples)}, "
+            "with the reasons in their rows. Correct or remove them."
         )
 
 
@@ -110,7 +110,7 @@ def _examples(paths, readers, model):
         raise ValueError(
             "A model without a preprocessor takes arrays, .npy or .npz. Received: "
             f"{str(paths[0])!r} for a model without a preprocessor of {missing[0]!r}. "
-            "Save raw inputs with NumPy, or give the model a preprocessor."
+            "Save raw inputs with NumPy, or set the preprocessor of the model."
         )
     files = [file for path in paths for file in _files(path, suffixes)]
     if len(readers) == 1:
@@ -142,10 +142,10 @@ def _files(path, suffixes):
     if not good:
         raise ValueError(
             f"A folder must have files that end with {', '.join(suffixes)}. Received: "
-            f"{str(path)!r} with {len(found)} others. Name another folder."
+            f"{str(path)!r} with {len(found)} other files. Pass another folder."
         )
     if len(good) < len(found):
-        console.say(f"{path}: {len(found) - len(good)} files of other endings left out")
+        console.say(f"{path}: skipped {len(found) - len(good)} files of other formats")
     return good
 
 
@@ -160,7 +160,7 @@ def _array(path, model):
     sizes = {name: len(array) for name, array in inputs.items()}
     if len(set(sizes.values())) != 1:
         raise ValueError(
-            f"Arrays of a batch must have one length. Received: {sizes} in {path}. "
+            f"Arrays of a batch must have the same length. Received: {sizes} in {path}. "
             "Correct the file."
         )
     return [
@@ -183,17 +183,17 @@ def _read(example, readers, modalities):
             return example._replace(error=" ".join(str(error).split()))
     for name in readers.keys() - inputs.keys():
         if not modalities[name].use_mask:
-            return example._replace(error=f"There must be a file of {name!r}, too.")
+            return example._replace(error=f"A file of {name!r} is missing.")
     return example._replace(inputs=inputs)
 
 
 def _stacked(rows):
-    """Returns the model's inputs of rows of arrays."""
+    """Returns the model inputs for rows of arrays."""
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def _padded(rows, readers, modalities):
-    """Returns the model's inputs of raw inputs, some of which may be missing."""
+    """Returns the model inputs for raw inputs, some of which may be missing."""
     from keras_perceiver.modalities.preprocessors.base import padded
 
     inputs = {}

@@ -20,12 +20,12 @@ def parser():
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     arguments.check_backend()
 
 
 def run(options):
-    """Prints the list, or the settings."""
+    """Prints the list or the settings."""
     console.import_keras()
     from keras_perceiver.models.presets import PRESETS
 

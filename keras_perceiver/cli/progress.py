@@ -1,4 +1,4 @@
-"""The stages of a run, with lines about what is done and how long the rest takes."""
+"""The stages of a run, with progress and the remaining time."""
 
 import time
 
@@ -8,7 +8,7 @@ from keras_perceiver.cli import console
 
 
 def run_stages(run):
-    """Trains, tests, saves and exports a run; prints what it is, and its test scores.
+    """Trains, tests, saves and exports a run, and prints a summary and its test scores.
 
     Args:
         run: `keras_perceiver.training.Run`.
@@ -29,7 +29,7 @@ def run_stages(run):
 
 
 def start_line(run):
-    """Returns a line that says what is trained, on what, for how long, and where to."""
+    """Returns a line with the model, the backend, the number of steps and the folder."""
     recipe = run.recipe
     text = (
         f"{recipe.name} on {keras.backend.backend()}: {run.model.count_params():,} "
@@ -45,7 +45,7 @@ def start_line(run):
 
 
 def score_lines(run):
-    """Returns lines with the scores of the test."""
+    """Returns lines with the test scores."""
     lines = []
     for name, value in run.metrics.items():
         is_score = name.startswith("test_") and name != "test_loss"
@@ -57,10 +57,10 @@ def score_lines(run):
 
 
 class FitProgress(keras.callbacks.Callback):
-    """Shows the progress of a run in a line per epoch, and the time that is left.
+    """Shows one line per epoch of a run, with the remaining time.
 
     Args:
-        run: `keras_perceiver.training.Run`, prepared.
+        run: Prepared `keras_perceiver.training.Run`.
     """
 
     def __init__(self, run):

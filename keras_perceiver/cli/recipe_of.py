@@ -1,4 +1,4 @@
-"""The recipe of a command line: a name, or a file of the user's own."""
+"""The recipe of a command line: a name, or the user's own recipe file."""
 
 from pathlib import Path
 
@@ -7,40 +7,40 @@ from keras_perceiver.cli import arguments, console
 
 _HELP = (
     "name of a recipe (`keras-perceiver recipes` lists them), or path of your own recipe "
-    "file with a `keras_perceiver.training.Recipe` named RECIPE: it is Python and runs "
-    "with your rights, so name only files that you trust"
+    "file with a `keras_perceiver.training.Recipe` named RECIPE, which is executed, so "
+    "only pass files that you trust"
 )
 _KINDS = {
     "images": "images",
-    "audio": "sounds",
+    "audio": "audio files",
     "points": "point clouds or meshes",
 }
 
 HELP_OF_RUN = (
-    "name of a recipe, or path of your own recipe file, a program that you trust; "
-    "default: the recipe of the model's run, with what was set for it"
+    "name of a recipe, or path of your own recipe file, which is executed; default: the "
+    "recipe of the model's run, with its overrides"
 )
 
 
 def add_arguments(parser):
-    """Adds what says which recipe, and which data, to a parser."""
+    """Adds the arguments for the recipe and its data to a parser."""
     parser.add_argument("recipe", nargs="?", help=_HELP)
     for kind, files in _KINDS.items():
         parser.add_argument(
             f"--{kind}",
             metavar="DIR",
-            help=f"instead of a recipe: your {files} in DIR/CLASS/FILE, or in DIR/train "
-            "and DIR/test; the sizes of the model follow from the files",
+            help=f"instead of a recipe: your {files} at DIR/CLASS/FILE, or in DIR/train "
+            "and DIR/test; the sizes of the model are chosen from the files",
         )
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="folder of the data, for recipes that read one: see the recipe's card",
+        help="folder of the data, for recipes that read one; see the recipe's card",
     )
 
 
 def check_arguments(options):
-    """Raises an error of what `add_arguments` added; sets the recipe of a folder."""
+    """Checks the arguments of `add_arguments`, and sets the recipe for a folder."""
     given = {kind: getattr(options, kind) for kind in _KINDS}
     given = {kind: folder for kind, folder in given.items() if folder is not None}
     names = [
@@ -50,13 +50,13 @@ def check_arguments(options):
     if len(names) != 1:
         raise ValueError(
             "There must be one recipe, or one of --images, --audio and --points. "
-            f"Received: {' and '.join(names) or 'none'}. Name one."
+            f"Received: {' and '.join(names) or 'none'}. Pass one."
         )
     for kind, folder in given.items():
         if options.data is not None:
             raise ValueError(
-                f"--{kind} names the folder of the data. Received: --data "
-                f"{options.data}, too. Leave it out."
+                f"--{kind} sets the folder of the data. Received: --data "
+                f"{options.data} as well. Remove it."
             )
         arguments.check_folder(f"--{kind}", folder)
         options.recipe, options.data = kind, folder
@@ -66,9 +66,9 @@ def check_arguments(options):
 
 
 def sizes(options):
-    """Returns settings that follow from the files of `--images` and its like, or `{}`.
+    """Returns settings chosen from the files of `--images` and the like, or `{}`.
 
-    Says what they follow from.
+    Prints a description of the files.
     """
     if not options.is_sized:
         return {}
@@ -80,17 +80,17 @@ def sizes(options):
 
 
 def is_file(text):
-    """Returns whether a text means a file."""
+    """Returns whether a text is the path of a recipe file."""
     return text.endswith(".py")
 
 
 def name(text):
-    """Returns the name of a recipe, or `None` where a file has to be run to know it."""
+    """Returns the name of a recipe, or `None` if it is in a file."""
     return None if is_file(text) else text
 
 
 def check(text):
-    """Raises an error unless there is such a recipe; runs no file."""
+    """Raises an error unless there is such a recipe, without executing a file."""
     if not is_file(text):
         recipes.check_name(text)
     elif not Path(text).is_file():
@@ -101,17 +101,17 @@ def check(text):
 
 
 def get(text):
-    """Returns the `Recipe`. Runs the file that `text` names, if it names one."""
+    """Returns the `Recipe`, executing its file if `text` is the path of a file."""
     return recipes.load(text) if is_file(text) else recipes.get(text)
 
 
 def check_run(folder):
-    """Raises an error unless a folder has a run of one of the package's recipes."""
+    """Raises an error unless a folder has a run of a recipe of the package."""
     recipes.name_of_run(folder)
 
 
 def of_run(folder, text=None):
-    """Returns the `Recipe` of a run, with what was set for it.
+    """Returns the `Recipe` of a run, with its overrides.
 
     Args:
         folder: Path of the folder of the run.

@@ -8,7 +8,7 @@ _DESCRIPTION = """Lists the recipes, or prints the card of one.
   keras-perceiver recipes
   keras-perceiver recipes digits
 
-The settings of a recipe are printed by `keras-perceiver train RECIPE --list`.
+`keras-perceiver train RECIPE --list` prints the settings of a recipe.
 """
 
 
@@ -20,13 +20,13 @@ def parser():
 
 
 def check(options):
-    """Raises an error of options."""
+    """Raises an error for invalid options."""
     if options.recipe is not None:
         recipes.check_name(options.recipe)
 
 
 def run(options):
-    """Prints the list, or the card."""
+    """Prints the list or the card."""
     if options.recipe is not None:
         print(recipes.card(options.recipe))
         return

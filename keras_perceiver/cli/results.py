@@ -1,4 +1,4 @@
-"""Prints a table of the runs in a folder, the seeds of a recipe in one row."""
+"""Prints a table of the runs in a folder, with one row for all seeds of a recipe."""
 
 import csv
 import json
@@ -7,16 +7,15 @@ from pathlib import Path
 
 from keras_perceiver.cli import arguments
 
-_DESCRIPTION = """Prints a table of the runs in a folder, the seeds of a recipe in one row.
+_DESCRIPTION = """Prints a table of the runs in a folder, one row for all seeds of a recipe.
 
   keras-perceiver results
   keras-perceiver results runs --curves curves.png
 
-Reads what `train` has left in the folder of every run that it finished: metrics.json, and
-history.csv for the learning curves. Needs the standard library only; curves need
-Matplotlib.
+Reads the metrics.json of every finished run and, for learning curves, its history.csv.
+Only learning curves need Matplotlib.
 """
-# Runs that are alike in all of these repeat one another.
+# Runs with equal values of these form a row.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
 HEADER = ("Recipe", "Backend", "Seeds", "Test score", "Median", "Training, s")
 
@@ -28,7 +27,7 @@ def parser():
         "folder", type=Path, nargs="?", default=Path("runs"), help="default: runs"
     )
     parser.add_argument(
-        "--curves", type=Path, metavar="FILE", help="draw the learning curves too"
+        "--curves", type=Path, metavar="FILE", help="also plot the learning curves"
     )
     parser.add_argument(
         "--json", action="store_true", help="print the metrics of all runs as JSON"
@@ -37,14 +36,14 @@ def parser():
 
 
 def check(options):
-    """Raises an error of options."""
+    """Raises an error for invalid options."""
     if not options.folder.is_dir():
         arguments.check_folder("The folder of the runs", str(options.folder))
     options.paths = sorted(options.folder.rglob("metrics.json"))
     if not options.paths:
         raise FileNotFoundError(
-            "The folder must hold finished runs. Received: no metrics.json in "
-            f"{str(options.folder)!r}. Train first, or name another folder."
+            "The folder must contain finished runs. Received: no metrics.json in "
+            f"{str(options.folder)!r}. Train first, or pass another folder."
         )
     if options.curves:
         arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")
@@ -67,7 +66,7 @@ def run(options):
 
 
 def table(runs):
-    """Returns the table, in Markdown, of a list of dicts as in `metrics.json`."""
+    """Returns a Markdown table for a list of dicts as in `metrics.json`."""
     lines = [HEADER]
     for (recipe, backend, precision, *_), group in _groups(runs):
         scores = [run[_score(run)] for run in group]
@@ -87,16 +86,16 @@ def table(runs):
 
 
 def plot_curves(path, runs, histories):
-    """Draws a panel for each row of the table, with the curves of all its seeds.
+    """Plots a panel per row of the table, with the curves of all its seeds.
 
     Args:
         path: Path of the image.
         runs: List of dicts as in `metrics.json`.
-        histories: List, for each run the list of rows of its `history.csv`.
+        histories: List with the list of rows of `history.csv` for each run.
     """
     import matplotlib
 
-    matplotlib.use("agg")  # a file, no window
+    matplotlib.use("agg")  # to a file, without a window
     import matplotlib.pyplot as plt
 
     rows_of = {id(run): rows for run, rows in zip(runs, histories, strict=True)}
@@ -124,7 +123,7 @@ def plot_curves(path, runs, histories):
                 scores = [float(row[prefix + name]) for row in rows]
                 label = label if run is group[0] else None
                 axis.plot(epochs, scores, color=color, lw=0.8, label=label)
-            # The test is once, at the end.
+            # The model is tested once, at the end.
             axis.plot(
                 epochs[-1:],
                 [run[_score(run)]],
@@ -146,7 +145,7 @@ def plot_curves(path, runs, histories):
 
 
 def _groups(runs):
-    """Returns pairs of what the runs of a group have in common, and the runs."""
+    """Returns pairs of the common values of a group of runs, and the runs."""
     groups = {}
     for run in sorted(runs, key=lambda run: run["seed"]):
         groups.setdefault(tuple(run[name] for name in REPEATED), []).append(run)
@@ -158,9 +157,9 @@ def _metrics(path):
     missing = {*REPEATED, "seed", "train_seconds"} - run.keys()
     if missing:
         raise ValueError(
-            "The metrics.json of a run must have all that `train` writes. Received: "
-            f"{str(path)!r} without {', '.join(sorted(missing))}. Remove it, or name "
-            "another folder."
+            "The metrics.json of a run must have all entries that `train` writes. "
+            f"Received: {str(path)!r} without {', '.join(sorted(missing))}. Remove it, or "
+            "pass another folder."
         )
     return run
 

@@ -1,4 +1,4 @@
-"""Asks a TF Serving server for predictions, or measures how fast it answers."""
+"""Sends requests to a TF Serving server, or runs a load test."""
 
 from pathlib import Path
 
@@ -10,16 +10,16 @@ from keras_perceiver.serving.client import (
     read_inputs,
 )
 
-_DESCRIPTION = """Asks a TF Serving server for predictions, or measures how fast it answers.
+_DESCRIPTION = """Sends requests to a TF Serving server, or runs a load test.
 
   keras-perceiver serve-client localhost:8500 digits 0001.png 0002.png
   keras-perceiver serve-client localhost:8501 digits --rest images.npy
   keras-perceiver serve-client localhost:8500 digits 0001.png --requests 2000 \\
       --concurrency 16
 
-Files that are no arrays are sent as they are, to the signature `encoded`. Arrays (.npy,
-with a batch axis, or .npz with the inputs by name) go to `serving_default`. gRPC is
-faster for arrays and needs TensorFlow, REST needs NumPy only.
+Files other than arrays are sent to the signature `encoded`. Arrays (.npy with a batch
+axis, or .npz with the inputs by name) are sent to `serving_default`. gRPC is faster for
+arrays and needs TensorFlow. REST only needs NumPy.
 """
 
 
@@ -27,22 +27,24 @@ def parser():
     """Returns the parser of the options."""
     parser = arguments.Parser("serve-client", _DESCRIPTION)
     parser.add_argument("address", help="host:port of the server")
-    parser.add_argument("model", help="the model's name on the server")
-    parser.add_argument("files", nargs="+", help="one batch")
+    parser.add_argument("model", help="name of the model on the server")
+    parser.add_argument("files", nargs="+", help="files of a batch")
     parser.add_argument(
-        "--input", default="image", help="the input's name; default: image"
+        "--input", default="image", help="name of the input; default: image"
     )
-    parser.add_argument("--signature", help="default: by the kind of the files")
-    parser.add_argument("--version", type=int, help="default: the newest")
+    parser.add_argument(
+        "--signature", help="default: encoded, or serving_default for arrays"
+    )
+    parser.add_argument("--version", type=int, help="default: the latest")
     parser.add_argument("--rest", action="store_true", help="REST instead of gRPC")
     parser.add_argument(
         "--timeout", type=float, default=30, help="seconds; default: 30"
     )
     parser.add_argument(
-        "--requests", type=int, help="measure so many; default: ask once"
+        "--requests", type=int, help="number of requests of a load test"
     )
     parser.add_argument(
-        "--concurrency", type=int, default=1, help="requests at once; default: 1"
+        "--concurrency", type=int, default=1, help="concurrent requests; default: 1"
     )
     parser.add_argument(
         "--json",
@@ -53,12 +55,12 @@ def parser():
 
 
 def check(options):
-    """Raises an error of options."""
+    """Raises an error for invalid options."""
     arguments.check_numbers(options, "version", "timeout", "requests", "concurrency")
     host, _, port = options.address.rpartition(":")
     if not host or not port.isdigit():
         raise ValueError(
-            f"The address must be HOST:PORT. Received: {options.address!r}. Write, for "
+            f"The address must be HOST:PORT. Received: {options.address!r}. Pass, for "
             "example, localhost:8500."
         )
     for path in options.files:
@@ -76,7 +78,7 @@ def check(options):
 
 
 def run(options):
-    """Asks the server."""
+    """Sends the request or runs the load test."""
     kind = RestClient if options.rest else GrpcClient
     if not options.rest:
         console.say("loading TensorFlow ...")

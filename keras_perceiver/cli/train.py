@@ -16,15 +16,15 @@ _DESCRIPTION = """Trains, tests, saves and exports the model of a recipe.
   keras-perceiver train --images photos
   keras-perceiver train my_recipe.py
 
-A run folder has the model, its metrics and learning curves and an export; `export` writes
-to where a server looks.
+The run folder contains the model, its metrics, learning curves and an export. Use the
+command `export` to export to the folder of a server.
 """
 _NUMBERS = ("save_every", "keep", "devices", "model_devices", "virtual_devices")
 
 
 def parser():
     """Returns the parser of the options."""
-    hint = "Settings of the recipe are set with --set, such as --set epochs=3."
+    hint = "Use --set for settings of the recipe, such as --set epochs=3."
     parser = arguments.Parser("train", _DESCRIPTION, hint)
     recipe_of.add_arguments(parser)
     parser.add_argument(
@@ -32,15 +32,15 @@ def parser():
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="override a setting of the recipe, by its dotted name; may be repeated",
+        help="override a setting of the recipe by its dotted name; may be repeated",
     )
     parser.add_argument(
-        "--list", action="store_true", help="print the settings of the recipe, and end"
+        "--list", action="store_true", help="print the settings of the recipe, and exit"
     )
     parser.add_argument(
         "--smoke",
         action="store_true",
-        help="try the recipe: three steps on mock data, in temporary folders",
+        help="test the recipe: three steps on mock data in temporary folders",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
@@ -61,13 +61,13 @@ def parser():
         help="training steps between two checkpoints; default: 500",
     )
     parser.add_argument(
-        "--keep", type=int, default=2, help="checkpoints that are kept; default: 2"
+        "--keep", type=int, default=2, help="number of checkpoints to keep; default: 2"
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --run-folder, with the --set and --precision that it "
-        "was started with; default: the newest in runs/RECIPE that has checkpoints",
+        help="resume the run in --run-folder, with the --set and --precision that it "
+        "was started with; default: the latest in runs/RECIPE that has checkpoints",
     )
     parser.add_argument(
         "--export-folder",
@@ -89,7 +89,7 @@ def _add_devices(parser):
         "--devices",
         type=int,
         metavar="N",
-        help="devices of all processes together; default: all there are",
+        help="number of devices of all processes together; default: all",
     )
     parser.add_argument(
         "--model-devices",
@@ -101,23 +101,23 @@ def _add_devices(parser):
         "--virtual-devices",
         type=int,
         metavar="N",
-        help="try it: make so many devices of the CPU",
+        help="for tests: split the CPU into this number of devices",
     )
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="with several processes on JAX, where process 0 is; or auto",
+        help="with several processes on JAX, the address of process 0, or auto",
     )
     parser.add_argument(
-        "--num-processes", type=int, metavar="N", help="processes that train together"
+        "--num-processes", type=int, metavar="N", help="number of processes"
     )
     parser.add_argument(
-        "--process-index", type=int, metavar="N", help="which of them this is, from 0"
+        "--process-index", type=int, metavar="N", help="index of this process, from 0"
     )
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     recipe_of.check_arguments(options)
     arguments.check_backend()
     arguments.check_numbers(options, *_NUMBERS)
@@ -134,7 +134,7 @@ def check(options):
 
 
 def run(options):
-    """Trains."""
+    """Trains the model."""
     console.import_keras(options.virtual_devices)
     from keras_perceiver import Distribution, distribution
     from keras_perceiver.training import CHECKPOINTS, saved_overrides
@@ -153,8 +153,8 @@ def run(options):
     devices = Distribution(options.distribution, options.devices, options.model_devices)
     if devices.num_processes > 1 and not (options.run_folder or options.smoke):
         raise ValueError(
-            "Several processes need one run folder. Received: --run-folder without a "
-            "value. Name a folder that all of them see."
+            "Several processes need the same run folder. Received: no --run-folder. Pass a "
+            "folder that all of them can access."
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if options.smoke else options.run_folder
@@ -185,7 +185,7 @@ def _train(recipe, folder, devices, options):
     except TrainingInterruptedError as error:
         console.say(f"interrupted: {error}")
         if run.is_writer and not options.smoke:
-            console.say(f"go on with: {_resume(folder, options)}")
+            console.say(f"resume with: {_resume(folder, options)}")
         raise SystemExit(128 + error.signal) from error  # as a shell reports a signal
     if options.smoke:
         print(f"passed: {options.recipe}")
@@ -209,9 +209,9 @@ def _resume(folder, options):
 
 
 def _folder(runs, is_resumed):
-    """Creates the folder with the next free number, even if two runs start at once.
+    """Creates the folder with the next free number, even if several runs start at once.
 
-    To resume, returns the one with the highest number that has checkpoints instead.
+    To resume, it returns the folder with the highest number that has checkpoints instead.
     """
     if is_resumed:
         return _newest(runs)
@@ -226,12 +226,12 @@ def _folder(runs, is_resumed):
 
 
 def _newest(runs):
-    # The constant of the package's training, which imports Keras.
+    # `keras_perceiver.training.CHECKPOINTS`, whose import would need Keras.
     found = [p.parent for p in runs.glob("*/checkpoints") if any(p.iterdir())]
     if not found:
         raise FileNotFoundError(
             "There must be a run with checkpoints to resume. Received: "
-            f"{str(runs)!r}, which has none. Leave --resume out, or name the run "
+            f"{str(runs)!r}, which has none. Remove --resume, or pass the run "
             "with --run-folder."
         )
     return max(found, key=lambda folder: (len(folder.name), folder.name))

@@ -1,4 +1,4 @@
-"""Searches good settings for the data of a recipe, and trains the best model."""
+"""Searches hyperparameters for a recipe, and trains the best model."""
 
 import contextlib
 import dataclasses
@@ -15,17 +15,16 @@ from keras_perceiver.cli import arguments, console, recipe_of
 from keras_perceiver.serving.versions import check_serving
 
 ALGORITHMS = ("hyperband", "bayesian", "random", "grid")
-_DESCRIPTION = """Searches settings for the data of a recipe, and trains the best model.
+_DESCRIPTION = """Searches hyperparameters for a recipe, and trains the best model.
 
   keras-perceiver tune digits --minutes 20
   keras-perceiver tune digits --trials 40 --algorithm bayesian --max-gflops 0.01 \\
       --set latent_dim='[32, 64]' --set num_blocks=2 --set learning_rate='(1e-3, 1e-2)'
 
-The space has half, once and twice the sizes of the recipe's model, with which the search
-begins; --set replaces parts of it. In the folder of the search are then trials.csv,
-front.png (scores against FLOPs), parallel.png and importance.png, and in best the model
-of the best trial: trained again on training and validation data, tested once, saved and
-exported.
+The space has half, once and twice the sizes of the recipe's model, which the search starts
+with. --set replaces parts of it. The search writes trials.csv, front.png (scores against
+FLOPs), parallel.png and importance.png to its folder. Then it trains the best model on
+training and validation data, tests it once, and saves and exports it to the subfolder best.
 
 Workers on other machines: KerasTuner's KERASTUNER_TUNER_ID (`chief` or another name),
 KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same options everywhere.
@@ -51,16 +50,18 @@ def parser():
         default="hyperband",
         help="hyperband (default), bayesian, random or grid",
     )
-    parser.add_argument("--trials", type=int, help="end after so many trials")
-    parser.add_argument("--minutes", type=float, help="begin no trial after so many")
+    parser.add_argument("--trials", type=int, help="maximum number of trials")
     parser.add_argument(
-        "--total-epochs", type=int, help="end after so many epochs of all trials"
+        "--minutes", type=float, help="time after which no trial starts"
+    )
+    parser.add_argument(
+        "--total-epochs", type=int, help="maximum number of epochs in all trials"
     )
     parser.add_argument(
         "--epochs",
         type=int,
         default=30,
-        help="of a trial; of Hyperband the most; default: 30",
+        help="epochs per trial, the maximum for Hyperband; default: 30",
     )
     parser.add_argument(
         "--set",
@@ -70,10 +71,10 @@ def parser():
         help="part of the space: a list of values, a tuple of two ends, or one value; or "
         "a setting of the recipe for all trials, such as model.use_remat=true",
     )
-    parser.add_argument("--max-parameters", type=int, help="limit of a model")
-    parser.add_argument("--max-gflops", type=float, help="limit of an example")
+    parser.add_argument("--max-parameters", type=int, help="limit per model")
+    parser.add_argument("--max-gflops", type=float, help="limit per example")
     parser.add_argument(
-        "--max-activation-gib", type=float, help="limit of a training step's memory"
+        "--max-activation-gib", type=float, help="memory limit of a training step"
     )
     parser.add_argument(
         "--precision",
@@ -83,35 +84,35 @@ def parser():
     parser.add_argument(
         "--distribution",
         default="auto",
-        help="devices of every trial, as of `train`; default: auto",
+        help="devices of every trial, see `train`; default: auto",
     )
-    parser.add_argument("--devices", type=int, help="their number; default: all")
+    parser.add_argument("--devices", type=int, help="number of devices; default: all")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
     parser.add_argument(
-        "--workers", type=int, default=1, help="processes side by side; default: 1"
+        "--workers", type=int, default=1, help="parallel processes; default: 1"
     )
     parser.add_argument(
-        "--folder", help="of the search; default: the next number in searches/RECIPE"
+        "--folder", help="default: the next free number in searches/RECIPE"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="go on with the search in --folder"
+        "--resume", action="store_true", help="resume the search in --folder"
     )
     parser.add_argument(
         "--best-epochs",
         type=int,
-        help="of the best model's last training; default: the recipe's. 0: no training",
+        help="epochs for the best model, 0 to skip it; default: the recipe's",
     )
     parser.add_argument(
         "--export-folder",
-        help="of the numbered exports; default: best/export in the folder of the search",
+        help="folder of the numbered exports; default: best/export in the search folder",
     )
-    # Of workers that this program starts: the process that they serve.
+    # The parent process of workers that this program starts.
     parser.add_argument("--chief", type=int, help=arguments.SUPPRESS)
     return parser
 
 
 def check(options):
-    """Raises an error of options that can be found without Keras."""
+    """Raises an error for invalid options, as far as they can be checked without Keras."""
     if options.chief is not None:
         _end_with(options.chief)
     recipe_of.check_arguments(options)
@@ -122,7 +123,7 @@ def check(options):
     if options.best_epochs is not None and options.best_epochs < 0:
         raise ValueError(
             f"--best-epochs must be 0 or more. Received: {options.best_epochs}. Set it "
-            "to 0 for no training."
+            "to 0 to skip the training."
         )
     if not (options.trials or options.minutes or options.total_epochs):
         raise ValueError(
@@ -140,13 +141,13 @@ def check(options):
 
 
 def run(options):
-    """Searches."""
+    """Runs the search, and trains the best model."""
     console.import_keras()
     from keras_perceiver import tuning
     from keras_perceiver.tuning.search import as_chief, is_worker
 
     recipe = recipe_of.get(options.recipe)
-    # Names of the recipe hold for all trials; the others are those of the space.
+    # Settings of the recipe apply to all trials. Other names are those of the space.
     fixed = {
         path: value
         for path, value in options.set.items()
@@ -202,7 +203,7 @@ def run(options):
 
 
 def _start_line(recipe, options, folder):
-    """Returns a line that says what is searched, until when, and what comes then."""
+    """Returns a line with the algorithm, the limits, and the training that follows."""
     limits = []
     if options.trials:
         limits.append(f"{options.trials} trials")
@@ -210,7 +211,7 @@ def _start_line(recipe, options, folder):
         limits.append(f"{options.total_epochs} epochs of all trials")
     if options.minutes:
         end = time.localtime(time.time() + 60 * options.minutes)
-        limits.append(f"{time.strftime('%H:%M', end)}, when the last trial begins")
+        limits.append(f"{time.strftime('%H:%M', end)}, when the last trial starts")
     import keras
 
     text = (
@@ -260,7 +261,7 @@ def _train_best(best, recipe, hyper_model, data, folder, options):
 
 
 def _hyper_model(recipe, space, options):
-    """Returns what is searched: around the recipe's model, with its optimizer."""
+    """Returns a hypermodel around the recipe's model, with its optimizer."""
     from keras_perceiver import Distribution, PerceiverHyperModel
 
     distribution = Distribution(options.distribution, options.devices)
@@ -269,7 +270,7 @@ def _hyper_model(recipe, space, options):
     modalities = model.encoder.byte_array.modalities.values()
     num_inputs = None
     if None in [modality.num_inputs for modality in modalities]:
-        # Of any length: that of one example, for the FLOPs.
+        # For inputs of any length, that of one example, to count FLOPs.
         inputs, _ = next(splits.test.as_numpy_iterator())
         num_inputs = model.encoder.byte_array(inputs)[0].shape[1]
     optimizer = recipe.optimizer().get_config()
@@ -307,21 +308,21 @@ def _folder(options, name):
 
 
 def _check_folder(folder, options):
-    """Raises an error unless a search can begin in a folder, or go on."""
+    """Raises an error unless a search can be started or resumed in a folder."""
     if options.resume and not folder.is_dir():
         raise FileNotFoundError(
             f"There must be a search to resume. Received: {str(folder)!r}, which is "
-            "missing. Leave --resume out, or name the folder with --folder."
+            "missing. Remove --resume, or pass the folder with --folder."
         )
     if not options.resume and (folder / "search").exists():
         raise FileExistsError(
-            f"A search is never overwritten. Received: {str(folder)!r}, which holds one. "
-            "Go on with it (--resume), or choose another folder."
+            f"A search is never overwritten. Received: {str(folder)!r}, which has one. "
+            "Resume it (--resume), or choose another folder."
         )
 
 
 def _end_with(chief):
-    """Ends this process when its parent, the chief, has gone."""
+    """Exits this process when its parent, the chief, has exited."""
 
     def watch():
         while os.getppid() == chief:

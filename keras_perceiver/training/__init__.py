@@ -1,4 +1,4 @@
-"""Training: recipes, their runs, and what Keras lacks for them."""
+"""Training: recipes, runs, optimizers and schedules."""
 
 from keras_perceiver.training.evaluate import evaluate, write_report
 from keras_perceiver.training.fit import compile_task

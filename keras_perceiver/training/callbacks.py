@@ -66,22 +66,23 @@ class ValidateAverage(keras.callbacks.Callback):
 
 
 class EarlyStop(keras.callbacks.EarlyStopping):
-    """Keras' early stopping that begins after the decay of the learning rate.
+    """Keras' early stopping, starting after the decay of the learning rate.
 
     The first decay of the learning rate helps more than many epochs before it, so epochs
-    count from where the learning rate is a tenth of its peak, and from the first epoch
-    where it never is. Unlike Keras' callback it can be resumed, and it keeps the averaged
-    weights where the optimizer has any.
+    count once the learning rate is a tenth of its peak, or from the first epoch if it
+    never is. Unlike Keras' callback it can be resumed, and it keeps the averaged weights
+    if the optimizer has any.
 
     Args:
         optimizer: `TrackingOptimizer`.
-        score: String, the name of the logged metric, best when large.
+        score: String, the name of the logged metric, where larger is better.
         patience: Integer, epochs without an improvement.
         epochs: Integer, epochs of the whole run.
         steps_per_epoch: Integer.
 
     Attributes:
-        weights: List of NumPy arrays, those of the best epoch; empty before one counts.
+        weights: List of NumPy arrays, the weights of the best epoch, empty before an
+            epoch counts.
     """
 
     _STATE = ("best", "best_epoch", "wait", "stopped_epoch")
@@ -134,7 +135,7 @@ def first_epoch_after_decay(schedule, epochs, steps_per_epoch):
         steps_per_epoch: Integer.
 
     Returns:
-        Integer up to `epochs`; 0 if the learning rate never decays so far.
+        Integer up to `epochs`, 0 if the learning rate does not decay that far.
     """
     if schedule is None:
         return 0
@@ -149,7 +150,7 @@ def first_epoch_after_decay(schedule, epochs, steps_per_epoch):
 class WriteHistory(keras.callbacks.Callback):
     """Writes a history as CSV after every epoch, one row per epoch.
 
-    Keras' `CSVLogger` appends to a file, which would hold the epochs after the last
+    Keras' `CSVLogger` appends to a file, which would contain the epochs after the last
     checkpoint twice when a run is resumed.
 
     Args:
@@ -175,9 +176,9 @@ class WriteHistory(keras.callbacks.Callback):
 
 
 def tensor_board(folder):
-    """Returns a list of the callback that writes logs for TensorBoard.
+    """Returns a list with the callback that writes logs for TensorBoard.
 
-    Empty, with a line that says so, where TensorBoard is not installed.
+    If TensorBoard is not installed, it prints a message and returns an empty list.
     """
     if not is_installed("tensorboard", f"{folder} is not written"):
         return []

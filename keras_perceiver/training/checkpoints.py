@@ -19,9 +19,9 @@ class Checkpoint(NamedTuple):
     """The content of a checkpoint.
 
     Attributes:
-        step: Integer, training steps done.
+        step: Integer, number of training steps.
         arrays: List of NumPy arrays.
-        info: Dict of whatever JSON can hold.
+        info: JSON-serializable dict.
     """
 
     step: int
@@ -30,17 +30,17 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """A folder of checkpoints, of which the newest are kept.
+    """A folder with the latest checkpoints.
 
-    A checkpoint is one file: the SHA-256 digest of the rest, then NumPy's own archive of
+    A checkpoint is one file: the SHA-256 digest of the rest, then a NumPy archive of
     arrays, without pickles. It is written atomically, so that a crash, a kill or a full
     disk leaves earlier checkpoints intact.
 
     Args:
-        folder: Path; made with the first checkpoint.
-        keep: Integer, number of the newest checkpoints that are kept.
-        is_read_only: Boolean, whether `save` does nothing: of several processes that
-            train together, one writes.
+        folder: Path, which is created with the first checkpoint.
+        keep: Integer, number of checkpoints to keep.
+        is_read_only: Boolean, whether `save` does nothing, since only one of several
+            processes that train together writes.
     """
 
     def __init__(self, folder, keep=2, is_read_only=False):
@@ -50,21 +50,21 @@ class Checkpoints:
         self.is_read_only = is_read_only
 
     def paths(self):
-        """Returns the checkpoints' paths, the newest first."""
+        """Returns the paths of the checkpoints, the latest first."""
         return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
 
     def newest_step(self):
-        """Returns the step of the newest checkpoint, intact or not, and 0 for none."""
+        """Returns the step of the latest checkpoint, intact or not, or 0."""
         paths = self.paths()
         return int(paths[0].stem.removeprefix("step-")) if paths else 0
 
     def save(self, step, arrays, info):
-        """Writes a checkpoint and deletes those that are no longer kept.
+        """Writes a checkpoint and deletes old ones.
 
         Args:
-            step: Integer, training steps done.
+            step: Integer, number of training steps.
             arrays: List of NumPy arrays.
-            info: Dict of whatever JSON can hold.
+            info: JSON-serializable dict.
 
         Raises:
             OSError: if it cannot be written; earlier checkpoints are intact.
@@ -88,9 +88,9 @@ class Checkpoints:
             left.unlink()
 
     def load(self):
-        """Returns the newest intact `Checkpoint`, or `None` if there is none.
+        """Returns the latest intact `Checkpoint`, or `None` if there is none.
 
-        Warns of each damaged one, and tries the one before.
+        Warns about damaged ones, and tries the previous one.
 
         Raises:
             ValueError: if there are checkpoints, but all are damaged.
@@ -107,9 +107,9 @@ class Checkpoints:
                 )
         if paths:
             raise ValueError(
-                "At least one checkpoint must be whole. Received: "
+                "At least one checkpoint must be intact. Received: "
                 f"{[str(path) for path in paths]}, which are all damaged. Delete them to "
-                "start again from the beginning."
+                "start from the beginning."
             )
         return None
 
@@ -126,13 +126,13 @@ def check_unused(run_folder, checkpoints, resume):
     if found and not resume:
         raise FileExistsError(
             "The checkpoints of another run are never overwritten. Received: "
-            f"run_folder={str(run_folder)!r}, which holds {found[0].name}. Resume that "
+            f"run_folder={str(run_folder)!r}, which contains {found[0].name}. Resume that "
             "run (--resume), or choose another folder."
         )
     if not found and (run_folder / "model.keras").exists():
         raise FileExistsError(
             "A trained model is never overwritten. Received: "
-            f"run_folder={str(run_folder)!r}, which holds a model.keras. "
+            f"run_folder={str(run_folder)!r}, which contains a model.keras. "
             "Choose another folder."
         )
 

@@ -1,4 +1,4 @@
-"""Evaluates a task on a data set, and writes its report to files."""
+"""Evaluation of a task on a dataset, and its report."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from keras_perceiver.training.plots import plot_figure
 
 
 def evaluate(model, dataset):
-    """Returns the report of a task on a data set, see `predictions`.
+    """Returns the report of a task on a dataset, see `predictions`.
 
     Args:
         model: Task, such as `PerceiverClassifier`.
@@ -27,10 +27,10 @@ def evaluate(model, dataset):
 
 
 def predictions(model, dataset):
-    """Returns the targets of a data set, and the predictions of a task for it.
+    """Returns the targets of a dataset, and the predictions of a task for it.
 
-    An example may consist of several clips: inputs with one axis more than the model
-    has, after the batch axis. Their predictions are averaged as the task defines it.
+    Examples may consist of several clips: inputs then have an additional axis after the
+    batch axis. The predictions of clips are averaged as the task defines it.
 
     Args:
         model: Task, such as `PerceiverClassifier`.
@@ -50,7 +50,7 @@ def check_class_names(model, class_names):
     """Raises `ValueError` unless the data have the classes of a model.
 
     Args:
-        model: Task with class names, or with `None`, which then gets those of the data.
+        model: Task. If its class names are `None`, they are set to those of the data.
         class_names: Sequence of strings, the classes of the data.
     """
     if model.class_names is None:
@@ -64,7 +64,7 @@ def check_class_names(model, class_names):
 
 
 def has_clips(model, inputs):
-    """Returns whether the examples of a batch, or of its spec, are several clips each."""
+    """Returns whether the examples of a batch, or of its spec, have several clips."""
     wanted = model.input
     if isinstance(wanted, dict):
         name = next(iter(wanted))
@@ -77,14 +77,14 @@ def _predict(model, inputs):
         return predict_on_batch(model, inputs)
     num_clips = keras.tree.flatten(inputs)[0].shape[1]
     predictions = []
-    for i in range(num_clips):  # one at a time, for the memory of one
+    for i in range(num_clips):  # one at a time, to save memory
         clip = keras.tree.map_structure(lambda x: x[:, i], inputs)  # noqa: B023
         predictions.append(predict_on_batch(model, clip))
     return model.mean_prediction(predictions)
 
 
 def table(report):
-    """Returns the table of the rows of a report, in Markdown."""
+    """Returns the rows of a report as a Markdown table."""
     rows = report.rows()
     lines = [[*rows[0]], ["---"] * len(rows[0])]
     lines += [[_text(value) for value in row.values()] for row in rows]
@@ -98,7 +98,7 @@ def write_report(report, folder):
 
     Args:
         report: Report of a task.
-        folder: Path of a folder, which is made where it is missing.
+        folder: Path of a folder, which is created if it is missing.
 
     Raises:
         ImportError: if Matplotlib is not installed.

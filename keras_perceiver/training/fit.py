@@ -1,4 +1,4 @@
-"""Compiling a task, and training it from any step on by Keras' own `fit`."""
+"""Compiling a task, and training it from any step by Keras' own `fit`."""
 
 
 def compile_task(model, optimizer, label_smoothing=0.0):
@@ -7,13 +7,13 @@ def compile_task(model, optimizer, label_smoothing=0.0):
     Args:
         model: Task.
         optimizer: `keras.optimizers.Optimizer`.
-        label_smoothing: Float in `[0, 1)`, of tasks whose default loss has it.
+        label_smoothing: Float in `[0, 1)`, for tasks whose default loss supports it.
     """
     options = {"label_smoothing": label_smoothing} if label_smoothing else {}
     model.compile(
         optimizer,
         model.default_loss(**options),
-        # Weighted, as examples that pad a batch have the weight 0.
+        # Weighted, since examples that pad a batch have a weight of 0.
         weighted_metrics=model.default_metrics(),
     )
 
@@ -33,7 +33,8 @@ def fit(model, splits, state, callbacks, epochs, verbose="auto"):
 
     def fit_epochs(first, last, num_done=0):
         model.fit(
-            # One iterator for all epochs: to start one takes longer than a small epoch.
+            # One iterator for all epochs, since starting one takes longer than a small
+            # epoch.
             splits.epochs(first, last, num_done),
             steps_per_epoch=steps_per_epoch - num_done,
             validation_data=splits.validation,

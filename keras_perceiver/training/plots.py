@@ -1,4 +1,4 @@
-"""Plots to files."""
+"""Plots of training and evaluation."""
 
 import functools
 
@@ -10,7 +10,7 @@ from keras_perceiver.models.reports import Calibration, Confusion, ratio
 
 
 def plot_history(history, metrics, score, path):
-    """Plots the loss and the score of every epoch, and of the test.
+    """Plots the loss and the score of every epoch, and those of the test.
 
     Args:
         history: Dict of lists, one value per epoch.
@@ -67,7 +67,7 @@ def _(data: Calibration):
     figure = matplotlib("figure").Figure(figsize=(5, 6), layout="constrained")
     axes = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     axes[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
-    # Bins of few examples are far off by chance: their points are small.
+    # Bins with few examples are noisy, so their points are small.
     axes[0].plot(data.confidence, data.frequency, color="tab:blue", lw=0.8)
     axes[0].scatter(
         data.confidence,
@@ -78,7 +78,7 @@ def _(data: Calibration):
         zorder=3,
         clip_on=False,
     )
-    axes[0].set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    axes[0].set(ylabel="fraction correct", xlim=(0, 1), ylim=(0, 1))
     axes[0].set_title(f"expected calibration error {data.error:.4f}")
     axes[0].legend()
     axes[1].bar(data.confidence, data.share, width=0.8 / 15)
@@ -97,7 +97,7 @@ def _(data: Confusion):
     figure.colorbar(image, label="share of the true class", shrink=0.7)
     if size <= 40:  # more names than this cannot be read
         names = list(map(one_line, data.class_names))
-        # A `$` begins no formula.
+        # `$` must not start a formula.
         axis.set_xticks(range(size), names, rotation=90, parse_math=False)
         axis.set_yticks(range(size), names, parse_math=False)
     if size <= 20:
@@ -106,6 +106,6 @@ def _(data: Confusion):
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, count, ha="center", va="center", color=color)
     right, total = np.trace(data.counts), data.counts.sum()
-    axis.set_title(f"{right:,} of {total:,} are right: {ratio(right, total):.1%}")
+    axis.set_title(f"{right:,} of {total:,} correct: {ratio(right, total):.1%}")
     axis.set(xlabel="predicted class", ylabel="true class")
     return figure

@@ -1,4 +1,4 @@
-"""Recipes: runs that anybody can repeat, described before anything is built."""
+"""Recipes: reproducible runs, described before anything is built."""
 
 import dataclasses
 import tempfile
@@ -22,16 +22,16 @@ _FIXED = ("name", "overrides")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A run that anybody can repeat.
+    """A reproducible training run.
 
-    A class or a function stands for its config without arguments.
+    A class or a function is converted to a `Config` without arguments.
 
     Attributes:
         name: String, the name of the recipe's module.
         data: `Config` of a function that returns `keras_perceiver.data.Splits`, with the
-            arguments `batch_size` and `seed`; `folder` if it reads one, `preprocessor`
-            if it takes that of this recipe, and `mock` if it has random data of its own.
-        task: `Config` of a task, with the arguments `encoder` and `preprocessor`;
+            arguments `batch_size` and `seed`, `folder` if it reads one, `preprocessor` if
+            it uses that of this recipe, and `mock` if it provides mock data.
+        task: `Config` of a task with the arguments `encoder` and `preprocessor`, and
             `num_classes` and `class_names` if it has classes.
         model: `Config` of the encoder.
         optimizer: `Config` of the optimizer. Its `learning_rate` is the peak of the
@@ -40,25 +40,27 @@ class Recipe:
         batch_size: Integer, examples per update of the weights.
         schedule: `Config` of a function `(learning_rate, num_steps)` that returns the
             learning rate schedule of a run, such as
-            `keras_perceiver.training.warm_cosine`; `None` for a constant learning rate.
-        label_smoothing: Float in `[0, 1)`, of the default loss of the task.
-        ema_momentum: Float in `[0, 1)`: the averaged weights are validated, tested and
-            saved, see `TrackingOptimizer`. `None` for the weights themselves.
+            `keras_perceiver.training.warm_cosine`, or `None` for a constant learning
+            rate.
+        label_smoothing: Float in `[0, 1)`, label smoothing of the default loss of the task.
+        ema_momentum: Float in `[0, 1)`, momentum of the averaged weights, which are
+            validated, tested and saved, see `TrackingOptimizer`. `None` disables
+            averaging.
         accumulation_steps: Integer, micro-batches per update, for the memory of one of
             them. Must divide `batch_size`.
         patience: Integer, see `EarlyStop`: epochs without a better validation score
             before the run ends with the best weights. `None` for all epochs and the last
             weights.
-        preprocessor: `Config` of the preprocessor of the files, or of a dict of these;
-            `None` for that of `data`.
-        write_mock: Callable `(folder)` that writes random files for `data`, to try the
-            recipe; `None` if `data` takes `mock`, or reads no folder.
-        overrides: Mapping from dotted paths to values, what `replace` has changed.
+        preprocessor: `Config` of the preprocessor of the files, or of a dict of
+            preprocessors, or `None` for that of `data`.
+        write_mock: Callable `(folder)` that writes random files for `data`, to test the
+            recipe, or `None` if `data` takes `mock` or reads no folder.
+        overrides: Mapping from dotted paths to values, the arguments of `replace`.
 
     Raises:
-        ValueError: if `data`, `task`, `model` or `optimizer` is neither a config nor a
-            class nor a function, if a number is out of range, or if the micro-batches of
-            a batch would differ in size.
+        ValueError: if `data`, `task`, `model` or `optimizer` is not a config, a class
+            or a function, if a number is out of range, or if the micro-batches of a
+            batch would differ in size.
     """
 
     name: str
@@ -103,7 +105,7 @@ class Recipe:
             )
 
     def replace(self, overrides):
-        """Returns a recipe in which some settings have other values.
+        """Returns a recipe with some settings replaced.
 
         Args:
             overrides: Mapping from dotted paths to values, for example
@@ -111,7 +113,7 @@ class Recipe:
                 1e-3}`, see `keras_perceiver.config.Config.replace`.
 
         Raises:
-            ValueError: if there is no such setting, or if the recipe refuses a value.
+            ValueError: if there is no such setting, or if a value is invalid.
         """
         settings = self._settings()
         for path, value in overrides.items():
@@ -158,7 +160,7 @@ class Recipe:
 
     @property
     def step_size(self):
-        """Integer, examples per training step, of which an update may have several."""
+        """Integer, examples per training step. An update may consist of several steps."""
         return self.batch_size // self.accumulation_steps
 
     def splits(self, batch_size, seed=0, data_folder=None):
@@ -166,11 +168,12 @@ class Recipe:
 
         Args:
             batch_size: Integer, examples per batch.
-            seed: Integer, seed of the order and of the augmentation.
+            seed: Integer, seed of the shuffling and of the augmentation.
             data_folder: Path of the folder of the data. Defaults to the recipe's.
 
         Raises:
-            ValueError: if there is a folder where none is read, or none where one is.
+            ValueError: if `data_folder` is missing, or passed to a recipe that reads
+                none.
         """
         folder = self.folder_argument(data_folder)
         return self.data(
@@ -178,20 +181,19 @@ class Recipe:
         )
 
     def folder_argument(self, data_folder=None):
-        """Returns the argument `folder` of `data` as a dict, checked as by `splits`."""
+        """Returns the argument `folder` of `data` as a dict, checked as in `splits`."""
         if not self.data.accepts("folder"):
             if data_folder is not None:
                 raise ValueError(
                     f"The recipe {self.name!r} reads no `data_folder`. Received: "
-                    f"data_folder={data_folder!r}. Leave it out."
+                    f"data_folder={data_folder!r}. Remove it."
                 )
             return {}
         folder = data_folder or self.data.kwargs.get("folder")
         if folder is None:
             raise ValueError(
                 f"The recipe {self.name!r} needs a `data_folder`. Received: "
-                "data_folder=None. Name the folder that holds train/ and test/ "
-                "(--data DIR)."
+                "data_folder=None. Pass the folder of the data (--data DIR)."
             )
         return {"folder": Path(folder).expanduser()}
 
@@ -202,10 +204,10 @@ class Recipe:
         )
 
     def mock_splits(self, batch_size, seed=0):
-        """Returns `Splits` of random data in the shapes of the recipe's, offline.
+        """Returns `Splits` of mock data in the shapes of the recipe's data.
 
         Raises:
-            ValueError: if there are none.
+            ValueError: if the recipe has no mock data.
         """
         options = {"batch_size": batch_size, "seed": seed, **self._preprocessor()}
         if self.data.accepts("mock"):
@@ -215,18 +217,18 @@ class Recipe:
         if self.write_mock is None:
             raise ValueError(
                 "A smoke test needs mock data. Received: the recipe "
-                f"{self.name!r}, which has none. Give it `write_mock`."
+                f"{self.name!r}, which has none. Set `write_mock`."
             )
         with tempfile.TemporaryDirectory() as folder:  # `data` reads all into memory
             self.write_mock(Path(folder))
             return self.data(**options, folder=Path(folder))
 
     def build_task(self, encoder, splits):
-        """Returns the task around an encoder.
+        """Returns the task for an encoder.
 
         Args:
-            encoder: Encoder, which `model` builds.
-            splits: `Splits` of the data, which know the classes and the preprocessor.
+            encoder: Encoder, as `model` creates it.
+            splits: `Splits` of the data, with the class names and the preprocessor.
         """
         known = {
             "num_classes": len(splits.class_names),
@@ -237,7 +239,7 @@ class Recipe:
         return self.task(encoder=encoder, **known)
 
     def build_optimizer(self, num_updates):
-        """Returns the optimizer of a run with so many updates of the weights."""
+        """Returns the optimizer of a run with this number of weight updates."""
         if self.schedule is None:
             optimizer = self.optimizer()
         else:

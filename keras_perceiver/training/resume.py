@@ -1,4 +1,4 @@
-"""Checkpoint and resume: the state of a run, saved periodically and at signals."""
+"""Checkpoint and resume: the state of a run is saved periodically and at signals."""
 
 import contextlib
 import json
@@ -12,12 +12,12 @@ import keras
 from keras_perceiver.training.checkpoints import Checkpoints
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Keys that identify objects instead of settings: Keras counts names in a process.
+# Keys that identify objects instead of settings, since Keras numbers names.
 _NO_SETTINGS = {"name", "module", "registered_name", "build_config", "shared_object_id"}
 
 
 class TrainingInterruptedError(Exception):
-    """Raised after a signal, when the state is saved.
+    """Raised after a signal, once the state is saved.
 
     Attributes:
         signal: `signal.Signals`.
@@ -29,7 +29,7 @@ class TrainingInterruptedError(Exception):
 
 
 class NonFiniteLossError(ValueError):
-    """Raised when the loss is NaN or infinite; no such state is saved."""
+    """Raised when the loss is NaN or infinite. Such a state is not saved."""
 
 
 class SaveState(keras.callbacks.Callback):
@@ -76,7 +76,7 @@ class SaveState(keras.callbacks.Callback):
                 variables.
 
         Raises:
-            ValueError: if the checkpoint is of another configuration.
+            ValueError: if the checkpoint has another configuration.
         """
         checkpoint = self.checkpoints.load()
         if checkpoint is None:
@@ -93,7 +93,7 @@ class SaveState(keras.callbacks.Callback):
             best = checkpoint.arrays[len(variables) :]
             self.early_stop.restore(info["early_stop"], best)
         self.step = checkpoint.step
-        if self.step % self.steps_per_epoch:  # an epoch begins with new metrics
+        if self.step % self.steps_per_epoch:  # epochs start with reset metrics
             num_metrics = len(model.metrics_variables)
             self._metrics = arrays[len(variables) - num_metrics :]
         self.history = info["history"]
@@ -109,11 +109,11 @@ class SaveState(keras.callbacks.Callback):
         """Context in which SIGTERM and SIGINT save the state before they take effect."""
 
         def remember(number, _):
-            if self._signal:  # the second one does not wait
+            if self._signal:  # a second signal does not wait
                 raise KeyboardInterrupt
             self._signal = signal.Signals(number)
 
-        # Python hands signals to the main thread only.
+        # Only the main thread of Python handles signals.
         is_main = threading.current_thread() is threading.main_thread()
         previous = {s: signal.signal(s, remember) for s in _SIGNALS if is_main}
         try:
@@ -123,7 +123,7 @@ class SaveState(keras.callbacks.Callback):
                 signal.signal(number, handler)
 
     def on_epoch_begin(self, epoch, logs=None):
-        if self._metrics is not None:  # in the middle of an epoch
+        if self._metrics is not None:  # resumed within an epoch
             variables = self.model.metrics_variables
             for variable, array in zip(variables, self._metrics, strict=True):
                 variable.assign(array)
@@ -133,7 +133,7 @@ class SaveState(keras.callbacks.Callback):
         self.step += 1
         if not math.isfinite(logs["loss"]):
             self._refuse(logs["loss"])
-        if self.step % self.steps_per_epoch:  # the last one of an epoch has no history
+        if self.step % self.steps_per_epoch:  # the last step is saved with the history
             self._save_if_due()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -177,7 +177,7 @@ class SaveState(keras.callbacks.Callback):
 
 
 def _array(variable):
-    # As a tensor first, for which tf.distribute adds up the counts of the replicas.
+    # Converted to a tensor first, for which tf.distribute sums over the replicas.
     return keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(variable))
 
 
@@ -190,9 +190,9 @@ def _variables(model):
 
 
 def saved_overrides(folder):
-    """Returns the overrides of the recipe of a run, from its folder of checkpoints.
+    """Returns the overrides of the recipe of a run from its folder of checkpoints.
 
-    Empty where there is no checkpoint.
+    The result is empty if there is no checkpoint.
     """
     checkpoint = Checkpoints(folder).load()
     return checkpoint.info["configuration"]["overrides"] if checkpoint else {}
@@ -234,6 +234,6 @@ def _check_configuration(saved, configuration):
     ]
     if differing:
         raise ValueError(
-            "A run is resumed with the configuration that it was started with. Received: "
-            f"{'; '.join(differing)}. Change it back, or start another run."
+            "A run must be resumed with the configuration that it was started with. "
+            f"Received: {'; '.join(differing)}. Revert the changes, or start another run."
         )

@@ -1,4 +1,4 @@
-"""Runs: a recipe from its data to an exported model, in stages."""
+"""Runs: training of a recipe in stages, from its data to an exported model."""
 
 import json
 import shutil
@@ -39,24 +39,24 @@ _STAGES = ("prepare", "fit", "score", "save", "export")
 def train(recipe, run_folder, export_folder=None, **options):
     """Trains, tests, saves and exports the model of a recipe.
 
-    Calls the stages of a `Run`, one after the other.
+    Calls the stages of a `Run` in order.
 
     Args:
         recipe: `Recipe`.
         run_folder: Path, see `Run`.
         export_folder: Path, see `Run`.
-        **options: Further arguments of `Run`.
+        **options: Other arguments of `Run`.
 
     Returns:
-        Dict of what `metrics.json` holds, with the paths `model` and `export` (in
+        Dict of the entries of `metrics.json`, with the paths `model` and `export` (in
         process 0, if there are several).
 
     Raises:
         NonFiniteLossError: if the loss becomes NaN or infinite.
-        TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
-        ValueError: as `Run` and `Run.prepare`, and so do the errors of files.
+        TrainingInterruptedError: after SIGTERM or SIGINT, once the state is saved.
+        ValueError: as `Run` and `Run.prepare`, which also raise errors of files.
     """
-    check_serving()  # fails before the training, not after it
+    check_serving()  # fails before the training instead of after it
     run = Run(recipe, run_folder, export_folder, **options)
     run.prepare()
     run.fit()
@@ -67,53 +67,50 @@ def train(recipe, run_folder, export_folder=None, **options):
 
 
 class Run:
-    """One training of a recipe, in stages: prepare, fit, score, save, export.
+    """A training run of a recipe in stages: prepare, fit, score, save, export.
 
-    Writes `model.keras`, `metrics.json` and `history.csv` to the run folder, as well as
-    `history.png` where Matplotlib is installed and `logs` where TensorBoard is, and a
-    SavedModel to the next free version of the export folder. Invalid arguments are found
-    before the first step.
-
-    During training, the folder `checkpoints` in the run folder holds the whole state:
-    weights, optimizer, seeds, metrics, position in the data. It is saved at SIGTERM and
-    SIGINT as well. With `resume` another process continues from there, and ends with the
-    weights of a run that never stopped. The number of devices may change.
-
-    Several processes that train together (see `keras_perceiver.distribution`) all create
-    the same run, and see the same run folder. Process 0 writes it.
+    It writes `model.keras`, `metrics.json` and `history.csv` to the run folder, as well as
+    `history.png` if Matplotlib is installed and `logs` if TensorBoard is, and a SavedModel
+    to the next free version of the export folder. Invalid arguments are reported before
+    the first step.
+    During training, the folder `checkpoints` in the run folder contains the whole state:
+    weights, optimizer, seeds, metrics, position in the data. It is also saved at SIGTERM
+    and SIGINT. With `resume`, another process continues from there, and ends with the same
+    weights as an uninterrupted run. The number of devices may change.
+    Several processes that train together (see `keras_perceiver.distribution`) must all
+    create the same run with the same run folder, which process 0 writes.
 
     Args:
         recipe: `Recipe`.
-        run_folder: Path of a folder without a `model.keras`; created where it is missing.
-            To resume, the folder of the run that was interrupted.
-        export_folder: Path of the folder that holds the numbered exports. Defaults to
-            the folder `export` in the run folder, where no server looks.
-        seed: Integer, seed of weights, order, augmentation and dropout.
+        run_folder: Path of a folder without a `model.keras`, which is created if it is
+            missing. To resume, the folder of the interrupted run.
+        export_folder: Path of the folder with the numbered exports. Defaults to the
+            folder `export` in the run folder.
+        seed: Integer, seed of weights, shuffling, augmentation and dropout.
         data_folder: Path of the data, for recipes that read a folder. Defaults to the
             recipe's, if it has one.
         save_every: Integer, training steps between two checkpoints.
-        keep: Integer, number of checkpoints that are kept.
-        resume: Boolean, whether to continue from the newest checkpoint in the run folder
-            that is intact. Where there is none, training starts from the beginning.
-        smoke: Boolean, whether to try the recipe offline: three steps of the recipe's
-            mock data, by default with two examples per micro-batch and device, and for
-            one epoch.
+        keep: Integer, number of checkpoints to keep.
+        resume: Boolean, whether to continue from the latest intact checkpoint in the run
+            folder. If there is none, training starts from the beginning.
+        smoke: Boolean, whether to test the recipe offline: three steps on mock data, by
+            default with two examples per micro-batch and device, and for one epoch.
         distribution: String, an engine of `Distribution`, or a `Distribution`.
         devices: Integer, number of devices. Defaults to all that the engine finds.
 
     Attributes:
         recipe: `Recipe`.
-        splits: `Splits`, once prepared.
-        model: The compiled task, once prepared.
-        metrics: Dict of what `metrics.json` holds, once scored.
+        splits: `Splits`, after `prepare`.
+        model: The compiled task, after `prepare`.
+        metrics: Dict of the entries of `metrics.json`, after `score`.
         result: Dict of `metrics` and the paths `model` and `export`.
 
     Raises:
-        ValueError: if a number is not positive, if a data folder is missing or
-            superfluous, or if the distribution is not possible.
-        FileExistsError: if the run folder holds a model, or, without `resume`,
+        ValueError: if a number is not positive, if a data folder is missing or not used,
+            or if the distribution is impossible.
+        FileExistsError: if the run folder contains a model, or, without `resume`,
             checkpoints.
-        PermissionError: if a folder cannot be written.
+        PermissionError: if a folder is not writable.
     """
 
     def __init__(
@@ -154,7 +151,7 @@ class Run:
         elif data_folder is not None:
             raise ValueError(
                 "A smoke test reads no `data_folder`. Received: "
-                f"data_folder={data_folder!r}. Leave it out."
+                f"data_folder={data_folder!r}. Remove it."
             )
         self._checkpoints = Checkpoints(
             self.run_folder / CHECKPOINTS, keep, is_read_only=not self.is_writer
@@ -167,14 +164,14 @@ class Run:
         """Builds and compiles the model, reads the data, and restores a checkpoint.
 
         Raises:
-            ValueError: if the model or the optimizer cannot be built, if there is less
-                than a batch of training data, or if the checkpoint is of a run with
-                another configuration.
+            ValueError: if the model or the optimizer cannot be created, if there is
+                less than a batch of training data, or if the checkpoint has another
+                configuration.
             FileNotFoundError: if the data folder is missing.
         """
         self._begin("prepare")
         recipe = self.recipe
-        recipe.build_optimizer(num_updates=1000)  # errors before the data are read
+        recipe.build_optimizer(num_updates=1000)  # raises errors before data are read
         keras.utils.set_random_seed(self.seed)
         with self.distribution.scope():
             encoder = recipe.model()
@@ -198,8 +195,7 @@ class Run:
         if self.steps_per_epoch < 1:
             raise ValueError(
                 "`batch_size` must not exceed the number of training examples. Received: "
-                f"batch_size={recipe.batch_size}, which leaves no full batch. Make it "
-                "smaller."
+                f"batch_size={recipe.batch_size}, which leaves no full batch. Reduce it."
             )
         return splits
 
@@ -237,7 +233,7 @@ class Run:
 
     @property
     def configuration(self):
-        """Dict of what a run must share to continue this one, all but the devices."""
+        """Dict of all settings that must be equal to resume this run."""
         recipe, model = self.recipe, self.model
         return {
             **self._description(),
@@ -268,20 +264,20 @@ class Run:
 
     @property
     def step(self):
-        """Integer, the training steps so far, once prepared."""
+        """Integer, number of training steps so far, after `prepare`."""
         return self._state.step
 
     def fit(self, callbacks=(), verbose="auto"):
-        """Trains the model, which ends with its best or averaged weights.
+        """Trains the model, and sets its best or averaged weights.
 
         Args:
-            callbacks: Sequence of further `keras.callbacks.Callback`, called before those
-                of the run.
-            verbose: See `keras.Model.fit`; of process 0.
+            callbacks: Sequence of additional `keras.callbacks.Callback`, which are called
+                before those of the run.
+            verbose: See `keras.Model.fit`. It applies to process 0.
 
         Raises:
             NonFiniteLossError: if the loss becomes NaN or infinite.
-            TrainingInterruptedError: after SIGTERM or SIGINT, when the state is saved.
+            TrainingInterruptedError: after SIGTERM or SIGINT, once the state is saved.
         """
         self._begin("fit")
         optimizer, state, early_stop = self._optimizer, self._state, self._early_stop
@@ -313,9 +309,9 @@ class Run:
         """Tests the model, and sets `metrics`.
 
         Returns:
-            Dict of what `metrics.json` holds. The score is `test_accuracy`, or that of
-            the task. With several modalities, `test_accuracy_without` has the accuracy
-            without each of them, by its name.
+            Dict of the entries of `metrics.json`. The score is `test_accuracy`, or that
+            of the task. With several modalities, `test_accuracy_without` is a dict of
+            the accuracy without each modality.
         """
         self._begin("score")
         model, test, recipe = self.model, self.splits.test, self.recipe
@@ -366,12 +362,12 @@ class Run:
             return
         model = self.model
         if self.distribution.engine != "none":
-            # On one device, like readers of the file, even where others have failed.
+            # On one device, like users of the file, even if other devices have failed.
             model = keras.saving.load_model(self.result["model"], compile=False)
         self.result["export"] = export_for_serving(
             model, self.export_folder, metrics=self.metrics
         )
-        # Until here a resumed run could repeat what failed.
+        # Until here, a resumed run can repeat what failed.
         shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
 
     def _begin(self, stage):

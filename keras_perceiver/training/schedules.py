@@ -1,4 +1,4 @@
-"""Learning rate schedules of a whole run, from the peak and the number of updates."""
+"""Learning rate schedules of a run, from the peak and the number of updates."""
 
 import keras
 from keras import ops
@@ -44,7 +44,7 @@ def flat_cosine(learning_rate, num_steps, flat_fraction=0.5):
     """
     check_fraction(flat_fraction=flat_fraction)
     num_flat_steps = int(num_steps * flat_fraction)
-    # Keras' warm-up from the peak to the peak.
+    # A warm-up from the peak to the peak is constant.
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=learning_rate,
         decay_steps=max(num_steps - num_flat_steps, 1),
@@ -54,13 +54,13 @@ def flat_cosine(learning_rate, num_steps, flat_fraction=0.5):
 
 
 def step_decay(learning_rate, num_steps, decay_at, factor=0.1):
-    """Returns a schedule that is multiplied by a factor at some points of the run.
+    """Returns a schedule that decays by a factor at some points of the run.
 
     Args:
         learning_rate: Float, the peak.
         num_steps: Integer, updates of the weights in the run.
         decay_at: Sequence of floats in `(0, 1)`, fractions of the run.
-        factor: Float.
+        factor: Float, decay factor.
 
     Returns:
         `keras.optimizers.schedules.PiecewiseConstantDecay`.
@@ -75,7 +75,7 @@ def step_decay(learning_rate, num_steps, decay_at, factor=0.1):
 class AccumulatedSchedule(keras.optimizers.schedules.LearningRateSchedule):
     """A schedule for an optimizer that accumulates the gradients of micro-batches.
 
-    Keras asks a schedule with the number of micro-batches instead of that of updates.
+    Keras calls a schedule with the number of micro-batches instead of that of updates.
 
     Args:
         schedule: `keras.optimizers.schedules.LearningRateSchedule` by updates.
@@ -115,7 +115,7 @@ def accumulate_gradients(optimizer, accumulation_steps):
     batch with all the examples.
 
     Args:
-        optimizer: `keras.optimizers.Optimizer` that is not built yet.
+        optimizer: Unbuilt `keras.optimizers.Optimizer`.
         accumulation_steps: Integer, micro-batches per update.
     """
     check_positive(accumulation_steps=accumulation_steps)

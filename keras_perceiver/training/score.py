@@ -1,4 +1,4 @@
-"""The test of a run: loss and score, with all modalities and without each."""
+"""The test of a run: loss and score, with all modalities and without each of them."""
 
 import keras
 
@@ -8,8 +8,8 @@ from keras_perceiver.training.evaluate import has_clips, predictions
 def score(model, dataset, distribution):
     """Returns the loss and the score of a compiled task, as a dict.
 
-    Keras' evaluation does not average the clips of an example, and a metric that is
-    accumulated over batches may be an approximation.
+    Keras' evaluation cannot average the clips of an example, and a metric that is
+    accumulated over batches may be approximate.
 
     Args:
         model: Compiled task.
@@ -30,9 +30,9 @@ def score(model, dataset, distribution):
 
 
 def score_without_each(model, dataset, distribution):
-    """Returns the score without one modality, by the name of the modality.
+    """Returns a dict of the score without each modality by modality name.
 
-    Empty if there is one modality only; modalities without a mask cannot be missing.
+    It is empty if there is only one modality. Modalities without a mask are skipped.
 
     Args:
         model: Compiled task.

@@ -1,11 +1,11 @@
-"""Smoke tests: a recipe offline, on a few small batches."""
+"""Smoke tests: training a recipe offline on a few small batches."""
 
-BATCH_SIZE = 2  # of a micro-batch on a device
+BATCH_SIZE = 2  # examples per micro-batch and device
 NUM_STEPS = 3
 
 
 def smaller(recipe, num_replicas):
-    """Returns a recipe of one epoch of small batches, unless they were overridden.
+    """Returns a recipe with one epoch and small batches, unless they were overridden.
 
     Args:
         recipe: `Recipe`.
@@ -17,7 +17,7 @@ def smaller(recipe, num_replicas):
 
 
 def first_steps(splits, num_steps):
-    """Returns splits with so many training batches, and one batch of the others."""
+    """Returns splits with `num_steps` training batches, and one batch of the others."""
     return splits._replace(
         train=splits.train.take(num_steps),
         validation=splits.validation.take(1),

@@ -60,7 +60,7 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
                 add(
                     v.shape,
                     f"{v.path.replace('/', '_')}_average",
-                    getattr(v, "_layout", None),  # split over devices as the weight is
+                    getattr(v, "_layout", None),  # split over devices like the weight
                 )
                 for v in variables
             ]

@@ -65,7 +65,7 @@ def test_files_of_a_folder(tmp_path, capsys, task):
         )
         for row, file in enumerate(files[::-1])
     ]
-    assert f"{tmp_path / 'photos'}: 1 files of other endings left out" in err
+    assert f"{tmp_path / 'photos'}: skipped 1 files of other formats" in err
     # One at a time, and in JSON.
     text = _predict(capsys, tmp_path, files[0], "--json", "--batch-size", "1")
     answer = json.loads(text)

@@ -102,7 +102,7 @@ def test_nothing_whole_is_left(tmp_path):
     saved.paths()[0].write_text("")
     with (
         pytest.warns(UserWarning, match="damaged"),
-        pytest.raises(ValueError, match="all damaged. Delete them to start again"),
+        pytest.raises(ValueError, match="all damaged. Delete them to start"),
     ):
         saved.load()
 

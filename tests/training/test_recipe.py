@@ -97,7 +97,7 @@ def test_folder_of_the_data(reach):
     )
     with pytest.raises(ValueError, match="needs a `data_folder`.*--data"):
         reach(little_recipe(data=_folder_digits))
-    with pytest.raises(ValueError, match="reads no `data_folder`.*Leave it out"):
+    with pytest.raises(ValueError, match="reads no `data_folder`.*Remove it"):
         reach(little_recipe(), data_folder="7")
 
 

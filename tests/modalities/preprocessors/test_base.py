@@ -141,7 +141,7 @@ def test_padding():
 
 
 def test_rules_have_one_text_on_the_host_and_in_a_graph():
-    rule = FileRule("Files must be small.", "{} of {} bytes", "Make it smaller")
+    rule = FileRule("Files must be small.", "{} of {} bytes", "Reduce it")
     rule.check(True, 1, 2)
     assert rule.error(tf.constant(True), tf.constant(1), tf.constant(2)) == b""
     with pytest.raises(

@@ -15,7 +15,7 @@ def test_bytes_of_files_and_links(tmp_path):
     (tmp_path / "b").symlink_to(tmp_path / "a")
     for name in "ab":
         assert read_bytes(tmp_path / name, 3) == b"123"
-    with pytest.raises(ValueError, match="`max_bytes=2` bytes.*3 bytes. Make it smal"):
+    with pytest.raises(ValueError, match="`max_bytes=2` bytes.*3 bytes. Reduce it"):
         read_bytes(tmp_path / "a", 2)
 
 
