@@ -1,15 +1,15 @@
-# make help lists the targets. Every target sets up what it needs in its own .venv.
+# `make help` lists the targets. Each target installs what it needs in `.venv`.
 
 PYTHON ?= python3
 VENV ?= .venv
 # tensorflow, jax or torch
 BACKEND ?= tensorflow
-# Backends that the tests run on, one after the other
+# Backends to run the tests on, one after the other
 BACKENDS ?= tensorflow jax torch
 RECIPE ?= digits
 # permutation, ablation or scaling
 STUDY ?= permutation
-# Further options of the tool that a target runs, such as ARGS="--set epochs=5"
+# Additional options for the program of a target, such as ARGS="--set epochs=5"
 ARGS ?=
 
 RUN := $(abspath $(VENV))/bin/python
@@ -23,7 +23,7 @@ EXTRAS_figures := demo,jax
 EXTRAS_docs := docs
 EXTRAS_benchmark := benchmark
 
-# The folder of the API reference, and what it is of besides the top level
+# The folder of the API reference, and its subpackages
 SITE ?= site
 PUBLIC := config data distribution layers modalities models serving training tuning visualization
 
@@ -39,13 +39,13 @@ train: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Train, save and exp
 evaluate: check-backend $(VENV)/.installed-train-$(BACKEND)  ## Evaluate a model, ARGS="runs/digits/1/model.keras --recipe digits"
 	KERAS_BACKEND=$(BACKEND) $(RUN) -m keras_perceiver evaluate $(ARGS)
 
-tune: $(VENV)/.installed-tune  ## Search settings for RECIPE, ARGS="--minutes 20"
+tune: $(VENV)/.installed-tune  ## Search hyperparameters for RECIPE, ARGS="--minutes 20"
 	KERAS_BACKEND=jax $(RUN) -m keras_perceiver tune $(RECIPE) $(ARGS)
 
 results:  ## Print a table of all runs so far
 	$(PYTHON) -m keras_perceiver results $(ARGS)
 
-# $(call run-tests,MARKERS): one pytest on each backend, which all run before any failure counts
+# $(call run-tests,MARKERS): runs pytest on every backend, even if one of them fails
 run-tests = failed=""; for backend in $(BACKENDS); do \
 		echo "== $$backend"; \
 		KERAS_BACKEND=$$backend $(RUN) -m pytest -q -n 2 --dist worksteal -m "$(1)" $(TESTS) || failed="$$failed $$backend"; \
@@ -55,7 +55,7 @@ run-tests = failed=""; for backend in $(BACKENDS); do \
 test: $(VENV)/.installed-test  ## Run the fast tests on TensorFlow, JAX and PyTorch, TESTS="tests/layers"
 	@$(call run-tests,not slow)
 
-test-slow: $(VENV)/.installed-test  ## Run the slow tests, which compile as users do
+test-slow: $(VENV)/.installed-test  ## Run the slow tests, with real compilation
 	@export TEST_COMPILERS=real; $(call run-tests,slow)
 
 lint: $(VENV)/.installed-test  ## Check style and format
@@ -65,13 +65,13 @@ lint: $(VENV)/.installed-test  ## Check style and format
 benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the peers
 	$(RUN) tools/benchmark.py $(ARGS)
 
-study: $(VENV)/.installed-study  ## Train many small models for STUDY=permutation|ablation|scaling, a table and a figure
+study: $(VENV)/.installed-study  ## Run STUDY=permutation|ablation|scaling: many small models, a table and a figure
 	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
 
 figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of docs/attention_maps.md
 	KERAS_BACKEND=jax $(RUN) tools/figures.py $(ARGS)
 
-docs: $(VENV)/.installed-docs  ## Write the API reference, from the docstrings, to SITE=site
+docs: $(VENV)/.installed-docs  ## Write the API reference from the docstrings to SITE=site
 	PDOC_ALLOW_EXEC=1 $(RUN) -m pdoc keras_perceiver $(PUBLIC:%=keras_perceiver.%) \
 		--docformat google --no-show-source --output-directory $(SITE)
 

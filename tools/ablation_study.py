@@ -1,9 +1,9 @@
-"""How many cross-attends, where, and with whose weights: Tables 6 and 7 at small scale.
+"""Number, position and weight sharing of cross-attends: Tables 6 and 7 at small scale.
 
     KERAS_BACKEND=jax python tools/ablation_study.py
 
-Trains a Perceiver of four blocks in every arrangement and prints accuracy against
-parameters and FLOPs, writes a CSV and a figure.
+Trains a Perceiver with four blocks in every arrangement, prints accuracy, parameters
+and FLOPs, and writes a CSV and a figure.
 
 Reference:
     [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), appendix, tables 6 and 7.
@@ -38,12 +38,12 @@ def main(arguments=None):
         for seed in options.seeds
         for arrangement in ARRANGEMENTS
         for count in options.cross_attends
-        # One at the start is one in the first block.
+        # A single cross-attend at the start is the same as one in the first block.
         if not (arrangement == "at start" and count == 1)
     ]
     path = options.output / f"ablation-{options.recipe}.csv"
     try:
-        study.load_splits(options, 0)  # refuses early
+        study.load_splits(options, 0)  # reports errors early
         rows = study.run_all(path, runs, lambda run: _run(options, run))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
@@ -98,7 +98,7 @@ def _run(options, run):
 
 
 def table(rows):
-    """Returns the table of test accuracies in percent, in Markdown."""
+    """Returns a Markdown table of the test accuracies in percent."""
     found = study.means(rows, ("arrangement", "cross_attends"))
     costs = {(row["arrangement"], row["cross_attends"]): row for row in rows}
     lines = [["Cross-attends", "Where", "Parameters", "MFLOPs", "Test accuracy, %"]]
@@ -117,7 +117,7 @@ def table(rows):
 
 
 def plot(path, rows, recipe):
-    """Draws accuracy against the number of cross-attends, a line per arrangement."""
+    """Plots accuracy against the number of cross-attends, with one line per arrangement."""
     from matplotlib import pyplot as plt
 
     found = study.means(rows, ("arrangement", "cross_attends", "mflops"))
@@ -132,7 +132,7 @@ def plot(path, rows, recipe):
             if where == arrangement
         ]
         places, scores, deviations = zip(*sorted(points), strict=True)
-        # Beside each other, so that all deviations can be seen.
+        # Shifted horizontally, so that all error bars are visible.
         shift = 0.1 * (index - (len(arrangements) - 1) / 2)
         axis.errorbar(
             [place + shift for place in places],

@@ -1,12 +1,12 @@
-"""Measures time and memory of this package and of its peers, in one run.
+"""Measures time and memory of this package and its peers.
 
     python tools/benchmark.py --work one_cross_attend --repetitions 3
     python tools/benchmark.py --sweep
     python tools/benchmark.py --pipeline
 
-Every measurement is a process of its own; the competitors take turns, so that what else
-the machine does hits all of them alike. Writes a CSV and a PNG, prints a table. The peers
-come with `pip install "keras_perceiver[benchmark]"`.
+Every measurement runs in a separate process. Competitors take turns, so that other load
+on the machine affects all of them alike. Prints a table, and writes a CSV and a PNG.
+The peers are installed by `pip install "keras_perceiver[benchmark]"`.
 """
 
 import argparse
@@ -42,7 +42,7 @@ _OURS = [f"ours {backend}" for backend in BACKENDS]
 
 
 def competitors():
-    """Returns name -> (backend, options of the worker)."""
+    """Returns a dict from names to pairs of backend and worker options."""
     ours = {f"ours {b}": (b, {}) for b in BACKENDS}
     ours |= {f"ours {b} bfloat16": (b, {"policy": "mixed_bfloat16"}) for b in BACKENDS}
     ours |= {f"ours {b} remat": (b, {"use_remat": True}) for b in BACKENDS}
@@ -87,7 +87,7 @@ def parser():
         nargs="+",
         choices=WORKS,
         default=["one_cross_attend"],
-        help=f"{', '.join(OTHER_WORKS)}: our models only, the peers have none",
+        help=f"{', '.join(OTHER_WORKS)}: only our models, since the peers have none",
     )
     parser.add_argument(
         "--competitors",
@@ -99,20 +99,20 @@ def parser():
     )
     parser.add_argument("--modes", nargs="+", default=["forward", "train"])
     parser.add_argument("--repetitions", type=int, default=3, help="default: 3")
-    parser.add_argument("--calls", type=int, default=3, help="timed calls a process")
+    parser.add_argument("--calls", type=int, default=3, help="timed calls per process")
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="one cross-attend over more and more inputs",
+        help="one cross-attend over increasing numbers of inputs",
     )
     parser.add_argument(
         "--pipeline",
         action="store_true",
-        help="examples a second of the input pipeline alone, against what training of "
-        "`digits` and of a small model on images of 64 x 64 pixels in files takes in",
+        help="examples per second of input pipelines, and of training with them: "
+        "`digits`, and a small model on image files of 64 x 64 pixels",
     )
     parser.add_argument(
-        "--batches", type=int, default=20, help="batches of --pipeline in a timed call"
+        "--batches", type=int, default=20, help="batches per timed call with --pipeline"
     )
     parser.add_argument(
         "--sizes",
@@ -189,13 +189,13 @@ def _pipeline_tasks(options):
         }
         for work, batch_size in PIPELINES.items()
         for mode in ("pipeline", "consume")
-        # The pipeline is the same whatever the backend.
+        # The pipeline is the same on all backends.
         for name in (names[:1] if mode == "pipeline" else names)
     ]
 
 
 def _pipeline_table(rows):
-    """Returns the table of pipelines against training, in Markdown."""
+    """Returns a Markdown table of pipelines against training."""
     speeds = {
         (row["work"], row["mode"], row["competitor"]): row["num_inputs"]
         / row["seconds"]
@@ -238,13 +238,13 @@ def _measure(tasks, repetitions):
                 lines = result.stderr.strip().splitlines()
                 sys.exit(f"error: {label} failed: {lines[-1] if lines else 'killed'}")
             row = task | json.loads(result.stdout.strip().splitlines()[-1])
-            print(f"    {row['seconds']:.3f} s a call", file=sys.stderr)
+            print(f"    {row['seconds']:.3f} s per call", file=sys.stderr)
             rows.append(row)
     return rows
 
 
 def _medians(rows):
-    """One row a competitor, work, mode and size: medians over the repetitions."""
+    """Returns the medians over the repetitions, one row per competitor and task."""
     groups = {}
     for row in rows:
         key = (row["competitor"], row.get("work"), row["mode"], row.get("num_inputs"))
@@ -327,7 +327,7 @@ def _cpu_flags():
 def _plot(path, rows, is_sweep):
     import matplotlib
 
-    matplotlib.use("agg")  # a file, no window
+    matplotlib.use("agg")  # to a file, without a window
     import matplotlib.pyplot as plt
     from matplotlib import ticker
 
@@ -358,7 +358,7 @@ def _plot(path, rows, is_sweep):
             axis.invert_yaxis()
             axis.set(xlabel=label)
     if is_sweep:
-        # Through the slowest competitor with the most inputs.
+        # Through the slowest competitor at the largest size.
         last = max(rows, key=lambda row: (row["num_inputs"], row["seconds"]))
         slope = [last["seconds"] * size / last["num_inputs"] for size in sizes]
         axes[0].plot(sizes, slope, color="gray", ls=":", label="linear")

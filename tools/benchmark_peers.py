@@ -1,10 +1,10 @@
-"""What benchmark.py compares with: the same model of Keras' layers, and other packages."""
+"""The peers of benchmark.py: the same model from Keras' layers, and other packages."""
 
 import numpy as np
 
 
 def image_example():
-    """Returns a random image of 224 x 224 pixels and its label, in arrays of one."""
+    """Returns a random image of 224 x 224 pixels and its label, as batches of one."""
     rng = np.random.default_rng(0)
     return rng.normal(size=(1, 224, 224, 3)).astype("float32"), np.array([7])
 
@@ -58,7 +58,7 @@ def keras_layers_model(num_cross_attends=None, num_blocks=8, **settings):
 
 
 def torch_step(task):
-    """Returns a call of one forward pass or training step of another package."""
+    """Returns a callable for a forward pass or training step of another package."""
     import torch
 
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def torch_step(task):
 
 
 def _transformers(x):
-    """Hugging Face's Perceiver IO in the paper's sizes: 8 x 6, one cross-attend."""
+    """Returns Hugging Face's Perceiver IO in the paper's sizes: 8 x 6, one cross-attend."""
     from transformers import (
         PerceiverConfig,
         PerceiverForImageClassificationFourier,

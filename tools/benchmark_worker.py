@@ -1,8 +1,8 @@
-"""One measurement of benchmark.py, in a process of its own.
+"""A single measurement of benchmark.py, in a separate process.
 
     python tools/benchmark_worker.py '{"work": "tiny", "mode": "forward", ...}'
 
-The argument is a task as benchmark.py makes it, in JSON. Prints the measurement in JSON.
+The argument is a task of benchmark.py as JSON. Prints the measurement as JSON.
 """
 
 import json
@@ -16,31 +16,31 @@ from pathlib import Path
 
 import benchmark_peers
 
-# One 224 x 224 image: what replaces the settings of the preset "imagenet".
+# A 224 x 224 image: overrides of the preset "imagenet".
 IMAGE_WORKS = {
     "imagenet": {},
     "one_cross_attend": {"num_cross_attends": 1},
-    # For a try-out of this program.
+    # To test this program.
     "tiny": {"num_latents": 32, "latent_dim": 64, "num_blocks": 2},
 }
-# Other presets, which the peers do not have, and their number of elements.
+# Other presets, which the peers lack, and their number of elements.
 OTHER_WORKS = {
     "audioset_raw_video": 13_024,
     "modelnet40": 200_000,
 }
-# What input pipelines are measured for: examples a batch.
+# Input pipelines to measure, and their examples per batch.
 PIPELINES = {"digits": 64, "images_64": 32}
-# Inputs of the sweep that are generated; the others repeat them.
+# Inputs of the sweep that are generated. Others repeat them.
 ROWS = 3_136
 
 
-# The counts of tests/models/test_presets.py, for models that are not ours.
-# perceiver-pytorch's is larger than the paper's and is measured by the paper's work.
+# The counts of tests/models/test_presets.py for other models. That of perceiver-pytorch
+# is larger than the paper's, but measured by the paper's FLOPs.
 PAPER_GFLOPS = {"imagenet": 706.28, "one_cross_attend": 403.97, "tiny": 1.0}
 
 
 def measure(task):
-    """Returns the measurement of a task, as a dict."""
+    """Returns the measurement of a task as a dict."""
     if task["mode"] == "matmul":
         call, gflops = _matmul(task["backend"]), 2 * 4096**3 / 1e9
     elif task["work"] in PIPELINES:
@@ -53,7 +53,7 @@ def measure(task):
 
 
 def _timed(call, task, gflops, per=1):
-    """Calls once, and as often as the task says; `per` things happen in a call."""
+    """Times repeated calls, each of which processes `per` items."""
     start = time.perf_counter()
     call()
     first = time.perf_counter() - start
@@ -72,10 +72,10 @@ def _timed(call, task, gflops, per=1):
 
 
 def _pipeline(task):
-    """Times a batch of an input pipeline, or a step that takes one in."""
+    """Times a batch of an input pipeline, or a training step on it."""
     with tempfile.TemporaryDirectory() as folder:
         splits, model = _digits_work() if task["work"] == "digits" else _images(folder)
-        # As many epochs as the calls take.
+        # More epochs than the calls need.
         batches = iter(splits.epochs(0, 10**6))
         if task["mode"] == "pipeline":
 
@@ -92,7 +92,7 @@ def _pipeline(task):
 
 
 def _digits_work():
-    """Returns data and compiled model of the recipe `digits`."""
+    """Returns the data and the compiled model of the recipe `digits`."""
     from keras_perceiver import recipes
 
     recipe = recipes.get("digits")
@@ -102,7 +102,7 @@ def _digits_work():
 
 
 def _images(folder):
-    """Returns images of 64 x 64 pixels in files, changed at random, and a model."""
+    """Returns augmented images of 64 x 64 pixels from files, and a model."""
     import keras
     import numpy as np
 
@@ -142,7 +142,7 @@ def _compiled(model, optimizer):
 
 
 def _matmul(backend):
-    """Product of two square float32 matrices, the measure of what the machine can do."""
+    """Returns a callable that multiplies square float32 matrices, to measure peak speed."""
     import numpy as np
 
     a = np.random.default_rng(0).normal(size=(4096, 4096)).astype("float32")
@@ -165,12 +165,12 @@ def _matmul(backend):
 
 
 def example(model, num_inputs):
-    """Returns one random example of what the model reads, and its label."""
+    """Returns a random example of the model's inputs, and its label."""
     import numpy as np
 
     rng = np.random.default_rng(0)
     inputs = {
-        # Clouds have any number of points.
+        # Point clouds may have any number of points.
         name: rng.uniform(-1, 1, (1, num_inputs, 3)).astype("float32")
         if None in modality.input_shape
         else modality.random_inputs(rng, 1)
@@ -181,7 +181,7 @@ def example(model, num_inputs):
 
 
 def _model(task):
-    """Returns a call of one forward pass or training step, and its paper GFLOPs."""
+    """Returns a callable for a forward pass or training step, and the paper's GFLOPs."""
     times = 3 if task["mode"] == "train" else 1
     if task.get("layers") in (None, "keras"):
         model, x, y, gflops = _keras_model(task)
@@ -192,12 +192,12 @@ def _model(task):
 
 
 def _keras_model(task):
-    """Returns a compiled model, an example, its label, and the forward pass's GFLOPs."""
+    """Returns a compiled model, an example, its label, and GFLOPs of a forward pass."""
     import keras
 
     import keras_perceiver as kp
 
-    # keras.utils.set_random_seed would load TensorFlow, and its memory, on every backend.
+    # `keras.utils.set_random_seed` would load TensorFlow on every backend.
     random.seed(0)
     keras.config.set_dtype_policy(task.get("policy", "float32"))
     work = task["work"]
@@ -223,22 +223,22 @@ def _keras_model(task):
 
 
 def _force_the_plain_form():
-    """All keys, values and scores in memory."""
+    """Stores all keys, values and scores in memory."""
     from keras_perceiver.layers.attention import use_kernel
     from keras_perceiver.layers.attention_block import use_absorbed_projections
 
-    # For the rest of this process.
+    # Until the process exits.
     use_kernel("plain").__enter__()
     use_absorbed_projections(False).__enter__()
 
 
 def _cross_attend(task):
-    """One cross-attend of the paper's widths over any number of inputs."""
+    """Returns a callable for a cross-attend of the paper's widths, and its GFLOPs."""
     import keras
 
     import keras_perceiver as kp
 
-    # keras.utils.set_random_seed would load TensorFlow, and its memory, on every backend.
+    # `keras.utils.set_random_seed` would load TensorFlow on every backend.
     random.seed(0)
     keras.config.set_dtype_policy(task.get("policy", "float32"))
     if task.get("plain"):
@@ -247,8 +247,8 @@ def _cross_attend(task):
     layer = kp.CrossAttend(num_heads=1)
     layer.build((None, 512, 1024), (None, num_inputs, 261))
     latents = keras.random.normal((1, 512, 1024), seed=0)
-    # Repeated rows: the generators of some backends need several times the memory of
-    # what they generate.
+    # Rows are repeated, since the random generators of some backends need several times
+    # the memory of their output.
     rows = keras.random.normal((1, ROWS, 261), seed=1)
     inputs = keras.ops.tile(rows, (1, num_inputs // ROWS, 1))
     gflops = (

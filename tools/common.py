@@ -1,4 +1,4 @@
-"""What the programs of this folder share. Needs the standard library only."""
+"""Helpers of the programs in this folder, which only need the standard library."""
 
 import os
 
@@ -6,7 +6,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def check_backend():
-    """Returns the backend that KERAS_BACKEND names.
+    """Returns the backend in KERAS_BACKEND.
 
     Raises:
         ValueError: if there is no such backend.
@@ -21,7 +21,7 @@ def check_backend():
 
 
 def markdown_table(lines):
-    """Returns a Markdown table of sequences, of which the first is the header."""
+    """Returns a Markdown table of sequences, the first of which is the header."""
     header, *rows = lines
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python tools/figures.py --output docs/images
 
-Trains a small Perceiver, in a few minutes, on numbers that come as a drawing in one of
-many fonts, as beeps to be counted and as a cloud of points.
+Trains a small Perceiver in a few minutes on numbers, which are given as a drawing in
+one of many fonts, as beeps to count, and as a point cloud.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main(arguments=None):
     check_backend()
     import matplotlib
 
-    matplotlib.use("agg")  # files, no window
+    matplotlib.use("agg")  # to files, without a window
     import keras
 
     from keras_perceiver import attention_maps, visualization
@@ -72,7 +72,7 @@ def parser():
 
 
 def several_modalities():
-    """Returns a classifier of numbers that reads three modalities."""
+    """Returns a classifier of numbers with three modalities."""
     import keras_perceiver as kp
 
     modalities = {
@@ -88,7 +88,7 @@ def image_alone():
     """Returns a classifier of drawings of numbers."""
     import keras_perceiver as kp
 
-    # Projected, so that a pixel is as wide as its position.
+    # Projected, so that pixels are as wide as their positions.
     return _classifier(kp.Image((SIZE, SIZE, 1), num_bands=4, projection_dim=16), 8)
 
 

@@ -1,13 +1,13 @@
-"""What permuted pixels cost: the paper's Table 2 at small scale.
+"""Accuracy with permuted pixels: the paper's Table 2 at small scale.
 
     KERAS_BACKEND=jax python tools/permutation_study.py
     KERAS_BACKEND=jax python tools/permutation_study.py --recipe clipart --data DIR
 
-Trains a Perceiver, a ResNet and a ViT of about equal size, each with Fourier features of
-the pixels' positions and without, on images and on images whose pixels are all in one
-other, fixed order. Fourier features stay with their pixels: what a pixel was next to can
-still be found out from them. ResNet and ViT are those of KerasHub, with the same data,
-steps, batch size and optimizer. Prints a table, writes a CSV and a figure.
+Trains a Perceiver, a ResNet and a ViT of about equal size, with and without Fourier
+features of the positions, on images and on images whose pixels are permuted by a fixed
+permutation. Fourier features stay with their pixels, so that the neighbors of a pixel
+can be inferred from them. ResNet and ViT are those of KerasHub, with the same data,
+steps, batch size and optimizer. Prints a table, and writes a CSV and a figure.
 
 Reference:
     [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.1, table 2.
@@ -22,7 +22,7 @@ from common import markdown_table
 
 MODELS = ("Perceiver", "ResNet", "ViT")
 POSITIONS = ("Fourier", "other")
-# What a model has without Fourier features.
+# The positions of a model without Fourier features.
 OTHER = {"Perceiver": "learned", "ResNet": "none", "ViT": "learned, of patches"}
 _ORDER_SEED = 0
 
@@ -45,7 +45,7 @@ def main(arguments=None):
     ]
     path = options.output / f"permutation-{options.recipe}.csv"
     try:
-        study.load_splits(options, 0)  # refuses early
+        study.load_splits(options, 0)  # reports errors early
         rows = study.run_all(path, runs, lambda run: _run(options, run))
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")
@@ -78,7 +78,7 @@ def _run(options, run):
         order = np.random.default_rng(_ORDER_SEED).permutation(order)
     use_fourier = run["positions"] == "Fourier"
     if run["model"] == "Perceiver":
-        features = None  # it adds its own
+        features = None  # the Perceiver adds its own
         model = _perceiver(shape, len(splits.class_names), order, use_fourier)
     else:
         features = fourier_features(shape) if use_fourier else None
@@ -103,7 +103,7 @@ def fourier_features(shape):
 
 
 def changed(splits, order, features=None):
-    """Returns splits with features behind the channels, and pixels in another order."""
+    """Returns splits with additional feature channels, and permuted pixels."""
     import tensorflow as tf
 
     def change(images, labels):
@@ -135,7 +135,7 @@ def _perceiver(shape, num_classes, order, use_fourier):
     from keras_perceiver.layers import FourierPositionEncoding, LearnedPositionEncoding
 
     class PermutedPositions(keras.layers.Layer):
-        """Fourier features in the order of the pixels that they belong to."""
+        """Fourier features in the order of their pixels."""
 
         def __init__(self):
             super().__init__()
@@ -168,8 +168,8 @@ def _resnet(shape, num_classes):
     import keras
     import keras_hub
 
-    # KerasHub's stem halves an image twice: digits keep their size in it, and drawings of
-    # 32 x 32 half of it.
+    # KerasHub's stem downsamples an image by 4. Here it keeps the size of digits, and
+    # halves drawings of 32 x 32.
     factor = 4 if shape[0] < 32 else 2
     inputs = keras.Input(shape)
     x = keras.layers.UpSampling2D(factor)(inputs)
@@ -210,7 +210,7 @@ def _label(model, positions):
 
 
 def table(rows):
-    """Returns the table of test accuracies in percent, in Markdown."""
+    """Returns a Markdown table of the test accuracies in percent."""
     found = study.means(rows, ("model", "positions", "pixels"))
     parameters = {(row["model"], row["positions"]): row["parameters"] for row in rows}
     lines = [["Model (positions)", "Parameters", "Raw, %", "Permuted, %", "Difference"]]
@@ -231,7 +231,7 @@ def table(rows):
 
 
 def plot(path, rows, recipe):
-    """Draws mean, deviation and single runs of every model, raw beside permuted."""
+    """Plots mean, deviation and single runs of every model, on raw and permuted pixels."""
     from matplotlib import pyplot as plt
 
     found = study.means(rows, ("model", "positions", "pixels"))

@@ -1,13 +1,13 @@
-"""Shows what more inputs and more layers cost a Perceiver, and a plain Transformer.
+"""Cost of more inputs and more layers for a Perceiver and a plain Transformer.
 
     KERAS_BACKEND=jax python tools/scaling_study.py
 
-The Transformer's layers (KerasHub's) see all inputs, so time and memory grow with their
-square, in each layer. A Perceiver's layers see the latents: inputs cost once in each
-cross-attend, however many layers there are. One image, of more and more pixels, then more
-and more layers; every measurement is a process of its own, and ends where it needs more
-than --max-gib. Writes a CSV and a figure, prints a table; needs
-`pip install "keras_perceiver[study]"`. A study that was stopped goes on where it was.
+The layers of the Transformer (KerasHub's) process all inputs, so time and memory grow
+with their square in each layer. Those of a Perceiver process the latents, so inputs
+only matter in the cross-attends. Measures one image with increasing numbers of pixels,
+then of layers. Every measurement runs in a separate process, which ends if it needs
+more than --max-gib. Prints a table, and writes a CSV and a figure. Needs
+`pip install "keras_perceiver[study]"`. An interrupted study continues where it stopped.
 """
 
 import argparse
@@ -27,10 +27,10 @@ MODELS = ("perceiver", "transformer")
 SIDES = (16, 32, 64, 112, 224)
 DEPTHS = (2, 4, 8, 16)
 NUM_LATENTS, DIM, NUM_HEADS = 128, 256, 8
-# Where the other one varies.
+# The fixed number while the other one varies.
 DEPTH, SIDE = 4, 64
 NUM_CLASSES = 10
-# What JAX, TensorFlow and torch say where an array is too large to be allocated at all.
+# Errors of JAX, TensorFlow and PyTorch if an array is too large to allocate.
 _REFUSED = ("Out of memory", "OOM when allocating", "can't allocate memory")
 
 
@@ -93,7 +93,7 @@ def parser():
         "--max-gib",
         type=float,
         default=12.0,
-        help="memory that a measurement may take; default: 12",
+        help="memory limit of a measurement; default: 12",
     )
     parser.add_argument("--calls", type=int, default=3, help="timed calls; default: 3")
     parser.add_argument(
@@ -107,7 +107,7 @@ def parser():
 
 
 def _measure(run, options):
-    """Returns what a process of its own measures, or that it needed too much memory."""
+    """Returns the measurement of a separate process, or that it ran out of memory."""
     task = {**run, "calls": options.calls}
     process = subprocess.Popen(
         [sys.executable, __file__, "--worker", json.dumps(task)],
@@ -138,12 +138,12 @@ def _resident_gib(pid):
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (FileNotFoundError, ProcessLookupError, IndexError):
-        return 0.0  # it has ended
+        return 0.0  # the process has exited
     return pages * resource.getpagesize() / 2**30
 
 
 def _worker(task):
-    """Times calls of one model, in this process."""
+    """Times calls of a model in this process."""
     import keras
     import numpy as np
 
@@ -163,7 +163,7 @@ def _worker(task):
             result = model.train_on_batch(x, y)
         else:
             result = model.predict_on_batch(x)
-        # JAX returns at once: the work, and an error in it, is there when it is read.
+        # JAX returns immediately, so the result is read to wait for it and its errors.
         if not np.isfinite(keras.ops.convert_to_numpy(result)).all():
             raise ValueError(f"The outputs must be finite. Received: {result}.")
 
@@ -199,7 +199,7 @@ def _perceiver(side, depth):
 
 
 def _transformer(side, depth):
-    """Every pixel with its position to `DIM` numbers, then KerasHub's layers."""
+    """Projects every pixel with its position to `DIM`, then applies KerasHub's layers."""
     import keras
     import keras_hub
 
@@ -242,7 +242,7 @@ def _table(rows):
 def _plot(path, rows, max_gib):
     import matplotlib
 
-    matplotlib.use("agg")  # a file, no window
+    matplotlib.use("agg")  # to a file, without a window
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
@@ -284,7 +284,7 @@ def _plot(path, rows, max_gib):
                 )
         memory_axis.axhline(max_gib, color="gray", linestyle=":", label="limit")
         time_axis.set_ylabel(f"seconds per {call}")
-        if num_fitting:  # without numbers there is no logarithm
+        if num_fitting:  # no logarithmic axis without data
             time_axis.set_yscale("log")
         memory_axis.set(
             xlabel=label, ylabel="peak memory, GiB", ylim=(0, 1.1 * max_gib)

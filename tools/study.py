@@ -1,7 +1,7 @@
-"""What the studies share: many small runs, their rows in a CSV, means of the seeds.
+"""Helpers of the studies: many small runs, their rows in a CSV, and means over seeds.
 
-A study is a list of runs, each a dict of strings and numbers that says which. A run that
-is in the CSV already is not done again, so that a study goes on where it was stopped.
+A study is a list of runs, each described by a dict of strings and numbers. Runs that are
+in the CSV already are skipped, so that an interrupted study continues where it stopped.
 """
 
 import csv
@@ -13,11 +13,11 @@ from common import check_backend
 
 
 def add_arguments(parser, epochs):
-    """Adds the options that all studies have."""
+    """Adds the common options of all studies."""
     parser.add_argument(
         "--recipe",
         default="digits",
-        help="whose images: digits (default), clipart, mnist, cifar10",
+        help="recipe of the images: digits (default), clipart, mnist, cifar10",
     )
     parser.add_argument("--data", metavar="DIR", help="folder of the recipe's data")
     parser.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
@@ -34,7 +34,7 @@ def add_arguments(parser, epochs):
 
 
 def load_splits(options, seed):
-    """Returns the recipe's data, checked to be images with one label each.
+    """Returns the data of the recipe, after a check that they are labeled images.
 
     Raises:
         ValueError: if the backend is unknown, or if the recipe has other data.
@@ -55,9 +55,9 @@ def load_splits(options, seed):
 
 
 def fit_and_score(model, splits, epochs, learning_rate=2e-3):
-    """Trains a classifier as all of a study are, and returns its test accuracy.
+    """Trains a classifier in the same way for all studies, and returns its test accuracy.
 
-    AdamW with a short warm-up and a cosine to zero.
+    It uses AdamW with a short warm-up and cosine decay to zero.
     """
     import keras
 
@@ -82,12 +82,12 @@ def fit_and_score(model, splits, epochs, learning_rate=2e-3):
 
 
 def run_all(path, runs, do_run):
-    """Does what is not in the CSV yet, and returns the rows of all runs.
+    """Executes runs that are not in the CSV yet, and returns the rows of all runs.
 
     Args:
         path: Path of the CSV.
-        runs: List of dicts that say which runs.
-        do_run: Callable that takes a run and returns a dict of what came of it.
+        runs: List of dicts that describe the runs.
+        do_run: Callable that takes a run and returns a dict of its results.
     """
     done = _read(path)
     rows = []
@@ -109,7 +109,7 @@ def run_all(path, runs, do_run):
 def means(rows, by):
     """Returns a dict from the values of the columns `by` to mean, deviation and scores.
 
-    The standard deviation is that of a sample, 0 for a single one.
+    The deviation is the sample standard deviation, 0 for a single score.
     """
     groups = {}
     for row in rows:
