@@ -1,4 +1,4 @@
-"""Set up before any test module: devices, compilers, seeds, which tests run.
+"""Configuration of all tests: devices, compilers, seeds, selection of tests.
 
 Only the backend under test is imported: `keras` imports torch before a test imports
 TensorFlow for its data, since the other order crashes.
@@ -9,9 +9,9 @@ import gc
 import os
 from pathlib import Path
 
-# Several virtual devices, so that nothing passes only because there is one. The slow tier
-# compiles as users do. The fast one leaves out optimizations of XLA and torch.compile,
-# which take minutes for programs that run for milliseconds.
+# Several virtual devices, so that no test passes only because there is one. Slow tests
+# compile as users do. Fast tests skip optimizations of XLA and torch.compile, which
+# take minutes for programs that run for milliseconds.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_force_host_platform_device_count=2"
@@ -19,7 +19,7 @@ os.environ.setdefault(
     * (os.environ.get("TEST_COMPILERS") != "real"),
 )
 
-# The tests compile few programs, each of them many times.
+# The tests compile a few programs many times.
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR",
     str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
@@ -44,9 +44,9 @@ if keras.backend.backend() == "torch" and os.environ.get("TEST_COMPILERS") != "r
 
 
 def pytest_collection_modifyitems(config, items):
-    """Marks what is fast on one backend only, and leaves out what no backend affects.
+    """Marks tests that are fast on one backend only, and skips backend-independent ones.
 
-    The latter runs once, among TensorFlow's tests.
+    The latter run once, with the tests on TensorFlow.
     """
     backend = keras.backend.backend()
     for item in items:
@@ -62,13 +62,13 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(autouse=True)
 def _fresh_state():
-    """Every test starts from the same seed and leaves no global policy behind."""
+    """Sets the seed before each test, and resets the global policy after it."""
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy("float32")
     keras.utils.clear_session(free_memory=False)
-    # An iterator of TensorFlow that is garbage for minutes is waited for as long. What is
-    # left is not looked at again: else each collection, and Keras makes one for each
-    # weight that it quantizes, walks through all that hundreds of tests have built.
+    # TensorFlow may wait for minutes for iterators that were not collected. Remaining
+    # objects are frozen, since otherwise each collection (Keras runs one per quantized
+    # weight) would traverse everything that hundreds of tests have built.
     gc.collect()
     gc.freeze()

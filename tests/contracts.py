@@ -1,4 +1,4 @@
-"""What every public layer and every public model must do; one call checks a class."""
+"""Contracts of public layers and models. One call checks a class."""
 
 import json
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 _HALF_POLICIES = ("mixed_bfloat16", "mixed_float16")
-# Without it JAX runs one operation after the other, for minutes.
+# Otherwise JAX runs operations one by one, which takes minutes.
 _USUAL_JIT = keras.backend.backend() == "jax"
 
 
@@ -15,9 +15,9 @@ def check_layer(cls, config, *inputs, unknown_length=()):
 
     Args:
         cls: Layer class.
-        config: Dict of constructor arguments, none at its default where that is
-            possible. Where an argument is a layer, a function that makes the dict.
-        *inputs: Arrays, or dicts of arrays, for the call, in order.
+        config: Dict of constructor arguments, if possible different from their
+            defaults, or a function that returns the dict, if an argument is a layer.
+        *inputs: Arrays, or dicts of arrays, the arguments of the call.
         unknown_length: Indices of the inputs whose second dimension may be unknown.
     """
     make = config if callable(config) else lambda: config
@@ -68,7 +68,7 @@ def check_model(make, x, y, tmp_path, half_policies=("mixed_bfloat16",)):
 
 
 def check_compiled(make, x, y):
-    """Checks that a model trains under `jit_compile=True`; arguments as above."""
+    """Checks that a model trains under `jit_compile=True`. Arguments are as above."""
     _check_fit(make(), x, y, jit_compile=True)
 
 
@@ -85,7 +85,7 @@ def _check_config(cls, make):
         assert kept == value or kept == tuple(value), (name, kept, value)
     again = cls.from_config(json.loads(json.dumps(stored)))
     assert again.get_config() == stored
-    # And as a part of a saved model, by its registered name.
+    # And as part of a saved model, by its registered name.
     serialized = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
     assert serialized["registered_name"] == f"keras_perceiver>{cls.__name__}"
     restored = keras.saving.deserialize_keras_object(serialized)
@@ -102,7 +102,7 @@ def _check_build(cls, make, inputs):
     assert len(set(paths)) == len(paths)
     layer(*inputs)
     assert [weight.path for weight in layer.weights] == paths
-    # Its parts come back from a config with as many weights.
+    # Inner layers restored from a config have the same number of weights.
     again = cls.from_config(layer.get_config())
     again(*inputs)
     assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
@@ -110,7 +110,7 @@ def _check_build(cls, make, inputs):
 
 
 def _without_shapes(config):
-    """Drops what Keras notes about layers inside a layer once they are built."""
+    """Removes the build config that Keras adds for built inner layers."""
     if not isinstance(config, dict):
         return config
     return {k: _without_shapes(v) for k, v in config.items() if k != "build_config"}
@@ -157,7 +157,7 @@ def _check_policy(cls, make, inputs, policy):
 
 
 class Wrapped(keras.Model):
-    """A layer of any number of inputs as a model, to train it for one step."""
+    """A model of a layer with any number of inputs, to train it for one step."""
 
     def __init__(self, layer):
         super().__init__()
@@ -182,22 +182,23 @@ def _check_fit(model, x, y, jit_compile):
 
 
 def _check_training_step(model, x, y, loss, jit_compile):
-    """One step moves every weight, by a finite amount: a gradient reached it."""
+    """Checks that a step changes every weight by a finite amount."""
     model(keras.tree.map_structure(lambda a: a[:1], x))
     before = [weight.numpy().copy() for weight in model.trainable_weights]
-    # RMSprop's step does not depend on the scale of a gradient, only on its being there.
+    # RMSprop's step does not depend on the scale of a gradient.
     model.compile(
         keras.optimizers.RMSprop(1e-2, epsilon=1e-12),
         loss=loss,
         jit_compile=jit_compile,
     )
-    # Float16's loss scale starts so high that the first steps are skipped.
+    # The loss scale of float16 starts so high that the first steps are skipped.
     num_steps = 12 if keras.config.dtype_policy().name == "mixed_float16" else 2
     history = model.fit(x, y, batch_size=len(y), epochs=num_steps, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     for weight, old in zip(model.trainable_weights, before, strict=True):
         new = weight.numpy()
         assert np.isfinite(new).all(), weight.path
-        # A constant added to all keys drops out of the softmax, so this gradient is 0.
+        # A constant that is added to all keys cancels in the softmax, so this gradient
+        # is 0.
         if not weight.path.endswith("key/bias"):
             assert (new != old).any(), weight.path

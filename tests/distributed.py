@@ -1,4 +1,4 @@
-"""Programs that tests/distribution runs with other numbers of devices and processes.
+"""Programs that tests/distribution runs with several devices and processes.
 
 KERAS_BACKEND=jax python -m tests.distributed TASK ARGUMENTS
 """
@@ -39,10 +39,10 @@ STEPS_PER_EPOCH, EPOCHS = 5, 2
 
 
 def recipe(**settings):
-    """Returns ten steps of a small model without randomness besides the order of the data.
+    """Returns ten steps of a small model, in which only the order of the data is random.
 
-    With momentum and clipped gradients, but not with Adam: that makes a full step of a
-    gradient that is zero but for its rounding, such as that of the keys' biases.
+    It uses momentum and gradient clipping instead of Adam, which makes a full step for
+    gradients that are zero up to rounding, such as that of the keys' biases.
     """
     model = recipes.get("digits").model.replace(
         {
@@ -67,7 +67,7 @@ def recipe(**settings):
 
 
 def one_and_ten_steps(engine, num_devices):
-    """Returns the model, its weights after one step and after ten, and its scores."""
+    """Returns the model, its weights after one and after ten steps, and its scores."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     devices = Distribution(engine, num_devices)
@@ -91,7 +91,7 @@ def one_and_ten_steps(engine, num_devices):
 
 
 def numbers_of_devices(folder):
-    """Trains on every number of devices with every engine; writes what comes out."""
+    """Trains on every number of devices with every engine, and writes the results."""
     engines = {
         "tensorflow": ("mirrored",),
         "jax": ("data_parallel", "model_parallel"),
@@ -112,7 +112,7 @@ def numbers_of_devices(folder):
 
 
 def _check_layouts(model):
-    """Every large kernel is split on the intended axis, and nothing else is."""
+    """Checks that large kernels are split on the intended axis, and nothing else is."""
     axes = {"query": 1, "key": 1, "value": 1, "mlp_hidden": 1}
     axes |= {"output_projection": 0, "mlp_output": 0}
     num_split = 0
@@ -136,7 +136,7 @@ def _check_layouts(model):
 
 
 def run(folder, engine, num_devices, callbacks=()):
-    """Trains the recipe, or continues; returns the run."""
+    """Trains or resumes the recipe, and returns the run."""
     keras.utils.clear_session(free_memory=False)
     return finished(
         recipe(),
@@ -150,12 +150,12 @@ def run(folder, engine, num_devices, callbacks=()):
 
 
 def resumes(folder):
-    """Four devices, then two, then four; what is exported of that."""
+    """Trains on four devices, then two, then four, and checks the export."""
     engine = {"tensorflow": "mirrored", "jax": "data_parallel"}
     engine = engine[keras.backend.backend()]
     whole = run(f"{folder}/whole", "none", 1)
     name = f"{folder}/resumed"
-    for num_devices in (4, 2):  # the second one continues after step 3
+    for num_devices in (4, 2):  # the second run continues after step 3
         with pytest.raises(RuntimeError, match="crashed"):
             run(name, engine, num_devices, [BeforeStep(4, crash)])
     assert list(Path(name).glob("checkpoints/step-*6.checkpoint"))
@@ -167,7 +167,7 @@ def resumes(folder):
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert round(metrics["test_accuracy"] - whole.metrics["test_accuracy"], 6) == 0
 
-    # The file has the model on one device, and it predicts the same.
+    # The model in the file is on one device, and has the same predictions.
     images = next(digits().test.take(1).as_numpy_iterator())[0][:3]
     with Distribution(engine, 4).scope():
         logits = distribution.predict_on_batch(found, images)
@@ -178,7 +178,7 @@ def resumes(folder):
 
 
 def process(folder, address, index, stop_at):
-    """One of two processes that train together; the second may die."""
+    """Runs one of two processes that train together. The second one may die."""
     distribution.virtual_devices(2)
     distribution.initialize(address, 2, int(index), heartbeat_seconds=10)
     callbacks = []
@@ -192,10 +192,10 @@ def process(folder, address, index, stop_at):
 
 
 def overhead(engine, batch_size="64"):
-    """Prints what a step on two devices takes, over one device, at one batch size.
+    """Prints the time of a step on two devices relative to one, at one batch size.
 
-    By hand, as KERAS_BACKEND=jax python -m tests.distributed overhead data_parallel. All
-    devices are one CPU, so the best that can come out is 1.
+    To run it: KERAS_BACKEND=jax python -m tests.distributed overhead data_parallel. All
+    devices share the CPU, so the ratio is at least 1.
     """
     distribution.virtual_devices(2)
     steps = []
@@ -211,7 +211,7 @@ def overhead(engine, batch_size="64"):
         steps.append((devices, model, splits.epochs(0, 3).cache()))
     num_steps = 3 * len(splits.train)
     seconds = ([], [])
-    for _ in range(6):  # in turns: the machine has other work, too
+    for _ in range(6):  # alternating, since the machine may have other load
         for (devices, model, data), found in zip(steps, seconds, strict=True):
             ends = []
             each = keras.callbacks.LambdaCallback(
@@ -221,14 +221,14 @@ def overhead(engine, batch_size="64"):
             )
             with devices.scope():
                 model.fit(data, steps_per_epoch=num_steps, verbose=0, callbacks=[each])
-            # Not the first steps, which wait for the data; all others, done or on the way.
+            # Without the first steps, which wait for the data.
             found.append((time.perf_counter() - ends[2]) / (len(ends) - 3))
     alone, together = (np.median(found[1:]) for found in seconds)
     print(f"{engine}: {alone:.4f} s, {together:.4f} s, ratio {together / alone:.2f}")
 
 
 def worker(index, *addresses):
-    """One of two TensorFlow workers; says on its last line how `fit` fails."""
+    """Runs one of two TensorFlow workers, and prints the error of `fit` at the end."""
     import tensorflow as tf
 
     task = {"type": "worker", "index": int(index)}
@@ -245,7 +245,7 @@ def worker(index, *addresses):
     except Exception as error:
         message, status = " ".join(str(error).split()), 1
     print(message, flush=True)
-    os._exit(status)  # at a normal end they wait for each other
+    os._exit(status)  # workers wait for each other at a normal exit
 
 
 if __name__ == "__main__":

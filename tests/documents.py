@@ -1,16 +1,15 @@
-"""The README and the pages in docs/: their code, its marks, and their links.
+"""The README and the pages in docs/: code blocks, their marks, and links.
 
-A mark is an HTML comment on the line before a block of code:
+A mark is an HTML comment on the line before a code block:
 
-    <!-- run -->                     the block is run
-    <!-- run: epochs=1 -->           the same, with another value of `epochs` in the code
-    <!-- run: slow -->               the same, among the slow tests
-    <!-- run: continued -->          the same, in the namespace of the block before
-    <!-- output -->                  what the run block before prints, but for its numbers
-    <!-- parse -->                   commands, whose arguments are parsed
-    <!-- shown: needs a server -->   not run, for this reason
+    <!-- run -->                     the block is run <!-- run: epochs=1 --> the same,
+    with another value of `epochs` in the code <!-- run: slow -->               the
+    same, in the slow tests <!-- run: continued -->          the same, in the namespace
+    of the previous block <!-- output -->                  the output of the previous
+    block, except for numbers <!-- parse -->                   commands, whose arguments
+    are parsed <!-- shown: needs a server -->   not run, for this reason
 
-    python -m tests.documents        writes what the blocks print into the documents
+    python -m tests.documents        writes the output of the blocks to the documents
 """
 
 import contextlib
@@ -39,7 +38,7 @@ _LINK = re.compile(r"\[(?:[^\[\]]|\[[^\]]*\])*\]\((?P<target>[^()\s]+)\)")
 
 
 class Block(NamedTuple):
-    """A block of code of a document."""
+    """A code block of a document."""
 
     document: Path
     line: int
@@ -54,12 +53,12 @@ class Block(NamedTuple):
 
     @property
     def commands(self):
-        """The lines of a block of commands, with those that go on joined."""
+        """The lines of a block of commands, with continuation lines joined."""
         return self.code.replace("\\\n", " ").strip().splitlines()
 
 
 def blocks(*documents):
-    """Returns the blocks of code of some documents, or of all."""
+    """Returns the code blocks of some documents, or of all documents."""
     found = []
     for document in documents or DOCUMENTS:
         text = document.read_text()
@@ -73,9 +72,9 @@ def blocks(*documents):
 
 
 def programs():
-    """Returns lists of blocks of Python that are run, and of what they print.
+    """Returns lists of Python blocks to run, and of their outputs.
 
-    A list is a block, then those that continue it; each may be followed by its output.
+    A list is a block, then those that continue it. Each may be followed by its output.
     """
     found = []
     for block in blocks():
@@ -88,7 +87,7 @@ def programs():
 
 
 def commands(mark):
-    """Returns all commands that have a mark, without those that come twice."""
+    """Returns all commands with a mark, without duplicates."""
     return list(
         dict.fromkeys(
             command
@@ -100,7 +99,7 @@ def commands(mark):
 
 
 def without_code(document):
-    """Returns the text of a document without its blocks of code."""
+    """Returns the text of a document without its code blocks."""
     return _BLOCK.sub("", document.read_text())
 
 
@@ -120,18 +119,18 @@ def anchors(document):
 
 
 def section(document, heading):
-    """Returns the text under a heading of a document, up to the next one."""
+    """Returns the text under a heading of a document, up to the next heading."""
     _, _, text = document.read_text().partition(f"# {heading}\n")
     return re.split(r"^#+ ", text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def environment():
-    """Returns the environment without what the make and pytest of the tests add."""
+    """Returns the environment without variables of the tests' own make and pytest."""
     return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "PYTEST"))}
 
 
 def program_of(command):
-    """Returns the words that a command runs: those of its recipe, if it is of `make`."""
+    """Returns the words of a command, or of the recipe of a `make` target."""
     words = shlex.split(command)
     if words[0] == "make":
         result = subprocess.run(
@@ -152,11 +151,11 @@ def run(program, use_options):
 
     Args:
         program: One of `programs()`.
-        use_options: Boolean, whether values such as `epochs=1` in marks replace those of
-            the code.
+        use_options: Boolean, whether values in marks such as `epochs=1` replace those
+            of the code.
 
     Yields:
-        Pairs of a block of output, and what the block before it printed.
+        Pairs of an output block, and the output of the previous block.
     """
     _write_photos(Path("photos"))
     namespace, printed = {}, None
@@ -175,7 +174,7 @@ def run(program, use_options):
 
 
 def _write_photos(folder):
-    """Writes the folder of images that the README's reader has."""
+    """Writes the folder of images for the code in the README."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (folder / name).mkdir(parents=True)

@@ -5,15 +5,16 @@ import numpy as np
 
 
 def gradients(function, *arrays, weights=()):
-    """Differentiates the sum of the squares of what a function returns.
+    """Differentiates the sum of the squares of the output of a function.
 
     Args:
-        function: Callable of as many tensors as there are arrays. Compiled, as in `fit`.
+        function: Callable that takes one tensor per array. It is compiled, as in `fit`.
         *arrays: NumPy arrays.
         weights: Keras variables that the function uses.
 
     Returns:
-        The function's output, and the gradients of all arrays, then of all weights.
+        The output of the function, and the gradients of all arrays, then of all
+        weights.
     """
     differentiate = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}
     outputs, found = differentiate[keras.backend.backend()](function, arrays, weights)

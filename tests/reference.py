@@ -1,8 +1,8 @@
 """The Perceiver in float64 NumPy, written from the equations of the paper.
 
-Jaegle et al., 2021, section 3.1 and appendix; layer normalisation of Ba et al., 2016;
-GELU of Hendrycks and Gimpel, 2016. Nothing here comes from the package: weights are read
-from a model by name, everything else is computed anew.
+Jaegle et al., 2021, section 3.1 and appendix. Layer normalization of Ba et al., 2016,
+and GELU of Hendrycks and Gimpel, 2016. Nothing here uses the package, except that
+weights are read from a model by name.
 """
 
 import math
@@ -40,7 +40,7 @@ def gelu(x):
 def attention(
     q, k, v, num_heads=1, mask=None, inputs_scale=None, scale=None, is_causal=False
 ):
-    """Attention for one head after the other, one example after the other."""
+    """Attention in a loop over heads and examples."""
     return _attention(q, k, v, num_heads, mask, inputs_scale, scale, is_causal)[0]
 
 
@@ -56,7 +56,7 @@ def attention_gradients(q, k, v, num_heads=1, mask=None, inputs_scale=None, **op
     d_factor = np.zeros(k.shape[:2])
     for b, qk, vs, i, j, weights, scale in kept:
         d_output = 2 * outputs[b, i, vs]
-        # Derivative of the softmax: each weight by each score.
+        # Derivative of the softmax: of each weight by each score.
         softmax = np.diag(weights) - np.outer(weights, weights)
         key = k[b, j, qk] * factor[b, j, None]
         value = v[b, j, vs] * factor[b, j, None]
@@ -147,7 +147,7 @@ def fourier_features_of(x, num_bands, max_resolution):
 
 
 def classifier(images, model, num_heads, share_weights, mask=None):
-    """Logits of a `PerceiverClassifier` of two blocks on Fourier-encoded images."""
+    """Logits of a `PerceiverClassifier` with two blocks on Fourier-encoded images."""
     encoder = model.encoder
     height, width, channels = encoder.modality.shape
     positions = fourier_features(
@@ -175,9 +175,10 @@ def classifier(images, model, num_heads, share_weights, mask=None):
 
 
 def mel_spectrogram(sounds, sample_rate, num_mel_bins, length, step, lowest, highest):
-    """Decibels over 40, plus 1, of shape `(B, frames, bins)`; frame by frame.
+    """Decibels / 40 + 1 of shape `(B, frames, bins)`, computed frame by frame.
 
-    HTK's mel scale (Young et al., The HTK Book), triangles of height 1, Hann window.
+    It uses HTK's mel scale (Young et al., The HTK Book), triangular filters of height
+    1, and a Hann window.
     """
 
     def mel(hertz):

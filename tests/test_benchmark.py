@@ -59,7 +59,7 @@ def test_other_works_are_presets_and_get_an_example_of_their_size():
     inputs, _ = example(points, 30)
     assert inputs.shape == (1, 30, 3)
     assert points.predict_on_batch(inputs).shape == (1, 40)
-    # Two modalities, whose numbers of elements are given.
+    # Two modalities with known numbers of elements.
     both = PerceiverClassifier.from_preset("audioset_raw_video", **small)
     inputs, _ = example(both, program["OTHER_WORKS"]["audioset_raw_video"])
     assert {name: x.shape[1] for name, x in inputs.items()} == {
@@ -72,7 +72,7 @@ def test_other_works_are_presets_and_get_an_example_of_their_size():
         )
     )
     names = [task["competitor"] for task in tasks if task["mode"] == "train"]
-    assert names == ["ours jax"]  # the peers have no such model
+    assert names == ["ours jax"]  # the peers lack this model
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.one_backend
 
 
 class Patches:
-    """A plain class, as a modality in small."""
+    """A plain class, similar to a modality."""
 
     def __init__(self, shape, num_bands=4, **kwargs):
         self.shape, self.num_bands, self.kwargs = shape, num_bands, kwargs
@@ -34,7 +34,7 @@ class Model:
 
 @keras.saving.register_keras_serializable(package="test_config")
 class Outer(keras.layers.Layer):
-    """A layer that holds a layer, with a rule for its width."""
+    """A layer with an inner layer, and a rule for its width."""
 
     def __init__(self, inner, width=2, **kwargs):
         super().__init__(**kwargs)

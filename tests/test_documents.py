@@ -1,4 +1,4 @@
-"""The README and docs/: code that runs, links that lead somewhere, true tables."""
+"""The README and docs/: code runs, links are valid, and tables are correct."""
 
 import importlib
 import re
@@ -17,7 +17,7 @@ from tests.models.test_presets import IMAGENET_COUNTS
 
 pytestmark = pytest.mark.integration
 
-# Targets of make that run no program with arguments of its own.
+# Make targets that run no program with its own arguments.
 _PLAIN_TARGETS = {"test", "test-slow", "lint", "docs", "help", "constraints"}
 
 
@@ -46,7 +46,7 @@ def test_ci_runs_the_test_command():
 
 
 def _train_commands():
-    """A run belongs to the tests of its backend; one is in the fast tier."""
+    """Yields the commands of the current backend. Only the first of all is fast."""
     commands = documents.commands("run")
     for command in commands:
         if _backend_of(command) == keras.backend.backend():
@@ -58,7 +58,7 @@ def _train_commands():
 def test_train_commands(command, tmp_path):
     assert shlex.split(command)[:2] == ["make", "train"]
     given = _options_of(command)
-    # As written, but in this environment and on less of everything.
+    # As documented, but in this environment and with smaller sizes.
     given["VENV"] = sys.prefix
     arguments = re.sub(r"--set (epochs|batch_size)=\d+", "", given.get("ARGS", ""))
     given["ARGS"] = (
@@ -117,7 +117,7 @@ def _number_free(text):
     return re.sub(r"-?\d[\d,.]*(e-?\d+)?", "#", text).split()
 
 
-# On one backend: what the blocks call is tested on all of them elsewhere.
+# On one backend, since other tests cover all of them.
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
     "program",
@@ -177,7 +177,7 @@ def test_preset_table_is_true():
         re.M,
     )
     assert {row[0] for row in rows} == set(PerceiverClassifier.presets)
-    # tests/models/test_presets.py holds these counts against the models.
+    # tests/models/test_presets.py compares these counts with the models.
     true = {
         (name, "", ""): (preset.parameters, preset.gflops)
         for name, preset in PerceiverClassifier.presets.items()
@@ -202,7 +202,7 @@ def test_table_of_arguments_has_our_names():
         cross_attend=kp.Config(kp.CrossAttend),
         self_attend=kp.Config(kp.SelfAttend),
     )
-    # Rows are arguments or the ends of paths to them.
+    # Rows are arguments, or the last parts of dotted paths.
     known = {
         ".".join(path.split(".")[i:])
         for path in config.paths()

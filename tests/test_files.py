@@ -63,7 +63,7 @@ def test_full_disk_publishes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-# Without the package, which takes its time to be imported.
+# Without importing the package, which takes long.
 _KILLED = """
 import os, runpy, signal, sys
 from pathlib import Path
@@ -82,7 +82,7 @@ def test_what_a_killed_export_left_behind_goes_with_the_next(tmp_path):
     (left_behind,) = tmp_path.iterdir()
     assert (left_behind / "half").exists()
     assert left_behind.name.startswith(".")
-    # One that is at work has a lock on its folder.
+    # A running process has a lock on its folder.
     at_work = tmp_path / ".unfinished-other"
     at_work.mkdir()
     lock = os.open(at_work, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Files that were written once, by each backend, and must load for ever."""
+"""Files that each backend has written once, and which must load forever."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 from tests.goldens.write import FOLDER, predictions
 
 FILES = sorted(path.stem for path in FOLDER.glob("*.keras"))
-# Of the largest output: a layer of the second model computes in bfloat16.
+# Relative to the largest output. A layer of the second model computes in bfloat16.
 TOLERANCES = {"classifier": 1e-5, "multi_label": 3e-2}
 
 

@@ -1,4 +1,4 @@
-"""Import of the package: light, and complete enough to load any saved model."""
+"""The import of the package is light, but sufficient to load any saved model."""
 
 import ast
 import importlib.metadata
@@ -71,9 +71,9 @@ def test_import_loads_keras_and_its_backend_only():
     new = _in_a_new_process(_NEW_MODULES)
     ours = {"keras_perceiver", "keras", "numpy", keras.backend.backend()}
     heavy = {name.split(".")[0] for name in new} - ours - sys.stdlib_module_names
-    # Compiled by Cython, for its own bookkeeping.
+    # Created by Cython for its own bookkeeping.
     assert {name for name in heavy if not name.startswith("_cython")} == set()
-    # A saved model may hold objects of any registered class.
+    # A saved model may contain objects of any registered class.
     registered = {
         _module_name(path)
         for path, tree in _files().items()
@@ -161,7 +161,8 @@ def test_what_is_imported_is_declared():
         for name in set(_imported(ast.walk(tree))) - sys.stdlib_module_names:
             if name == PYPROJECT["name"]:
                 continue
-            # Where nobody has it installed, the name is that of its distribution.
+            # If it is not installed, assume that module and distribution have the same
+            # name.
             names = _declared(distributions.get(name, [name]))
             found |= names
             at_top = f"{path} imports {name} at its top"

@@ -1,4 +1,4 @@
-"""Names of users in texts with a markup."""
+"""User-defined names in text with markup."""
 
 import csv
 
@@ -48,7 +48,7 @@ def test_markdown_shows_names(report):
 
 
 def test_spreadsheets_see_no_formula(report, tmp_path):
-    write_report(report, tmp_path)  # its figure reads no formula either
+    write_report(report, tmp_path)  # without parsing formulas in figures either
     with (tmp_path / "classes.csv").open(newline="", encoding="utf-8") as file:
         found = [row["class"] for row in csv.DictReader(file)]
     expected = [f"'{name}" if name in ("=1+1", "-5") else name for name in NAMES]

@@ -5,7 +5,7 @@ from nbclient import NotebookClient
 
 from tests.documents import ROOT
 
-# One of them in the fast tier; each takes as long as dozens of tests.
+# Only one of them is fast, since each takes as long as dozens of tests.
 FAST = "06_attention_maps"
 NOTEBOOKS = [
     pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem != FAST))

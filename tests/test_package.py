@@ -17,7 +17,7 @@ import keras_perceiver
 
 ROOT = Path(keras_perceiver.__file__).parent
 
-# Of serving, what runs in the process that exports, or in a process of its own.
+# Modules of serving that run in the process that exports, or in a separate process.
 _IN_TENSORFLOW = {
     "check_saved_model",
     "encoded",
@@ -28,10 +28,10 @@ _IN_TENSORFLOW = {
     "warmup",
 }
 
-# What every part may import.
+# Modules that every part may import.
 _BASEMENT = {"_checks", "_files", "_matplotlib", "_names", "_overrides", "config"}
 
-# What each part may import of the package, besides itself and the basement.
+# Parts that each part may import, besides itself and the basement.
 _ALLOWED = {
     "_checks": set(),
     "_files": set(),
@@ -94,7 +94,7 @@ def test_imports_flow_one_way(path):
         assert root not in ("tools", "tests", "notebooks")
 
 
-# Files over 400 lines, with the reason.
+# Files with more than 400 lines, and the reasons.
 _LONG_FILES = {
     "modalities/base.py": "one class, the extension points of every modality",
     "config.py": "one class: overrides, their errors and their JSON belong together",
@@ -120,7 +120,7 @@ def test_public_names_are_documented_classes_and_functions():
         sections = {"Reference:", "Args:", "Returns:", "Raises:", "Example:"}
         is_class = inspect.isclass(public)
         if is_class and issubclass(public, keras.optimizers.Optimizer):
-            sections.remove("Returns:")  # nobody calls one
+            sections.remove("Returns:")  # errors are not called
         for section in sections:
             assert section in public.__doc__, (name, section)
         if not is_class or public.__init__ is object.__init__:
@@ -136,7 +136,7 @@ def test_public_names_are_documented_classes_and_functions():
 
 def _modules():
     for module in pkgutil.walk_packages([str(ROOT)], "keras_perceiver."):
-        # Programs that see nothing of the package.
+        # Scripts that do not import the package.
         if not module.name.endswith(("check_saved_model", "check_file")):
             yield module.name
 
@@ -160,7 +160,7 @@ def test_reference_has_every_public_name(tmp_path):
     modules = {m.name for m in pkgutil.iter_modules(keras_perceiver.__path__)}
     assert set(listed) == {m for m in modules if m[0] != "_"} - {"cli", "recipes"}
     subprocess.run(
-        # As if what it needs were installed: it is, with what the tests need.
+        # Skips the installation, since the test environment has everything.
         [
             "make",
             "docs",

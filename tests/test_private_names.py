@@ -1,7 +1,7 @@
-"""Private names of other packages: each is used in one place and still means the same.
+"""Private names of other packages: each is used in one place, and still works.
 
-Whoever upgrades a package reads here what to look at. A new use of a private name is
-found by `test_every_use_is_listed` and gets a line in `USES` and a test of its meaning.
+When a package is upgraded, these tests show what to check. A new use of a private name is
+found by `test_every_use_is_listed`, and needs a line in `USES` and a test of its meaning.
 """
 
 import ast
@@ -19,20 +19,20 @@ import keras_perceiver
 ROOT = Path(keras_perceiver.__file__).parent
 BACKEND = keras.backend.backend()
 
-# The file that uses the name, and what for.
+# The file that uses the name, and its purpose.
 USES = {
     # Keras
-    "_apply_weight_decay": "training/lamb.py",  # after the trust ratio, not before it
+    "_apply_weight_decay": "training/lamb.py",  # after the trust ratio instead of before it
     "_get_variable_index": "training/lamb.py",
     "_momentums": "training/lamb.py",
     "_use_weight_decay": "training/lamb.py",
     "_velocities": "training/lamb.py",
-    "_learning_rate": "training/schedules.py",  # the schedule, not its value
+    "_learning_rate": "training/schedules.py",  # the schedule instead of its value
     "_all_reduce_sum_gradients": "training/tracking.py",
     "_iterations": "training/tracking.py",
-    "_layout": "training/tracking.py",  # averages are split as the weights are
+    "_layout": "training/tracking.py",  # averages are split like the weights
     "_trainable_variables": "training/tracking.py",
-    "_get_jax_state": "models/trainer_guard.py",  # what the JAX trainer hands on
+    "_get_jax_state": "models/trainer_guard.py",  # the state that the JAX trainer passes on
     "_jax_state": "models/trainer_guard.py",
     "_jax_state_synced": "models/trainer_guard.py",
     "_value": "models/trainer_guard.py",
@@ -43,13 +43,13 @@ USES = {
     "_random_values": "tuning/oracles.py",
     # TensorFlow
     "tensorflow.python.saved_model.fingerprinting_utils": "serving/graph.py",
-    # TensorFlow Datasets: how a builder is written
+    # TensorFlow Datasets: the interface of builders
     "_info": "data/builders/",
     "_split_generators": "data/builders/",
     "_generate_examples": "data/builders/",
 }
 
-# Public in spite of their names, and attributes that Python and torch give to classes.
+# Public despite their names, and attributes that Python and torch add to classes.
 _NO_PRIVATE_NAMES = {
     "_replace",
     "_asdict",
@@ -85,7 +85,7 @@ def _own_names(trees):
 
 
 def _names_in_source():
-    """Yields (name, file): attributes that are not ours, and private modules."""
+    """Yields (name, file) of attributes that are not ours, and of private modules."""
     trees = {path: ast.parse(path.read_text()) for path in ROOT.rglob("*.py")}
     own = _own_names(trees.values()) - set(USES)
     for path, tree in trees.items():
@@ -109,7 +109,7 @@ def _names_in_source():
 
 
 def _overridden_names():
-    """Yields (name, file) of what our classes override in classes of others."""
+    """Yields (name, file) of overridden private methods of other packages."""
     for module in pkgutil.walk_packages([str(ROOT)], "keras_perceiver."):
         if module.name.endswith(_PROGRAMS):
             continue
@@ -205,7 +205,7 @@ if BACKEND == "jax":
         state = model._get_jax_state(
             trainable_variables=True, purge_model_variables=True
         )
-        # The values are in the state, in the order of the variables, and nowhere else.
+        # Values are only in the state, in the order of the variables.
         assert state[0][0] is value
         assert variable._value is None
         variable.assign(value)
@@ -233,7 +233,7 @@ if BACKEND == "tensorflow":
         optimizer._all_reduce_sum_gradients = keep
         strategy.run(lambda: optimizer.apply([tf.ones((2, 3))], [weight]))
         assert calls
-        # Each replica has taken its own gradient, and not the sum.
+        # Each replica has used its own gradient instead of the sum.
         np.testing.assert_array_equal(weight.numpy(), np.zeros((2, 3)))
 
     def test_fingerprint_of_a_saved_model(tmp_path):
@@ -291,5 +291,5 @@ def test_proposals_of_kerastuner(tmp_path):
     trial.status = "COMPLETED"
     oracle.end_trial(trial)
     assert calls == ["values", "failures"]
-    # Hyperband's tuner makes an oracle in its constructor; ours brings one.
+    # Hyperband's constructor creates an oracle. Ours takes one.
     assert kt.Hyperband.__mro__[1] is kt.Tuner

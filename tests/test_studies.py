@@ -1,4 +1,4 @@
-"""The studies: what they change, what they count, how they go on."""
+"""The studies: data, counts, and continuation after interruptions."""
 
 import functools
 import importlib
@@ -22,7 +22,7 @@ def _tools(monkeypatch):
     fit_and_score = study.fit_and_score
 
     def eagerly(model, *arguments):
-        # For a few steps, a compiler takes longer than it saves.
+        # For a few steps, compilation takes longer than it saves.
         model.compile = functools.partial(model.compile, run_eagerly=True)
         return fit_and_score(model, *arguments)
 
@@ -85,7 +85,7 @@ def test_permutation_changes_nothing_for_a_perceiver(tmp_path, monkeypatch, caps
     assert len(lines) == 1 + 2
     assert plt.imread(tmp_path / "permutation-digits.png").std() > 0
 
-    # What was done is not done again.
+    # Completed runs are not repeated.
     monkeypatch.setattr(module, "_run", None)
     module.main(arguments)
     assert capsys.readouterr().out == text
@@ -94,7 +94,7 @@ def test_permutation_changes_nothing_for_a_perceiver(tmp_path, monkeypatch, caps
     lines = (tmp_path / "permutation-digits.csv").read_text().splitlines()
     assert len(lines) == 1 + 4
     out = capsys.readouterr().out
-    # Mean and deviation of the samples.
+    # Mean and standard deviation of the samples.
     score = float(raw.split()[0])
     mean, deviation = (score + 50) / 2, abs(score - 50) / 2**0.5
     found = next(x for x in out.splitlines() if x.startswith("| Perceiver (Fourier)"))
@@ -104,7 +104,7 @@ def test_permutation_changes_nothing_for_a_perceiver(tmp_path, monkeypatch, caps
 @pytest.mark.slow
 def test_ablation_has_every_arrangement_once(tmp_path, capsys, monkeypatch):
     module = _module("ablation_study")
-    # The training is the one of the test above.
+    # Training is covered by the test above.
     monkeypatch.setattr(module.study, "fit_and_score", lambda *_: 0.5)
     arguments = ["--epochs", "1", "--seeds", "0", "--batch-size", "512"]
     arguments += ["--cross-attends", "1", "2", "--output", str(tmp_path)]
@@ -119,7 +119,8 @@ def test_ablation_has_every_arrangement_once(tmp_path, capsys, monkeypatch):
         (1, "interleaved, not shared"),
         (2, "interleaved, not shared"),
     }
-    # Where they are costs nothing, how many do, and weights of their own only weights.
+    # Their position costs nothing. Their number costs FLOPs, and unshared weights only
+    # parameters.
     assert found[2, "at start"] == found[2, "interleaved"]
     assert found[2, "interleaved"][1] == found[2, "interleaved, not shared"][1]
     assert float(found[2, "interleaved"][1]) > float(found[1, "interleaved"][1])
@@ -150,7 +151,7 @@ def test_scaling_study_measures_until_it_does_not_fit(tmp_path, capsys, monkeypa
     (figure,) = tmp_path.glob("scaling-*-forward.png")
     assert plt.imread(figure).std() > 0
 
-    # One that needs too much is ended, and the study goes on.
+    # A measurement that needs too much memory is ended, and the study continues.
     monkeypatch.setattr(module, "MODELS", ("transformer",))
     monkeypatch.setattr(module, "_plot", lambda *_: None)
     module.main([*arguments, "--sides", "32", "--max-gib", "0.02"])

@@ -1,4 +1,4 @@
-"""What the commands show on stderr while they work."""
+"""Progress of the commands on stderr."""
 
 import contextlib
 import io

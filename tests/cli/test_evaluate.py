@@ -18,7 +18,7 @@ pytestmark = pytest.mark.one_backend
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run, with an untrained model for digits."""
+    """Returns the folder of a run, with an untrained model for digits."""
     encoder = Perceiver(
         Image((8, 8, 1), num_bands=2),
         num_latents=2,
@@ -50,7 +50,7 @@ def test_evaluates_a_split(run, capsys):
 def test_evaluates_a_folder_with_the_classes_of_the_model(run):
     for i in range(3):
         write_image(run / "images" / "7" / f"{i}.png", (8, 8, 1), seed=i)
-    # The folder of the run stands for its model; no recipe is needed.
+    # The folder of the run is sufficient, without a recipe.
     arguments = ["evaluate", str(run), "--folder", str(run / "images")]
     with pytest.raises(
         SystemExit, match="error: A folder of files needs a model with a preprocessor"

@@ -17,7 +17,7 @@ def _run(capsys, *arguments):
 
 
 def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
-    # It sets the backend for a process of its own.
+    # In a separate process, since it sets the backend.
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     model = PerceiverClassifier.from_preset(
         "digits", num_blocks=1, num_self_attends_per_block=1
@@ -56,6 +56,6 @@ def test_says_what_is_missing_before_any_work(tmp_path, monkeypatch):
     arguments = ["export", str(tmp_path), "--to", "a.onnx", "--format", "onnx"]
     with pytest.raises(SystemExit, match="`pip install tf2onnx onnx onnxruntime`"):
         main(arguments)
-    # It is only needed to compare: now the file itself is the error.
+    # It is only needed for the comparison, so the error is about the file itself.
     with pytest.raises(SystemExit, match="error: .*model.keras"):
         main([*arguments, "--no-check"])

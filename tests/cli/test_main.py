@@ -1,4 +1,4 @@
-"""What all commands have in common: errors before Keras, in one line, with the fix."""
+"""Common behavior of all commands: one-line errors with a fix, before Keras is imported."""
 
 import os
 import re
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.one_backend
 
 
 def command(*words, cwd=None, **environment):
-    """Returns the finished process of a command, with what it has imported on stderr."""
+    """Returns the finished process of a command, with its imports on stderr."""
     environment = {
         "PYTHONPATH": str(ROOT),
         "PYTHONPROFILEIMPORTTIME": "1",
@@ -163,7 +163,7 @@ def test_answers_without_keras():
 
 @pytest.mark.integration
 def test_the_package_is_whole_in_the_command(tmp_path):
-    """A recipe file sees the same names as any other program."""
+    """A recipe file has access to the same names as any other program."""
     path = tmp_path / "mine.py"
     path.write_text(
         "import keras_perceiver as kp\n"
@@ -177,7 +177,7 @@ def test_the_package_is_whole_in_the_command(tmp_path):
         "error: A recipe file must run without an error. Received: "
         f"{path}, line 4: ValueError: False. Correct the file."
     )
-    # TensorFlow's messages at its start are not there.
+    # TensorFlow's messages at startup are hidden.
     assert result.stderr.splitlines()[:-1] == ["loading Keras on tensorflow ..."]
 
 

@@ -25,7 +25,7 @@ _IMAGES = ImagePreprocessor((8, 8, 1))
 
 
 def _save(path, modality, preprocessor, task=PerceiverClassifier):
-    """Returns an untrained model, which is also in a file."""
+    """Returns an untrained model that is also saved in a file."""
     encoder = Perceiver(
         modality,
         num_latents=2,

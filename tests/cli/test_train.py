@@ -62,7 +62,7 @@ def test_lists_the_settings(capsys):
 
 @pytest.mark.one_backend
 def test_says_what_it_does_and_what_comes_next(tmp_path, capsys):
-    """A recipe of one's own, from its file to its export."""
+    """The user's own recipe, from its file to its export."""
     (tmp_path / "a_recipe_to_train.py").write_text(RECIPE_FILE)
     options = ["--set", "epochs=2", "--set", "batch_size=512"]
     main(["train", "a_recipe_to_train.py", *options])
@@ -78,7 +78,7 @@ def test_says_what_it_does_and_what_comes_next(tmp_path, capsys):
     )
     assert accuracy == f"test_accuracy: {metrics['test_accuracy']:.4f}"
     assert saved == "saved: runs/mine/1/model.keras"
-    # Beside the model, and not where a server looks.
+    # Next to the model instead of the folder of a server.
     assert exported == "exported: runs/mine/1/export/1"
     assert {path.name for path in tmp_path.iterdir()} >= {"runs"}
     assert not (tmp_path / "exports").exists()
@@ -109,10 +109,10 @@ def test_sets_and_resumes_with_what_was_set(capsys):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["overrides"] == {"epochs": 1, "model.num_blocks": 1}
     out = capsys.readouterr().out
-    # The last step of an epoch is saved with its validation, which crashed.
+    # The last step of an epoch is saved after its validation, which crashed.
     assert f"from step {run.step - 1} -> {folder}\n" in out
     assert f"saved: {folder / 'model.keras'}" in out
-    # So does what reads the run later.
+    # So do commands that read the run later.
     assert recipes.of_run(folder).model == recipe.model
 
 

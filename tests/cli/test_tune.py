@@ -40,7 +40,7 @@ def test_from_the_space_to_the_export(tmp_path, monkeypatch, capsys):
     assert {row["optimizer"] for row in rows} == {"lamb"}
     metrics = json.loads((folder / "best" / "metrics.json").read_text())
     assert f"test_accuracy: {metrics['test_accuracy']:.4f}" in text
-    # Nothing is written to where a server looks.
+    # Nothing is written to the folder of a server.
     assert f"exported: {folder}/best/export/1" in text
     assert not Path("exports").exists()
     assert "best: trial " in text
@@ -56,7 +56,7 @@ def test_from_the_space_to_the_export(tmp_path, monkeypatch, capsys):
 
 
 def test_a_worker_ends_with_its_chief(tmp_path):
-    """A chief that is killed leaves nobody behind."""
+    """A chief that is killed leaves no worker behind."""
     with as_chief():
         environment = {**os.environ, "KERASTUNER_TUNER_ID": "worker0"}
     environment["PYTHONPATH"] = str(ROOT)
@@ -75,7 +75,7 @@ def test_a_worker_ends_with_its_chief(tmp_path):
         cwd=tmp_path,
     ) as process:
         worker = int(process.stdout.readline())
-        time.sleep(2)  # else it would wait for the chief for an hour
+        time.sleep(2)  # otherwise it would wait for the chief for an hour
         process.kill()
     deadline = time.monotonic() + 30
     while Path(f"/proc/{worker}").exists():

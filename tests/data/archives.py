@@ -1,4 +1,4 @@
-"""Writes tiny archives of the data sets that are made of archives."""
+"""Writes tiny archives of the datasets that are prepared from archives."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ from tests.data.files import TETRAHEDRON, write_audio, write_bytes
 
 
 def write_meshes(folder, num_train=5, num_test=2):
-    """ModelNet40.zip with chairs, which are larger, and lamps; some without a line end."""
+    """Writes ModelNet40.zip with lamps and larger chairs, some without a line break."""
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / "ModelNet40.zip", "w") as archive:
         archive.writestr("__MACOSX/ModelNet40/lamp/train/._lamp_0.off", b"\0")
@@ -27,7 +27,7 @@ def write_meshes(folder, num_train=5, num_test=2):
 
 
 def write_points_2048(folder, num_train=(3, 2), num_test=(2,)):
-    """The HDF5 release: the coordinates of an example are its number, from 0."""
+    """Writes the HDF5 release, in which the coordinates of an example are its index."""
     folder.mkdir(parents=True, exist_ok=True)
     number = 0
     with zipfile.ZipFile(folder / "modelnet40_ply_hdf5_2048.zip", "w") as archive:
@@ -51,7 +51,7 @@ def accept_any_archive(monkeypatch):
 
 
 def write_audioset(folder, num_train=4, num_test=2, seconds=2.0, use_video=True):
-    """Lists and clips; the second segment of each list has no clip.
+    """Writes lists and clips. The second segment of each list has no clip.
 
     Returns:
         Dict from `<id>_<start>` to waveform.
@@ -64,7 +64,7 @@ def write_audioset(folder, num_train=4, num_test=2, seconds=2.0, use_video=True)
     for part, count in (("balanced_train", num_train), ("eval", num_test)):
         lines = ["# Segments csv", "# a", "# YTID, start_seconds, end_seconds, labels"]
         for i in range(count):
-            segment = f"{part[0]}_-{i}"  # ids may have both signs
+            segment = f"{part[0]}_-{i}"  # ids may contain both characters
             lines.append(
                 f'{segment}, {30 + i}.000, {40 + i}.000, "/m/{i},/m/{500 + i}"'
             )
@@ -76,7 +76,7 @@ def write_audioset(folder, num_train=4, num_test=2, seconds=2.0, use_video=True)
             )
             if use_video and i != 2:
                 for frame in range(int(25 * seconds)):
-                    # It gets brighter by 4 levels a frame.
+                    # It gets brighter by 4 levels per frame.
                     image = np.full((40, 48, 3), 4 * frame, "uint8")
                     content = tf.io.encode_jpeg(image).numpy()
                     path = folder / "video" / name / f"{frame:04}.jpg"

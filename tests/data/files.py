@@ -45,7 +45,7 @@ def write_bytes(path, content):
 
 
 def cut(path, num_bytes):
-    """Cuts the end of a file off."""
+    """Truncates a file."""
     path.write_bytes(path.read_bytes()[:-num_bytes])
 
 

@@ -96,7 +96,7 @@ def test_points_stay_where_they_are_but_for_size_and_side():
     np.testing.assert_array_equal(still[..., [0, 2]], points[..., [0, 2]])
     sides = still[..., 1] / points[..., 1]
     assert {-1.0, 1.0} == set(np.unique(sides.round(6)))
-    assert (sides == sides[:, :1]).all()  # a cloud as a whole
+    assert (sides == sides[:, :1]).all()  # the same factor for the whole cloud
 
     stretched = point_cloud_augmentation(scale=0.2, noise=0.0)(points, 3).numpy()
     factors = np.abs(stretched / points)
@@ -134,7 +134,7 @@ def test_sounds_move_with_their_masks():
         lengths = np.add(delay, [[50], [20], [1]])
         np.testing.assert_array_equal(mask[1:], np.arange(50) < lengths[1:])
         assert mask[0].all()
-    assert len(delays) > 2  # each sound for itself
+    assert len(delays) > 2  # each waveform independently
 
     times = np.arange(1000) / 100
     wave = {
@@ -165,9 +165,9 @@ def test_sounds_move_with_their_masks():
     tf.debugging.assert_equal(noisy["audio_mask"], silence["audio_mask"])
 
 
-def _check_decibels(levels, greatest):
-    """Levels are even in decibels, from the greatest one to 80 less."""
-    decibels = np.sort(20 * np.log10(levels / greatest))
+def _check_decibels(levels, maximum):
+    """Checks that levels are uniform in decibels, from the maximum to 80 below."""
+    decibels = np.sort(20 * np.log10(levels / maximum))
     np.testing.assert_allclose(decibels, np.linspace(-80, 0, len(levels)), atol=8)
 
 
@@ -199,7 +199,7 @@ def test_points_are_scaled_each_for_itself_then_to_the_unit_cube():
 
 
 def _videos():
-    """Three frames that are one image, whose red says the column and green the row."""
+    """Three frames of one image, whose red encodes the column and green the row."""
     rows, columns = np.mgrid[:12, :16] / 20 - 0.4
     image = np.stack([columns, rows, np.zeros_like(rows)], axis=-1)
     return np.broadcast_to(image, (40, 3, 12, 16, 3)).astype("float32")
@@ -235,7 +235,7 @@ def test_videos_change_their_colors_all_frames_alike(name):
     assert np.abs(changed).max() <= 1
     np.testing.assert_allclose(changed, changed[:, :1].repeat(3, 1), atol=1e-5)
     strengths = np.abs(changed - videos).mean(axis=(1, 2, 3, 4))
-    assert len(set(strengths.round(5))) > 20  # each video for itself
+    assert len(set(strengths.round(5))) > 20  # each video independently
     assert strengths.max() > 0.02
     weaker = video_augmentation(**{**_STILL, name: 0.1})(videos, 3).numpy()
     assert np.abs(weaker - videos).mean() < 0.6 * strengths.mean()

@@ -30,7 +30,7 @@ def test_meshes_are_sampled_on_their_surface(tmp_path, monkeypatch):
         labels += [splits.class_names[label] for label in some_labels]
     assert sorted(labels) == ["chair"] * 5 + ["lamp"] * 5
     assert sum(len(labels) for _, labels in splits.test) == 4
-    # Prepared once: the archive is needed no more.
+    # Once prepared, the archive is not needed anymore.
     (tmp_path / "ModelNet40.zip").unlink()
     assert len(modelnet40(2, folder=tmp_path, **_WHOLE).train) == 5
 
@@ -62,7 +62,7 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
     for inputs, labels in splits.validation:
         label, far = np.flatnonzero(labels[0])
         assert far == 500 + label
-        # The middle of 50 frames begins at the ninth.
+        # The clip in the middle of 50 frames starts at the ninth frame.
         start = 9 * 1920
         audio = written[f"b_-{label}_{30 + label}"][start : start + 61_440]
         np.testing.assert_allclose(inputs["audio"][0], audio, atol=1e-4)
@@ -77,7 +77,7 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
             np.testing.assert_array_equal(video, 0)
     assert seen == {0: True, 2: False, 3: True}
 
-    # Training: sound and video of the same time.
+    # In training, audio and video are from the same time.
     starts = set()
     for inputs, labels in splits.epoch(0):
         label = int(np.argmax(labels[0]))
@@ -89,7 +89,7 @@ def test_audioset_reads_what_the_lists_name(audioset_folder, caplog):
         assert errors[start] < 1e-4
         starts.add(start)
         if label != 2:
-            # Colors changed, and still brighter with every frame that is not black.
+            # Colors are augmented, and each frame that is not black is still brighter.
             levels = inputs["video"][0].numpy().mean(axis=(1, 2, 3))
             assert (np.diff(levels[5:]) > 0.02).all()
     assert len(starts) > 1

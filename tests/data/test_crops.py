@@ -24,7 +24,7 @@ def _jpeg(height, width):
 
 
 def _part(image):
-    """Returns the part of the image that a crop shows: width and height, of 1."""
+    """Returns the width and height of a crop as fractions of the image."""
     image = np.asarray(image)
     across = abs(image[:, -1, 0].mean() - image[:, 0, 0].mean()) / 255
     down = (image[-1, :, 1].mean() - image[0, :, 1].mean()) / 255

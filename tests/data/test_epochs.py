@@ -20,7 +20,7 @@ def _same(a, b):
 def test_epoch_follows_from_its_number_and_the_seed():
     splits, again, other = digits(64, 0), digits(64, 0), digits(64, 1)
     first = _arrays(splits.epoch(3))
-    assert _same(first, _arrays(splits.epoch(3)))  # read twice
+    assert _same(first, _arrays(splits.epoch(3)))  # iterated over twice
     assert _same(first, _arrays(again.epoch(3)))
     assert not _same(first, _arrays(splits.epoch(4)))
     assert not _same(first, _arrays(other.epoch(3)))
@@ -49,7 +49,7 @@ def test_epoch_of_a_folder(tmp_path):
     for name in ("chair", "lamp"):
         for i in range(6):
             write_points(tmp_path / name / f"{i}.npy", seed=i, num_points=5 + i)
-    files = PointCloudPreprocessor()  # of any number, so in buckets
+    files = PointCloudPreprocessor()  # of variable length, so in buckets
     folder = read_folder(tmp_path, files, batch_size=2, seed=3)
 
     def shapes(number):

@@ -1,4 +1,4 @@
-"""What is found in folders, and what is said of the rest."""
+"""Examples in folders, and files that are ignored."""
 
 import os
 
@@ -12,7 +12,7 @@ from tests.data.files import write_array, write_bytes, write_image
 pytestmark = pytest.mark.one_backend
 
 POINTS = PointCloudPreprocessor(3)
-# The same name as Linux and as macOS write it.
+# The same name in the forms of Linux and macOS.
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 
 
@@ -74,7 +74,7 @@ def test_folders_of_operating_systems_are_no_classes(name, tmp_path):
 
 
 def test_files_beside_examples_are_no_surprise(tmp_path):
-    """Such as captions, or another modality, that have the name of an example."""
+    """Such as captions, or another modality, with the name of an example."""
     _points(tmp_path / "a" / "0.npy")
     write_image(tmp_path / "a" / "0.png")
     both = {"points": POINTS, "image": ImagePreprocessor((6, 8, 3))}
@@ -109,7 +109,7 @@ def test_names_that_look_the_same_are_the_same(tmp_path):
         assert _read(tmp_path / "one", class_names=name).class_names == (NFC,)
     with pytest.raises(ValueError, match="unique.*more than once"):
         _read(tmp_path / "one", class_names=[NFC, NFD])
-    # Pairs are not torn apart.
+    # Pairs stay together.
     _points(tmp_path / "two" / NFC / f"{NFD}.npy")
     write_image(tmp_path / "two" / NFD / f"{NFC}.png")
     both = {"points": POINTS, "image": ImagePreprocessor((6, 8, 3))}

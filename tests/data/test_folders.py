@@ -31,7 +31,7 @@ pytestmark = pytest.mark.one_backend
 
 @pytest.fixture
 def images(tmp_path):
-    """Seven images in two classes; each seed is another image."""
+    """Seven images in two classes, with a different image for each seed."""
     for seed in range(7):
         name = "cat" if seed < 4 else "dog"
         write_image(tmp_path / "images" / name / f"{seed}.png", seed=seed)
@@ -40,7 +40,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def notes(tmp_path):
-    """Forty sounds of 1 to 40 samples, whose length tells their class."""
+    """Forty audio files of 1 to 40 samples, whose length determines the class."""
     for length in range(1, 41):
         name = "long" if length > 20 else "short"
         write_audio(tmp_path / "notes" / name / f"{length:02}.wav", length)
@@ -87,7 +87,7 @@ def test_order_follows_the_seed_and_is_new_every_epoch(images):
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[0] != second[0]).any()
     assert (first[0] != other[0]).any()
-    # The label went along.
+    # Labels stay with their examples.
     inputs, labels = _epoch(
         read_folder(images, IMAGES, batch_size=7, shuffle=False).dataset
     )
@@ -147,13 +147,13 @@ def test_buckets_pad_little_in_few_shapes(notes):
     assert len({mask.shape[1] for mask in masks}) == 8
     assert one_bucket == pytest.approx(0.4875)
     assert many < 0.1
-    # A bucket holds a batch at least.
+    # A bucket has at least one batch.
     _, masks, _ = padding(num_buckets=1000)
     assert len(masks) == 8
-    # Without order to keep, batches of neighbours still have few shapes.
+    # Without shuffling, batches keep their order.
     _, masks, _ = padding(shuffle=False, num_buckets=4)
     assert {mask.shape[1] for mask in masks} <= {10, 20, 30, 40}
-    # What does not fill a batch of its bucket is left out.
+    # Incomplete batches of a bucket are dropped.
     _, masks, lengths = padding(num_buckets=3, drop_remainder=True)
     assert {len(mask) for mask in masks} == {5}
     assert len(lengths) == 30
@@ -170,7 +170,7 @@ def test_buckets_are_shuffled_by_the_seed(notes):
     (first, second), (again, _), (other, _) = epochs(0), epochs(0), epochs(1)
     assert first == again
     assert first not in (second, other)
-    # Neither the shortest first nor the classes apart.
+    # Neither sorted by length nor by class.
     assert first != sorted(first)
 
 
@@ -188,7 +188,7 @@ def test_fixed_length_with_a_mask(notes):
 
 @pytest.fixture
 def both(tmp_path, images):
-    for seed in range(6):  # the seventh image has no sound
+    for seed in range(6):  # the seventh image has no audio
         name = "cat" if seed < 4 else "dog"
         write_audio(tmp_path / "sounds" / name / f"{seed}.wav", 5 + seed, seed=seed)
     return {"picture": images, "sound": tmp_path / "sounds"}
@@ -294,7 +294,7 @@ def test_bad_files_are_skipped_and_counted(images):
         read = read_folder(images, IMAGES, 7, skip_bad_files=True)
     assert {path for path, _ in read.skipped} == paths
     assert all(str(path) in reason for path, reason in read.skipped)
-    # An empty class stays one: labels do not depend on what was skipped.
+    # An empty class remains, since labels must not depend on skipped files.
     assert read.class_names == ("cat", "dog", "horse")
     inputs, _ = _epoch(read.dataset)
     assert len(inputs) == 7
@@ -317,7 +317,7 @@ def test_bad_file_of_one_modality_leaves_out_the_example(both):
 
 
 class FickleReader(ImagePreprocessor):
-    """A reader of a user that raises whatever it likes."""
+    """A user-defined preprocessor that raises arbitrary errors."""
 
     def read(self, path):
         if path.stem == "1":
@@ -358,7 +358,7 @@ def test_files_that_change_after_they_were_checked(images, change, drop_remainde
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         epochs = [_batches(read.dataset) for _ in range(2)]
-    # It is left out, or another one of its batch takes its place.
+    # It is dropped, or replaced by another example of its batch.
     sizes = [3, 3] if drop_remainder else [2, 3, 1]
     for batches in epochs:
         assert [len(labels) for _, labels in batches] == sizes
@@ -385,7 +385,7 @@ def test_two_files_of_one_name(both):
     files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
     with pytest.raises(ValueError, match=r"1.png beside 1.bmp.*Remove or rename"):
         read_folder(both, files, 7)
-    # Alone there is nothing to join.
+    # With one modality there is nothing to join.
     assert len(read_folder(both["picture"], IMAGES, 7).paths) == 7
 
 
@@ -432,7 +432,8 @@ def test_split_is_fixed_stratified_and_disjoint(tmp_path):
     again = read_folder(tmp_path, PointCloudPreprocessor(4), 3, seed=7).split(0.2)
     assert (again[0].paths, again[1].paths) == (train.paths, validation.paths)
     assert train.class_names == validation.class_names == read.class_names
-    # Training drops its remainder and is shuffled, validation is all there, in order.
+    # Training data are shuffled and drop their remainder. Validation data are complete
+    # and in order.
     assert int(train.dataset.cardinality()) == 3
     inputs, labels = _epoch(validation.dataset)
     np.testing.assert_array_equal(
@@ -529,7 +530,7 @@ def test_bad_arguments(images):
 
 
 class TextPreprocessor(Preprocessor):
-    """A preprocessor of a user: a text as its character codes."""
+    """A user-defined preprocessor: text as character codes."""
 
     input_name = "text"
     suffixes = (".txt",)

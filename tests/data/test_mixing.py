@@ -8,14 +8,14 @@ pytestmark = pytest.mark.one_backend
 
 
 def _batch(size=32):
-    """Each image has one level, its number; so has its label."""
+    """Each image has a constant level, its index, which is also its label."""
     labels = np.arange(size, dtype="int32")
     images = np.broadcast_to(labels[:, None, None, None], (size, 8, 10, 3))
     return images.astype("float32"), labels
 
 
 def _levels(labels):
-    """Returns the level that labels of this mixture have, on average over the image."""
+    """Returns the mean level of an image with these soft labels."""
     return np.asarray(labels) @ np.arange(labels.shape[1])
 
 
@@ -32,7 +32,7 @@ def test_mixup_blends_images_as_labels():
     again, _ = mixup(40, alpha=1.0)(images, labels, 3)
     np.testing.assert_array_equal(again, mixed)
     assert (mixup(40, alpha=1.0)(images, labels, 4)[0] != mixed).numpy().any()
-    # Small parameters: nearly all of one or the other.
+    # With a small parameter, images are almost entirely from one or the other.
     weak = mixup(40, alpha=0.01)(images, labels, 3)[1].numpy().max(axis=1)
     assert weak.mean() > 0.9
 
@@ -49,7 +49,7 @@ def test_cutmix_pastes_a_rectangle_as_large_as_the_label_says():
         if len(rows):
             assert len(set(mixed[i][is_other].ravel())) == 1
             fractions.append(is_other.mean())
-            # The rectangle ends between pixels.
+            # The rectangle is rounded to pixels.
             said = 1 - targets.numpy()[i, i]
             assert abs(said - is_other.mean()) < 0.25
     assert np.max(fractions) > 0.7

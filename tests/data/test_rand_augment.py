@@ -18,7 +18,7 @@ def _photograph(seed=0):
 
 
 def _changed(number, image, strength, u=(0.9, 0.5, 0.5)):
-    """Returns the image after one of the ways, and rounding to levels."""
+    """Returns the image after an operation, rounded to levels."""
     changed = _ops(strength)[number](image.astype("float32"), np.array(u, "float32"))
     return np.floor(np.clip(changed, 0, 255))
 
@@ -29,7 +29,7 @@ def _affine(image, *numbers):
     )
 
 
-# At the strength 0.8, enhancements have the factor 1.54.
+# At strength 0.8, enhancements have a factor of 1.54.
 _PILLOW = [
     (0, lambda image: ImageOps.autocontrast(image)),
     (1, ImageOps.equalize),
@@ -53,7 +53,7 @@ def test_ways_are_those_of_pillow(number, expected):
     assert np.abs(expected - image).mean() > 0.5
     changed = _changed(number, image, 0.8)
     if number in (10, 11, 12):
-        # Pillow takes the middles of pixels; most come from the same one.
+        # Pillow samples at pixel centers, so most pixels are the same.
         assert (np.abs(changed - expected) < 25).mean() > 0.9
     else:
         np.testing.assert_allclose(changed, expected, atol=2.01)

@@ -38,10 +38,10 @@ def test_reads_three_parts(folder):
     sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
     assert sizes == [16, 4, 6]
     train, validation = _arrays(splits.train), _arrays(splits.validation)
-    # None of one in the other.
+    # The splits are disjoint.
     distances = np.abs(train[:, None] - validation[None]).max(axis=(2, 3))
     assert distances.min() > 1e-3
-    # The same part is held out whatever the seed.
+    # The same part is held out for every seed.
     again = folder_splits(
         folder, PointCloudPreprocessor(20), 4, seed=1, validation_fraction=0.2
     )

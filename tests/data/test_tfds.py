@@ -27,7 +27,7 @@ def _no_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """32 clouds of which each coordinate is the number of the cloud, and 5 for a test."""
+    """32 point clouds whose coordinates are the index of the cloud, and 5 for the test."""
     folder = tmp_path_factory.mktemp("tfds")
     with pytest.MonkeyPatch.context() as monkeypatch:
         accept_any_archive(monkeypatch)
@@ -46,7 +46,7 @@ def _read(folder, batch_size=4, **options):
 
 
 def _numbers(dataset):
-    """Returns the numbers of the examples in each batch."""
+    """Returns the indices of the examples in each batch."""
     return [points[:, 0, 0].numpy().tolist() for points, _ in dataset]
 
 
@@ -171,7 +171,7 @@ def test_another_format_names_the_command_that_converts(tmp_path, monkeypatch):
         _read(tmp_path)
     command = str(caught.value).split("`tfds ")[1].split("`")[0]
     assert f"--dataset_version_dir={builder.data_dir} " in command
-    # The command itself needs apache-beam; that it has these options is in its source.
+    # The command needs apache-beam, so only its options are checked, in its source.
     source = (
         Path(tfds.__file__).parent / "scripts" / "cli" / "convert_format.py"
     ).read_text()

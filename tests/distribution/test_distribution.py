@@ -1,4 +1,4 @@
-"""Several devices: virtual ones of the CPU, and processes that find each other."""
+"""Several devices: virtual devices of the CPU, and several processes."""
 
 import json
 import os
@@ -22,12 +22,12 @@ from tests import distributed
 
 BACKEND = keras.backend.backend()
 ROOT = Path(__file__).parents[2]
-# Two there are, see conftest.py.
+# There are two devices, see conftest.py.
 SEVERAL = {"tensorflow": "mirrored", "jax": "data_parallel"}.get(BACKEND)
 
 
 def _start(*arguments, **environment):
-    # Not the number of devices that these tests have.
+    # Different from the number of devices in these tests.
     flags = os.environ["XLA_FLAGS"].replace(
         "--xla_force_host_platform_device_count=2", ""
     )
@@ -75,7 +75,7 @@ if BACKEND != "torch":
 
     @pytest.fixture(scope="module")
     def one_process(tmp_path_factory):
-        """The weights of a whole run on four devices, when `resumes` has passed."""
+        """Runs `resumes` and returns the weights of a run on four devices."""
         folder = tmp_path_factory.mktemp("resumes")
         _run("resumes", folder)
         found = np.load(folder / "found.npz")
@@ -118,7 +118,7 @@ if BACKEND == "jax":
         assert second.returncode == -signal.SIGKILL
         start = time.perf_counter()
         output, _ = first.communicate()
-        # Told to wait for 10 seconds, where the README's half a minute is the default.
+        # With a heartbeat of 10 seconds instead of the default.
         assert time.perf_counter() - start < 30
         assert first.returncode == -signal.SIGABRT
         assert "another task died" in output, output[-3000:]
@@ -151,7 +151,7 @@ def _splits(num_examples, batch_size, num_held_out):
 
 
 def _as_if(monkeypatch, num_replicas, num_processes=1, process_index=0):
-    """Returns a distribution over devices that are not there."""
+    """Returns a distribution over nonexistent devices."""
     made = object.__new__(Distribution)
     settings = {"engine": "data_parallel", "devices": num_replicas, "model_devices": 1}
     for name, value in settings.items():
@@ -169,11 +169,11 @@ def test_batches_are_filled_up_with_what_has_no_weight(monkeypatch):
     (inputs, labels, weights), (_, last, last_weights) = splits.epoch(0)
     assert inputs["x"].numpy().tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
     assert labels.numpy().tolist() == inputs["y"].numpy().tolist()
-    # The mean over a batch is that over its examples.
+    # The mean over a batch is the mean over its examples.
     assert weights.numpy().tolist() == pytest.approx([8 / 6] * 6 + [0] * 2)
     assert last.numpy().tolist() == [6] * 4
     assert last_weights.numpy().tolist() == [4, 0, 0, 0]
-    # The mean over all rows is that over all examples: 6 and 5 in 8 and 8 rows.
+    # The mean over all rows is the mean over all examples: 6 and 5 in 8 and 8 rows.
     batches = list(splits.validation)
     weights = np.concatenate([weights for *_, weights in batches])
     assert weights.tolist() == pytest.approx(
@@ -205,7 +205,7 @@ def test_processes_have_disjoint_rows_of_each_batch(monkeypatch):
         assert len(splits.validation) == 1
         assert [len(x) for x in next(iter(splits.validation))[1:]] == [4, 4]
     assert [a + b for a, b in zip(*parts, strict=True)] == whole
-    # Data that can read less are asked to.
+    # Data that can be sharded read less.
     asked = []
     splits = _splits(8, 4, 4)
     own = splits._replace(train="own", epoch="epoch")
@@ -282,7 +282,8 @@ if BACKEND == "jax":
         assert Distribution("model_parallel", model_devices=1).num_replicas == 2
 
     def test_kernels_that_do_not_divide_stay_whole():
-        # Elements are 1 + 18 wide, and so are the cross-attend's keys by default.
+        # Elements have a width of 1 + 18, and so have the keys of the cross-attend by
+        # default.
         with Distribution("model_parallel").scope():
             model = distributed.recipe(
                 modality=kp.Image((8, 8, 1), num_bands=4),
@@ -312,7 +313,7 @@ if BACKEND == "jax":
             Distribution(devices=1)
 
     def test_auto_takes_several_accelerators(monkeypatch):
-        assert Distribution() == Distribution("none")  # CPUs are no accelerators
+        assert Distribution() == Distribution("none")  # CPUs are not accelerators
         assert Distribution(devices=2) == Distribution("data_parallel", 2)
         import jax
 
@@ -402,7 +403,7 @@ if BACKEND == "tensorflow":
 
         there = {"CPU": ["cpu"], "GPU": [], "TPU": []}
         monkeypatch.setattr(tf.config, "list_physical_devices", there.__getitem__)
-        assert Distribution() == Distribution("none")  # CPUs are no accelerators
+        assert Distribution() == Distribution("none")  # CPUs are not accelerators
         there["GPU"] = ["gpu"]
         assert Distribution().engine == "none"
         assert Distribution(devices=2) == Distribution("mirrored", 2)
@@ -410,7 +411,7 @@ if BACKEND == "tensorflow":
         assert Distribution() == Distribution("mirrored", 2)
         assert Distribution(devices=1).engine == "none"
 
-        # A TPU: connected to once, with a strategy of its own.
+        # A TPU is connected to once, with its own strategy.
         connected = []
         strategy = type("Strategy", (), {"num_replicas_in_sync": 8})()
         strategy.scope = lambda: tf.distribute.get_strategy().scope()
@@ -457,8 +458,8 @@ if BACKEND == "tensorflow":
 
     @pytest.mark.slow
     def test_several_workers_still_have_to_be_refused():
-        # Where this fails, Keras has learned it: refuse MultiWorkerMirroredStrategy and
-        # accumulation under MirroredStrategy no more.
+        # If this fails, Keras supports it: allow MultiWorkerMirroredStrategy, and
+        # accumulation under MirroredStrategy.
         addresses = [_free_address(), _free_address()]
         workers = [_start("worker", i, *addresses) for i in range(2)]
         for worker in workers:

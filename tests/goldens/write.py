@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python -m tests.goldens.write
 
-Run it for a new kind of layer, and add files: those that are there stay as they are.
+Run it to add files for a new kind of layer. Existing files are not changed.
 """
 
 import sys
@@ -18,12 +18,12 @@ BATCH = 3
 
 
 def models():
-    """Returns a dict from names to new models, small ones of all layers."""
+    """Returns a dict from names to new small models that cover all layers."""
     return {"classifier": _classifier(), "multi_label": _multi_label()}
 
 
 def _classifier():
-    """One image, quantized and frozen inside, compiled with the task's defaults."""
+    """Images, with quantized and frozen inner layers, compiled with the defaults."""
     encoder = kp.Perceiver(
         kp.Image((4, 6, 3), num_bands=2, patch_size=2),
         num_latents=3,
@@ -49,7 +49,7 @@ def _classifier():
 
 
 def _multi_label():
-    """All other modalities, weights that are not shared, one layer in bfloat16."""
+    """All other modalities, with unshared weights and one layer in bfloat16."""
     modalities = {
         "array": kp.Array((3, 4, 2), num_bands=2, projection_dim=5),
         "audio": kp.Audio(24, sample_rate=24, patch_size=6, num_bands=2, use_mask=True),
@@ -83,7 +83,7 @@ def _multi_label():
 
 
 def inputs(model):
-    """Returns a dict of raw inputs of a model, always the same."""
+    """Returns a reproducible dict of raw inputs of a model."""
     rng = np.random.default_rng(0)
     found = {}
     for name, modality in model.modalities.items():
@@ -109,7 +109,7 @@ def main():
             print(f"{path} is there, and stays as it is")
             continue
         x = inputs(model)
-        # As after training: else loading warns of a state that is not there.
+        # As after training, since loading would otherwise warn about a missing state.
         model.optimizer.build(model.trainable_variables)
         model.save(path)
         outputs = predictions(model, x)

@@ -1,9 +1,9 @@
-"""What the tests of attention blocks share."""
+"""Helpers of the tests of attention blocks."""
 
 import keras
 import numpy as np
 
-# All widths unequal, so that no two can be mistaken for each other.
+# All widths differ, so that they cannot be confused.
 B, N, D, M, C = 3, 5, 16, 11, 7
 SIZES = {"num_heads": 2, "qk_dim": 10, "v_dim": 6, "widening_factor": 3}
 SETTINGS = {
@@ -26,7 +26,7 @@ def latents_and_inputs(seed=0):
 
 
 def randomize(layer):
-    """Gives every weight a value of its own; zeros and ones would hide mistakes."""
+    """Sets all weights to random values, since zeros and ones would hide mistakes."""
     rng = np.random.default_rng(1)
     for weight in layer.weights:
         if weight.dtype == "float32":
@@ -39,7 +39,7 @@ def numpy(x):
 
 
 def check_gradients(found, expected):
-    """Relative to the largest of all: those of the keys' bias are rounding errors."""
+    """Compares relative to the largest value, as the gradient of keys' bias is noise."""
     scale = max(np.abs(x).max() for x in expected)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a / scale, b / scale, atol=1e-5)

@@ -1,6 +1,6 @@
-"""Prints the memory of programs as XLA compiles them for users, in bytes, as JSON.
+"""Prints the memory in bytes of programs that XLA compiles with all optimizations.
 
-A program of its own: `tests/conftest.py` switches off most of XLA's optimizations.
+It is a separate program, since `tests/conftest.py` disables most of XLA's optimizations.
 """
 
 import json
@@ -17,7 +17,7 @@ LATENTS = (1, 256, 64)
 
 
 def temporary_bytes(function, *shapes):
-    """Returns what a compiled function needs besides its arguments and results."""
+    """Returns the temporary memory of a compiled function."""
     specs = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, "float32"),
         shapes,
@@ -28,7 +28,7 @@ def temporary_bytes(function, *shapes):
 
 
 def attention_bytes(kernel, num_inputs):
-    """Memory of the forward and backward pass of attention."""
+    """Returns the memory of the forward and backward pass of attention."""
 
     def loss(query, key, value):
         return (attend(query, key, value, kernel=kernel) ** 2).sum()
@@ -39,7 +39,7 @@ def attention_bytes(kernel, num_inputs):
 
 
 def transformer_bytes(num_self_attends, use_remat):
-    """Memory of a training step of a latent Transformer."""
+    """Returns the memory of a training step of a latent Transformer."""
     layer = LatentTransformer(num_self_attends=num_self_attends, use_remat=use_remat)
     layer.build(LATENTS)
 
@@ -52,7 +52,7 @@ def transformer_bytes(num_self_attends, use_remat):
 
 
 def recompute_bytes(rematerialize):
-    """Memory of eight layers with wide hidden units, of which only inputs are kept."""
+    """Returns the memory of eight layers with wide hidden units that only keep inputs."""
 
     def layer(x, kernel):
         return x + jax.nn.gelu(x @ kernel) @ kernel.T

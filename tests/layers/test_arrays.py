@@ -16,7 +16,7 @@ def test_starts_as_the_papers_truncated_normal():
     layer.build((None, 1))
     values = layer.latents.numpy()
     assert abs(values.mean()) < 1e-3
-    assert abs(values).max() <= 0.04 + 1e-6  # cut at two standard deviations
+    assert abs(values).max() <= 0.04 + 1e-6  # truncated at two standard deviations
     assert 0.8 * 0.02 < values.std() < 0.95 * 0.02
 
 

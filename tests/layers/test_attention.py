@@ -104,7 +104,7 @@ def test_keys_that_are_values(num_inputs, is_causal):
     np.testing.assert_allclose(d_k, expected[1] + expected[2], rtol=1e-4, atol=1e-4)
 
 
-# The chunks of other backends are compiled wherever `gradients` is.
+# On other backends, `gradients` compiles chunks as well.
 if BACKEND == "torch":
 
     def test_torch_compiles_what_is_around_attention(kernel):
@@ -116,7 +116,7 @@ if BACKEND == "torch":
             return 2 * attend(*tensors, num_heads=2)
 
         expected, gradients_expected = gradients(run, *arrays)
-        # One graph, but for the loop over chunks, which is left out.
+        # A single graph, except for the loop over chunks, which is not compiled.
         compiled = torch.compile(run, fullgraph="chunk" not in kernel)
         outputs, found = gradients(compiled, *arrays)
         for a, b in zip(
@@ -263,7 +263,7 @@ def test_flash_attention_switch_of_keras():
 
 
 class _Spy:
-    """A kernel from outside: no more than `supports` and a call."""
+    """A user-defined kernel with `supports` and a call."""
 
     name, needs, is_fused = "spy", "a float32 problem", False
 
@@ -299,7 +299,7 @@ def test_override_by_context_and_by_argument():
         with use_portable_kernels():
             attend(q, k, v)
         assert spy.problem.is_portable
-        # As replicas of a `tf.distribute` strategy.
+        # Like replicas of a `tf.distribute` strategy.
         with ThreadPoolExecutor(1) as pool:
             pool.submit(attend, q, k, v).result()
     attend(q, k, v)
@@ -327,7 +327,7 @@ def test_override_refuses_what_a_kernel_does_not_support():
 
 if BACKEND != "tensorflow":
 
-    @pytest.mark.filterwarnings("ignore")  # of the exporters, about themselves
+    @pytest.mark.filterwarnings("ignore")  # of the exporters themselves
     @pytest.mark.parametrize("options", OPTIONS[::2], ids=str)
     def test_exports_with_dynamic_sizes(options, tmp_path):
         masked, scaled, is_causal, _ = options
@@ -342,7 +342,7 @@ if BACKEND != "tensorflow":
                 inputs_scale=factor if scaled else None,
                 is_causal=is_causal,
             )
-            # Exporters remove inputs without a use.
+            # Exporters remove unused inputs.
             return outputs + 0.0 * (factor.sum() + mask.sum())
 
         rng = np.random.default_rng(0)
@@ -367,7 +367,7 @@ if BACKEND != "tensorflow":
                 np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
     def _exported(function, arguments, path):
-        """Returns `function`, exported with unknown sizes in each way of the backend."""
+        """Yields `function`, exported with unknown sizes in every way of the backend."""
         axes = {"q": "bn", "k": "bm", "v": "bm", "mask": "bm", "factor": "bm"}
         if BACKEND == "jax":
             import jax

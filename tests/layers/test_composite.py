@@ -41,7 +41,7 @@ def test_frozen_and_recast_inner_layers_stay_so(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(arrays, verbose=0), model.predict(arrays, verbose=0)
     )
-    # And once more, from what was loaded.
+    # And again from the loaded model.
     twice = type(again).from_config(again.get_config())
     assert twice.get_config() == again.get_config()
 
@@ -54,7 +54,7 @@ def test_quantized_layers_stay_so(mode, filters, tmp_path):
         is_dense = isinstance(layer, keras.layers.Dense)
         if is_dense and filters in (None, f"^{layer.name}$"):
             layer.quantize(mode)
-    model.make_predict_function(force=True)  # the old one computes as before
+    model.make_predict_function(force=True)  # the original model is unchanged
     expected = model.predict(arrays, verbose=0)
     error = np.abs(expected - before).max() / np.abs(before).max()
     assert 0 < error < (0.03 if mode == "int8" else 0.3)

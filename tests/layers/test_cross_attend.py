@@ -30,7 +30,7 @@ def test_contract():
 
 @pytest.fixture(params=["inputs projected", "projections absorbed"])
 def side(request):
-    """Each of the two sides that a cross-attend can project on."""
+    """Both forms of a cross-attend: projected, and with absorbed projections."""
     with use_absorbed_projections(request.param == "projections absorbed"):
         yield
 
@@ -96,11 +96,11 @@ def test_projections_are_absorbed_where_that_is_cheaper():
     assert not absorbs(512, None, 261, qk_dim=16, v_dim=16)
     assert absorbs(8, None, 264, num_heads=8)  # 2 * 8 * 8 * 264 < (264 + 8) * 2 * 264
     assert not absorbs(None, None, 261)
-    # With one head and equal widths: where there are no more queries than inputs.
+    # With one head and equal widths, if there are no more queries than inputs.
     assert absorbs(1, 512, 1024)
     assert absorbs(512, 512, 512)
     assert not absorbs(513, 512, 512)
-    # Optical flow of Perceiver IO: far more queries than latents to attend to.
+    # Optical flow of Perceiver IO has far more queries than latents.
     assert not absorbs(182_528, 2048, 512)
     assert not absorbs(6_288, 784, 512)
     assert not absorbs(8, None, 264, num_heads=8, is_causal=True)
@@ -186,7 +186,7 @@ def test_causal_mask_is_right_aligned():
     randomize(layer)
     expected = numpy(layer(latents, inputs))
     changed = inputs.copy()
-    changed[:, M - N + 2, 0] += 1  # the input at which the third query ends
+    changed[:, M - N + 2, 0] += 1  # the last input that the third query attends to
     outputs = numpy(layer(latents, changed))
     np.testing.assert_array_equal(outputs[:, :2], expected[:, :2])
     assert (np.abs(outputs[:, 2:] - expected[:, 2:]).max((0, 2)) > 1e-4).all()
@@ -217,7 +217,7 @@ def test_masked_inputs_have_no_influence_even_as_nan():
     padded = np.where(mask[..., None], inputs, np.nan).astype("float32")
     outputs = numpy(layer(latents, padded, inputs_mask=mask))
     np.testing.assert_array_equal(outputs, expected)
-    # Nor on the gradient of any weight.
+    # Neither on the gradient of any weight.
     model = keras.Sequential([_Read(layer, latents, mask)])
     model.compile(keras.optimizers.SGD(0.1), loss="mse")
     history = model.fit(padded, latents * 0, batch_size=B, shuffle=False, verbose=0)
@@ -253,7 +253,7 @@ def test_implicit_keras_mask_reaches_the_inputs_and_not_the_latents():
     query, inputs = latents_and_inputs()
     short = inputs.copy()
     short[:, 6:] = 0
-    # The masked end counts as if it were not there.
+    # The masked end has no influence.
     np.testing.assert_allclose(
         model.predict([query, short], verbose=0),
         numpy(model.layers[-1](query, inputs[:, :6])),
@@ -266,7 +266,7 @@ def test_default_widths_are_the_papers():
     layer = CrossAttend()
     layer(latents, inputs)
     assert layer.num_heads == 1
-    assert layer.query.kernel.shape == (D, C)  # keys, values: the width of the inputs
+    assert layer.query.kernel.shape == (D, C)  # keys and values are as wide as inputs
     assert layer.value.kernel.shape == (C, C)
     assert layer.mlp_hidden.kernel.shape == (D, D)
 
@@ -276,7 +276,7 @@ def test_counts_need_no_weights():
     counts = layer.num_parameters(D, C), layer.macs(N, M, D, C)
     layer.build((None, N, D), (None, None, C))
     assert counts[0] == layer.count_params()
-    # Query, output and MLP of N queries; key and value of M inputs; N x M scores.
+    # Query, output and MLP of N queries, key and value of M inputs, N x M scores.
     assert counts[1] == N * D * (10 + 6 + 2 * 48) + M * C * (10 + 6) + N * M * (10 + 6)
 
 

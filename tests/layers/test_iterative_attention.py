@@ -70,7 +70,7 @@ def test_remat_and_compiled_repetition_change_nothing(dropout, at_start, is_froz
 
         if is_compiled:
             found.append(gradients(run, *arrays, weights=trunk.trainable_weights))
-        else:  # one layer after the other, outside of any loop
+        else:  # layer by layer, without a loop
             found.append((numpy(run(*arrays)), None))
     (expected, d_expected), *others = found
     for outputs, d_outputs in others:

@@ -1,4 +1,4 @@
-"""Memory, from the analysis of the compiler that users have."""
+"""Memory according to the compiler's analysis."""
 
 import json
 import os
@@ -44,7 +44,7 @@ if keras.backend.backend() == "jax":
 
     @pytest.mark.slow
     def test_own_rematerialization_is_needed(memory):
-        # Where this fails because of a new XLA, `recompute` can become `keras.remat`.
+        # If this fails with a new XLA, `recompute` can be replaced by `keras.remat`.
         found = memory["recompute"]
         assert found["ours"] < 0.2 * found["none"]
         assert found["keras"] > 0.8 * found["none"]

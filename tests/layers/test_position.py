@@ -30,12 +30,12 @@ def test_learned_contract_with_another_grid_and_a_projection():
 
 
 def _in_a_graph_of_unknown_lengths(layer, inputs):
-    """Calls a layer where TensorFlow does not know the grid; other backends always do."""
+    """Calls a layer on a grid that is unknown to TensorFlow. Other backends know it."""
     if keras.backend.backend() != "tensorflow":
         return layer(inputs)
     import tensorflow as tf
 
-    layer(inputs)  # makes its weights
+    layer(inputs)  # creates its weights
     shape = [None] * (inputs.ndim - 1) + [inputs.shape[-1]]
     return tf.function(layer, input_signature=[tf.TensorSpec(shape)])(inputs)
 

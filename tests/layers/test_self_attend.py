@@ -99,7 +99,7 @@ def test_dropout_acts_in_training_only_and_reaches_both_branches(layer):
     second = numpy(block(*arrays, training=True))
     assert (first != calm).any()
     assert (first != second).any()
-    # Each branch alone: the other one's projection is zero and adds nothing.
+    # Each branch separately, with a projection of zero in the other one.
     for silent in ("output_projection", "mlp_output"):
         alone = layer(num_heads=1, dropout=0.5)
         alone(*arrays)

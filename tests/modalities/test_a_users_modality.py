@@ -1,6 +1,6 @@
-"""A modality with files, written by a user in one file: from a folder to a server.
+"""A user-defined modality and its preprocessor, from a folder to a server.
 
-Nothing of the package knows series of sensors in `.csv` files.
+The package has no support for sensor readings in `.csv` files.
 """
 
 import io
@@ -140,7 +140,7 @@ def test_preprocessor(tmp_path):
 
 @pytest.mark.fast_on("tensorflow")
 def test_from_a_folder_to_a_server(folder, tmp_path):
-    """On every backend; on JAX and torch the export runs in a process of its own."""
+    """On every backend. On JAX and torch, the export runs in a separate process."""
     keras.utils.set_random_seed(0)
     preprocessor = SensorPreprocessor(NUM_SENSORS, unit=50.0)
     splits = folder_splits(folder, preprocessor, batch_size=8)

@@ -73,7 +73,7 @@ def test_the_papers_audio():
     audio = Audio(61_440, sample_rate=48_000)
     assert audio.grid == (480,)
     assert audio.duration == 1.28
-    # Frames and bins are our choice, their product is the paper's.
+    # Frames and bins are our choice. Their product is the paper's.
     assert MelSpectrogram(61_440, 48_000).num_inputs == 4_800
 
 
@@ -127,7 +127,7 @@ def test_mel_spectrogram_equals_float64_reference():
 def test_mel_patches_are_frames_by_bins():
     sounds = _sounds(130)
     points = _numpy(_mel()(sounds))[..., 0].reshape(2, 7, 6)
-    # The eighth frame is filled up with silence.
+    # The eighth frame is padded with silence.
     points = np.concatenate([points, np.full((2, 1, 6), -1.0)], axis=1)
     patches = _numpy(_mel(patch_size=(2, 3))(sounds))[..., :6]
     expected = points.reshape(2, 4, 2, 2, 3).transpose(0, 1, 3, 2, 4).reshape(2, 8, 6)
@@ -136,8 +136,8 @@ def test_mel_patches_are_frames_by_bins():
 
 def test_mel_scale_goes_from_silence_to_a_full_tone():
     layer = _mel(num_samples=8000, sample_rate=8000, frame_length=400, frame_step=400)
-    centre = _numpy(layer(np.zeros((1, 8000), "float32")))[..., 0]
-    np.testing.assert_allclose(centre, -1, atol=1e-6)
+    center = _numpy(layer(np.zeros((1, 8000), "float32")))[..., 0]
+    np.testing.assert_allclose(center, -1, atol=1e-6)
     tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)[None].astype("float32")
     loudest = _numpy(layer(tone))[..., 0].max()
     assert 0.9 < loudest < 1.1
@@ -191,7 +191,7 @@ def test_spec_augment_hides_stretches_in_training_only(patch_size):
     np.testing.assert_array_equal(hidden[~is_hidden], plain[~is_hidden])
     frames = is_hidden.all(axis=2)
     assert (frames == is_hidden.any(axis=2)).all()  # whole frames
-    # Two of 0, 1 or 2 frames: two on average if they do not meet, other ones each time.
+    # Two spans of 0, 1 or 2 frames mask two on average if they do not overlap.
     assert 1.2 < frames.sum(axis=1).mean() < 2.2
     assert set(frames.sum(axis=1)) == {0, 1, 2, 3, 4}
     assert (values(layer, True) != hidden).any()

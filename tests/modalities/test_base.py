@@ -8,7 +8,7 @@ from tests import contracts, reference
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Readings(Modality):
-    """A modality of a user: what it must define, and nothing else."""
+    """A user-defined modality with the minimum of definitions."""
 
     input_name = "readings"
     input_range = (0, 9)

@@ -12,7 +12,7 @@ def _numpy(x):
 
 
 def _modalities(use_mask=False):
-    # 24 elements, 3 + 10 wide, and 8 elements, 5 + 7 wide.
+    # 24 elements of width 3 + 10, and 8 elements of width 5 + 7.
     return {
         "image": Image((4, 6, 3), num_bands=2, use_mask=use_mask),
         "audio": Audio(
@@ -92,17 +92,17 @@ def test_masks_of_elements_in_the_order_of_the_modalities():
     expected = np.ones((2, 32), bool)
     expected[0, 6 + 2] = expected[1, 24 + 1 : 24 + 3] = False
     np.testing.assert_array_equal(_numpy(mask), expected)
-    # One mask is enough; the other modality is there.
+    # One mask is enough, since the other modality has all elements.
     _, mask = layer({**_inputs(), "audio_mask": masks["audio_mask"]})
     expected[0] = True
     np.testing.assert_array_equal(_numpy(mask), expected)
 
 
 def _present(mask):
-    """Which of the modalities image and audio an example has, `(B, 2)`."""
+    """Returns which of the modalities image and audio an example has, `(B, 2)`."""
     mask = _numpy(mask)
     parts = mask[:, :24], mask[:, 24:]
-    for part in parts:  # a modality is hidden whole
+    for part in parts:  # a modality is masked as a whole
         np.testing.assert_array_equal(part.any(1), part.all(1))
     return np.stack([part.any(1) for part in parts], axis=1)
 
@@ -119,7 +119,7 @@ def test_modality_dropout_hides_at_its_rate_and_never_the_last():
     both = ByteArray(_modalities(), modality_dropout=0.9)
     present = _present(both(inputs, training=True)[1])
     assert present.any(axis=1).all()
-    # 0.9 x 0.9 of the examples draw none and keep both.
+    # For 0.9 x 0.9 of the examples, none is drawn, so that both are kept.
     assert 0.79 < present.all(axis=1).mean() < 0.85
 
 

@@ -119,7 +119,7 @@ def test_elements_count_if_one_of_their_pixels_does():
     expected[0, 1, 2] = expected[1, 0, 0:2] = True
     found = _numpy(layer.elements_mask(mask))
     np.testing.assert_array_equal(found, expected.reshape(2, 6))
-    # And what is padding in such an element is zero.
+    # Padding in such an element is zero.
     images = np.where(mask[..., None], np.ones(3), np.nan).astype("float32")
     element = _numpy(layer(images, inputs_mask=mask))[0, 5, :12].reshape(2, 2, 3)
     np.testing.assert_array_equal(element[1, 0], np.ones(3))

@@ -11,7 +11,7 @@ def _numpy(x):
 
 
 def _ids(length=9):
-    # All 7 ids are there: every vector gets a gradient.
+    # All 7 ids occur, so that every embedding has a gradient.
     return (np.arange(2 * length).reshape(2, length) % 7).astype("int32")
 
 

@@ -1,4 +1,4 @@
-"""Shapes and values are checked on every path, before anything is lost."""
+"""Shapes and values are checked on every path, without losing weights."""
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def _batches(*batches):
 
 
 def _sources(good, bad):
-    """Returns the runs of a model that see a good batch and then a bad one."""
+    """Returns calls of a model with a valid batch, then an invalid one."""
     x, y = (np.concatenate(pair) for pair in zip(good, bad, strict=True))
     options = {"verbose": 0}
     return {
@@ -72,7 +72,7 @@ _RULE = r"Labels must be in \[0, 4\).*Received.*77.*Correct the labels"
 @pytest.mark.parametrize("source", _sources(_GOOD, _BAD))
 def test_labels_outside_the_classes_are_refused(source):
     model = classifier()
-    # Without a learning rate, so that the good batch changes nothing.
+    # With a learning rate of zero, so that the valid batch changes nothing.
     model.compile(keras.optimizers.SGD(0.0), _SPARSE)
     before = values(model)
     with pytest.raises(ValueError, match=_RULE):
@@ -99,7 +99,7 @@ _STEPS = [
         marks=pytest.mark.fast_on("torch", "tensorflow"),
     ),
 ]
-if BACKEND != "torch":  # whose compiler takes minutes, and has one step per execution
+if BACKEND != "torch":  # its compiler takes minutes, and an execution has one step
     _STEPS += [
         ("fit dataset", {"jit_compile": True}),
         ("evaluate", {"jit_compile": True}),
@@ -132,9 +132,9 @@ def _two_devices():
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction).scope()
 
 
-if BACKEND != "torch":  # Keras has no distribution there
-    # Now and then TensorFlow waits for minutes until it lets go of an iterator that was
-    # not read to its end: its thread that tunes the pipeline misses that it is over.
+if BACKEND != "torch":  # Keras has no distribution on torch
+    # TensorFlow occasionally waits for minutes to release an iterator that was not read
+    # to its end, since its autotuning thread misses the cancellation.
     @pytest.mark.parametrize(
         ("source", "steps"),
         [
@@ -246,7 +246,7 @@ def test_one_logit(loss):
         ("bool", (6,)),
         ("float32", (6, 1)),
     ):
-        # A new model: on TensorFlow, Keras refuses labels of another rank after the first.
+        # A new model, since Keras rejects labels of another rank on TensorFlow.
         model = classifier(num_classes=1)
         model.compile("sgd", loss)
         y = (labels() % 2).astype(dtype).reshape(shape)

@@ -65,7 +65,7 @@ def test_config_holds_every_argument():
     assert again.get_config() == config
     shapes = [weight.shape for weight in encoder.weights]
     assert [weight.shape for weight in again.weights] == shapes
-    # Each of these widths stands where it belongs.
+    # Each of these widths is in its place.
     cross = again.iterative_attention.cross_attends[0]
     own = again.iterative_attention.latent_transformers[2].self_attends[1]
     assert cross.query.kernel.shape == (24, 9)
@@ -74,7 +74,7 @@ def test_config_holds_every_argument():
     assert own.key.kernel.shape == (24, 12)
     assert own.output_projection.kernel.shape == (8, 24)
     assert own.mlp_hidden.kernel.shape == (24, 72)
-    # Frozen as a part of another model, too.
+    # Frozen as part of another model as well.
     inputs = keras.Input((4, 6, 3))
     assert not keras.Model(inputs, again(inputs)).trainable_weights
 

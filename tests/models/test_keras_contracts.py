@@ -1,4 +1,4 @@
-"""What every Keras model can do, on classifiers; plain Keras models are the control."""
+"""Features of Keras models, on classifiers, with plain Keras models as control."""
 
 import copy
 import warnings
@@ -18,9 +18,9 @@ from keras_perceiver import (
 BACKEND = keras.backend.backend()
 NUM_SAMPLES = 48
 pytestmark = [
-    # Of Keras, of every layer that has no kernel to quantize.
+    # Keras' warning for every layer without a kernel to quantize.
     pytest.mark.filterwarnings("ignore:.*does not have a `quantize"),
-    # Of JAX, of an argument that Keras passes.
+    # JAX's warning for an argument that Keras passes.
     pytest.mark.filterwarnings("ignore:The `native_serialization` parameter"),
 ]
 
@@ -38,7 +38,7 @@ def _classifier(modality=None):
 
 
 def _plain():
-    """A model of Keras' own layers, with as many classes."""
+    """A model of Keras' own layers with the same classes."""
     inputs = keras.Input((6, 4, 3))
     x = keras.layers.Reshape((24, 3))(inputs)
     x = keras.layers.Dense(16, activation="gelu", name="value")(x)
@@ -108,7 +108,7 @@ def test_copies_keep_class_and_outputs(filters):
     for other in (copy.deepcopy(model), again):
         assert type(other) is PerceiverClassifier
         np.testing.assert_array_equal(_predictions(other), expected)
-    # Keras makes a plain model of one with a constructor of its own.
+    # Keras converts a model with its own constructor to a plain model.
     clone = keras.models.clone_model(model)
     assert type(clone) is keras.Model or type(clone).__name__ == "Functional"
     clone.set_weights(model.get_weights())
@@ -132,7 +132,7 @@ def test_weights_files(name, settings, tmp_path):
 
 
 def _trained_under_remat(make):
-    """Returns the loss, or the error of Keras that a layer with `training` gets."""
+    """Returns the loss, or Keras' error for a layer with `training`."""
     with keras.RematScope(mode="full"):
         model = make()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -40,7 +40,7 @@ def test_adapters_alone_are_trained(quantized):
     before = {w.path: w.numpy().copy() for w in model.weights}
     expected = model.predict(_data()[0], verbose=0)
     _trained(model)
-    # Two cross-attends and one self-attend, of each the queries and values.
+    # Queries and values of two cross-attends and one self-attend.
     names = [w.path.split("/")[-1] for w in model.encoder.trainable_weights]
     assert sorted(set(names) - {"bias"}) == ["lora_kernel_a", "lora_kernel_b"]
     assert names.count("lora_kernel_a") == 2 * 3
@@ -57,7 +57,7 @@ def test_model_is_saved_merged(tmp_path):
     model = _trained(_model(), target_layer_names=("mlp_hidden", "key"))
     expected = model.predict(_data()[0], verbose=0)
     model.save(tmp_path / "model.keras")
-    # Not compiled: the optimizer's state is that of the adapters.
+    # Not compiled, since the state of the optimizer is that of the adapters.
     loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
     assert not [w for w in loaded.weights if "lora" in w.path]
     outputs = loaded.predict(_data()[0], verbose=0)

@@ -22,7 +22,7 @@ def test_equals_the_float64_reference(label_smoothing):
     expected = _reference(labels, logits, label_smoothing)
     loss = SmoothedCrossentropy(label_smoothing)
     assert float(loss(labels, logits)) == pytest.approx(expected.mean(), abs=1e-6)
-    # As Keras hands labels on from a dataset.
+    # The shape that Keras passes labels of a dataset in.
     assert float(loss(labels[:, None], logits)) == pytest.approx(expected.mean())
     weights = np.array([1, 0, 0, 2, 0, 0], "float32")
     weighted = float(loss(labels, logits, sample_weight=weights))

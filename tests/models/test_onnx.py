@@ -1,4 +1,4 @@
-"""`model.export(format="onnx")`, which is a program of its own on PyTorch."""
+"""`model.export(format="onnx")`, which differs on PyTorch."""
 
 import keras
 import numpy as np
@@ -17,10 +17,10 @@ MODALITIES = {
     "points": PointCloud(num_bands=4, use_mask=True),
 }
 
-# Other backends export what `tests/serving` tests.
+# `tests/serving` covers the other backends.
 if keras.backend.backend() == "torch":
 
-    @pytest.mark.filterwarnings("ignore")  # of the exporter, about itself
+    @pytest.mark.filterwarnings("ignore")  # of the exporter itself
     @pytest.mark.parametrize("name", MODALITIES)
     def test_onnx_has_dynamic_sizes(name, tmp_path):
         import onnxruntime

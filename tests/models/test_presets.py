@@ -1,4 +1,4 @@
-"""The paper's counts, exactly. The models are built and never run."""
+"""The paper's counts, exactly. Models are created, but not run."""
 
 import keras
 import pytest
@@ -8,7 +8,7 @@ from keras_perceiver import Perceiver, PerceiverClassifier, PointCloud, flops
 
 @pytest.fixture(autouse=True)
 def _zero_weights(monkeypatch):
-    """Random numbers for hundreds of millions of weights that are never used take long."""
+    """Skips the random initialization of hundreds of millions of weights."""
     monkeypatch.setattr(
         keras.initializers.VarianceScaling,
         "__call__",
@@ -30,10 +30,10 @@ def test_stated_counts_are_true(name):
 
 
 def _counts(input_dim, num_inputs, num_reads, num_transformers, num_classes, extra=0):
-    """Parameters and GFLOPs of two blocks over 512 x 1024 latents, by hand.
+    """Parameters and GFLOPs of blocks over 512 x 1024 latents, counted by hand.
 
-    `num_transformers` of the blocks have latent Transformers of their own, of
-    8 self-attends each where there are two and of 6 where there is one.
+    There are `num_transformers` separate latent Transformers, with 8 self-attends each if
+    there are two, and with 6 if there is one.
     """
     c, d, n, m = input_dim, 1024, 512, num_inputs
     cross_attend = 4 * d + 2 * c + 2 * d * c + 2 * c * c + 3 * c + 2 * d * d + 3 * d
@@ -46,7 +46,7 @@ def _counts(input_dim, num_inputs, num_reads, num_transformers, num_classes, ext
     return parameters, 2 * macs / 1e9
 
 
-# Widths: what an element holds, Fourier features, modality features.
+# Widths of features, Fourier features and modality features.
 AUDIO, MEL, VIDEO = 128 + 129, 1 + 2 * 129, 2 * 8 * 8 * 3 + 3 * 129
 POINTS = 3 * 129
 

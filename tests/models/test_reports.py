@@ -15,7 +15,7 @@ NAMES = tuple("abcdefg")
 
 def single(num_examples=200):
     rng = np.random.default_rng(0)
-    labels = rng.integers(0, 6, num_examples)  # none of the last class
+    labels = rng.integers(0, 6, num_examples)  # without the last class
     logits = rng.normal(size=(num_examples, 7)) + 2 * np.eye(7)[labels]
     return ClassificationReport.of(labels, logits.astype("float32"), NAMES)
 
@@ -24,7 +24,7 @@ def multi(num_examples=200):
     rng = np.random.default_rng(0)
     labels = (rng.random((num_examples, 7)) < 0.2).astype("float32")
     labels[:, 6] = 0
-    logits = np.round(rng.normal(size=labels.shape) + labels, 1)  # many are equal
+    logits = np.round(rng.normal(size=labels.shape) + labels, 1)  # with many ties
     return MultiLabelReport.of(labels, logits.astype("float32"), NAMES)
 
 
@@ -75,7 +75,8 @@ def test_scores_of_many_labels_equal_sklearn():
 
 @pytest.mark.one_backend
 def test_calibration():
-    # Half of what has a probability of 0.9 is right, and all that has one of 0.6.
+    # Half of the predictions with a probability of 0.9 are correct, and all of those
+    # with 0.6.
     probabilities = np.array([0.9] * 4 + [0.6] * 4)
     logits = np.log(np.stack([probabilities, 1 - probabilities], axis=1))
     labels = np.array([0, 0, 1, 1, 0, 0, 0, 0])
@@ -86,7 +87,7 @@ def test_calibration():
         np.testing.assert_allclose(values, expected)
     error = found.metrics()["expected_calibration_error"]
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
-    # The same, of every class by itself.
+    # The same for each class independently.
     log_odds = np.log(1 / (1 / probabilities - 1))
     logits = np.stack([log_odds, -log_odds], axis=1)
     many = MultiLabelReport.of(np.eye(2)[labels], logits, ("a", "b"))

@@ -1,4 +1,4 @@
-"""One model over several modalities, with masks, gaps and free lengths."""
+"""A model with several modalities, masks, missing modalities and dynamic lengths."""
 
 import keras
 import numpy as np
@@ -99,7 +99,7 @@ def test_elements_permuted_within_and_across_modalities_change_no_logit():
     order = np.random.default_rng(3).permutation(elements.shape[1])
     found = _trunk_logits(model, elements[:, order], mask[:, order])
     _assert_equal_logits(found, expected)
-    # The vector that says what an element is makes a difference.
+    # The features that identify the modality make a difference.
     vectors = model.encoder.byte_array.modality_features
     vectors["audio"].assign(vectors["audio"] + 1.0)
     assert np.abs(model.predict(x, verbose=0) - expected).max() > 1e-3
@@ -110,7 +110,7 @@ def test_a_masked_modality_equals_one_that_was_never_there(padding):
     model = _randomize(_model())
     x, _ = _data()
     elements, mask = map(_numpy, model.encoder.byte_array(x))
-    # Audio comes first, in 7 elements.
+    # Audio is first, with 7 elements.
     expected = _trunk_logits(model, elements[:, 7:], mask[:, 7:])
     x["audio"] = np.full_like(x["audio"], padding)
     x["audio_mask"] = np.zeros_like(x["audio_mask"])
@@ -226,7 +226,7 @@ def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
     }
     expected = model.predict(x, verbose=0)
     assert np.isfinite(expected).all()
-    # Other lengths than those of the export's own check.
+    # Lengths that the check of the export does not cover.
     import tensorflow as tf
 
     signature = tf.saved_model.load(folder).signatures["serving_default"]

@@ -1,4 +1,4 @@
-"""Errors cost no weights: on JAX, whose trainer moves them out of the model."""
+"""Weights survive errors on JAX, whose trainer moves them out of the model."""
 
 import copy
 import threading
@@ -21,7 +21,7 @@ def _crash(*_):
 
 
 def _batches(*after):
-    """Yields good batches and then raises, or yields what is given."""
+    """Yields valid batches, then raises an error or yields the given batch."""
     for _ in range(2):
         yield images(), labels()
     if not after:
@@ -96,7 +96,7 @@ def _interrupts():
     return [keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)]
 
 
-if keras.backend.backend() != "jax":  # others leave the weights where they are
+if keras.backend.backend() != "jax":  # other backends do not move the weights
     RUNS = {
         name: RUNS[name]
         for name in ("fit on_epoch_end", "predict on_predict_batch_end")
@@ -105,15 +105,15 @@ if keras.backend.backend() != "jax":  # others leave the weights where they are
 
 @pytest.fixture(scope="module")
 def trained():
-    """A model that is used for all errors, one after the other."""
+    """A model that is used for all errors in turn."""
     model = classifier()
-    # Without a learning rate, so that steps change nothing.
+    # With a learning rate of zero, so that steps change nothing.
     model.compile(keras.optimizers.SGD(0.0), LOSS)
     return model
 
 
 def _is_usable(model, before, path):
-    """Checks that the weights are those before, and that everything works."""
+    """Checks that the weights are unchanged, and that everything works."""
     for old, new in zip(before, values(model), strict=True):
         np.testing.assert_array_equal(old, new)
     model.save(path)
@@ -134,7 +134,7 @@ def test_an_error_costs_no_weights(trained, run, tmp_path):
     _is_usable(trained, before, tmp_path / "model.keras")
 
 
-# tf.data has errors of its own for generators.
+# tf.data has its own errors for generators.
 if keras.backend.backend() != "tensorflow":
 
     def test_an_error_costs_no_step_before_it():
@@ -163,7 +163,7 @@ def test_a_callback_may_predict(trained):
     expected = trained.predict(images(), verbose=0)
     found = []
 
-    def predict(*_, **__):  # not by `self.model`, which Keras fills on access
+    def predict(*_, **__):  # not by `self.model`, which Keras sets on access
         found.append(trained.predict(images(), verbose=0))
 
     names = ("on_train_batch_begin", "on_train_batch_end", "on_epoch_end")

@@ -1,4 +1,4 @@
-"""Every recipe on files as its card asks for, small ones made here."""
+"""Every recipe on small files as described in its card."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def _write_folder(folder, write, classes, num_files):
     for part in ("train", "test"):
         for label, name in enumerate(classes):
             for i in range(num_files):
-                # Names as in the real sets: those that begin alike belong together.
+                # Names as in the real datasets, where equal prefixes belong together.
                 write(folder / part / name / f"{20 * i:04}", seed=100 * label + i)
 
 
@@ -62,7 +62,7 @@ def test_notes_and_drawings(tmp_path):
     recipe = dataclasses.replace(recipe, task=EagerClassifier)
     recipe = recipe.replace({"epochs": 1, "batch_size": 6})
     splits = recipe.splits(6, data_folder=tmp_path)
-    # As many pairs as drawings. Those of one note are held out together, or not at all.
+    # One pair per drawing. Pairs of the same note are held out together, or not at all.
     sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
     assert sizes[2] == 18
     assert sizes[1] >= 6

@@ -1,4 +1,4 @@
-"""Sizes that follow from a folder, and the recipes that take them."""
+"""Sizes that are chosen from a folder, and the recipes that use them."""
 
 import re
 
@@ -50,7 +50,7 @@ def test_images(tmp_path, size, shape, patch_size):
     assert text.startswith(
         f"8 files of 2 classes, mostly {size[1]} x {size[0]} pixels in {size[2]} channels"
     )
-    # Of four files a class, one is held out for the test, then one for validation.
+    # Of four files per class, one is held out for the test, and one for validation.
     sizes = [sum(len(labels) for _, labels in part) for part in splits[:3]]
     assert sizes == [4, 2, 2]
 

@@ -1,7 +1,6 @@
-"""Every recipe passes its smoke test, offline, with a model that fits the time of CI.
+"""Every recipe passes its smoke test offline, with a small model.
 
-On all backends, and with the recipes' own models, by hand: `keras-perceiver train RECIPE
---smoke`.
+To test the recipe's own model on a backend, run `keras-perceiver train RECIPE --smoke`.
 """
 
 import dataclasses
@@ -15,14 +14,14 @@ from tests.training.runs import EagerClassifier, EagerMultiLabelClassifier, fini
 pytestmark = pytest.mark.one_backend
 
 
-# A small model, and few inputs where there are many.
+# A small model, and fewer inputs.
 _SMALL = {
     "model.num_latents": 2,
     "model.latent_dim": 8,
     "model.num_blocks": 1,
     "model.num_self_attends_per_block": 1,
     "model.self_attend.num_heads": 1,
-    # Not the width of the inputs, which is that of large patches.
+    # Instead of the width of the inputs, which is large for patches.
     "model.cross_attend.num_heads": 1,
     "model.cross_attend.qk_dim": 8,
 }

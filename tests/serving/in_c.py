@@ -1,4 +1,4 @@
-"""Builds tests/serving/serve_in_c.c and sends it requests."""
+"""Builds tests/serving/serve_in_c.c, and sends requests to it."""
 
 import shutil
 import struct
@@ -35,25 +35,25 @@ def build(folder):
 
 
 def signature_defs(saved_model):
-    """Returns the signatures of a SavedModel as a server sees them, by name."""
+    """Returns the signatures of a SavedModel by name, as a server reads them."""
     content = (saved_model / "saved_model.pb").read_bytes()
     (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
     return meta_graph.signature_def
 
 
 def run(program, saved_model, requests, num_calls=1):
-    """Answers requests in a process without Python.
+    """Runs requests in a process without Python.
 
     Args:
         program: Path of the program.
         saved_model: Path of the SavedModel.
-        requests: List of triples: signature, dict of arrays or lists of bytes, and the
-            name of the output, of floats.
-        num_calls: Integer, how often each request is made.
+        requests: List of tuples of signature, dict of arrays or lists of bytes, and the
+            name of a float output.
+        num_calls: Integer, number of repetitions of each request.
 
     Returns:
-        List of pairs: array of the output, flat, and the median milliseconds of a call;
-        or of an error and `None`.
+        List of pairs of the flattened output and the median milliseconds per call, or of
+        an error and `None`.
     """
     signatures = signature_defs(saved_model)
     file = program.with_name("requests")

@@ -1,4 +1,4 @@
-"""Little models, exported without the round trip, and requests to them."""
+"""Small models, exported without verification, and requests to them."""
 
 import json
 
@@ -45,14 +45,14 @@ def _model(modality, preprocessor, cls=PerceiverClassifier, **settings):
 
 
 def write(model, folder, preprocessors=None, **settings):
-    """Writes a SavedModel as an export does, without comparing it.
+    """Writes a SavedModel as an export does, without verifying it.
 
     Args:
         model: Model.
         folder: Path of a new folder.
-        preprocessors: Dict of preprocessors by the modality's name. Defaults to those of
-            the model.
-        **settings: Of the job.
+        preprocessors: Dict of preprocessors by modality name. Defaults to those of the
+            model.
+        **settings: Settings of the job.
 
     Returns:
         Path of the SavedModel.
@@ -102,7 +102,7 @@ def _pixels(shape, seed):
 
 
 def wav(num_samples=NUM_SAMPLES, sample_rate=SAMPLE_RATE, channels=1, seed=0):
-    """Returns the bytes of a random sound."""
+    """Returns the bytes of a random WAV file."""
     rng = np.random.default_rng(seed)
     samples = rng.uniform(-1, 1, (num_samples, channels)).astype("float32")
     return tf.audio.encode_wav(samples, sample_rate).numpy()

@@ -1,7 +1,7 @@
-"""What TF Serving answers on its two ports, over a SavedModel, for tests of clients.
+"""A stand-in for TF Serving over a SavedModel, for tests of clients, on both ports.
 
-The services and messages are those of the serving API; what stands in for the server is
-which signature is called, and the errors' texts.
+The services and messages are those of the serving API. Only the choice of the signature
+and the error messages imitate the server.
 """
 
 import base64
@@ -74,7 +74,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
 @contextlib.contextmanager
 def grpc_server(name, path):
-    """Serves a SavedModel over gRPC; gives the address."""
+    """Serves a SavedModel over gRPC, and yields the address."""
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(16))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         _PredictionService(_Model(name, path)), server
@@ -89,7 +89,7 @@ def grpc_server(name, path):
 
 @contextlib.contextmanager
 def rest_server(name, path):
-    """Serves a SavedModel over REST, in its columnar format; gives the address."""
+    """Serves a SavedModel over REST in its columnar format, and yields the address."""
     model = _Model(name, path)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -112,7 +112,7 @@ def rest_server(name, path):
             self.wfile.write(json.dumps(body).encode())
 
         def log_message(self, *args):
-            """Keeps the tests' output clean."""
+            """Suppresses log messages."""
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

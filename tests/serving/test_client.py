@@ -1,4 +1,4 @@
-"""The client against the serving API's own service on this machine."""
+"""The client against a local service of the serving API."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def rest_address(model_and_path):
 
 @pytest.fixture(params=["grpc", "rest"])
 def asking(request):
-    """Asks over either port."""
+    """Returns a client for either port."""
     address = request.getfixturevalue(f"{request.param}_address")
     kind = client.GrpcClient if request.param == "grpc" else client.RestClient
     asking = kind(address, "animals")

@@ -1,4 +1,4 @@
-"""The whole export: published after a round trip, with all that belongs to it."""
+"""The whole export, which is published after verification."""
 
 import json
 import re
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.fast_on("tensorflow")
 def test_whole_export(tmp_path, capsys):
-    """On every backend: two modalities, lighter weights, every signature."""
+    """On every backend: two modalities, quantized weights, every signature."""
     model = models.both_model()
     inputs = models.random_arrays(3, num_samples=21)
     labels = np.array([0, 1, 3])
@@ -45,7 +45,7 @@ def test_whole_export(tmp_path, capsys):
         test_data=[(inputs, labels)],
     )
     assert path == folder / "1"
-    # Lengths are free, so requests cannot be put together.
+    # Lengths are dynamic, so requests cannot be batched.
     assert {p.name for p in folder.iterdir()} == {"1", "models.config"}
     config = model_server_config_pb2.ModelServerConfig()
     text_format.Parse((folder / "models.config").read_text(), config)
@@ -120,14 +120,14 @@ def test_versions_count_up_and_are_never_overwritten(tmp_path, monkeypatch):
 
 
 def _no_run(*arguments):
-    """The check, of which other tests know."""
+    """Disables the check, which other tests cover."""
 
 
 @pytest.mark.fast_on("tensorflow")
 def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
     model = models.image_model()
     honest = type(model).predict
-    # A `predict` that disagrees with the exported weights.
+    # A `predict` that differs from the exported weights.
     monkeypatch.setattr(
         type(model), "predict", lambda *args, **kwargs: honest(*args, **kwargs) + 1e-3
     )
@@ -207,7 +207,7 @@ def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
 
 @pytest.mark.fast_on("tensorflow")
 def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys):
-    """0..255 stays 0..255, through a file of the model, and in the card."""
+    """A value range of 0..255 is kept in the file of the model, and in the card."""
     preprocessor = ImagePreprocessor((6, 8, 3), value_range=(0, 255))
     trained = models.image_model()
     trained.preprocessor = preprocessor
@@ -256,12 +256,12 @@ def test_no_signature_of_files_without_a_preprocessor(
     assert json.loads((path / "model_card.json").read_text())["notes"] == [line]
 
 
-# tf2onnx imports what its own dependencies will no longer have.
+# tf2onnx imports deprecated names of its dependencies.
 @pytest.mark.one_backend
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("format", ["onnx", "litert"])
 def test_one_file(format, tmp_path):
-    # LiteRT's runtime lacks an operation that masks need.
+    # LiteRT's runtime lacks an operation for masks.
     modality = Image((4, 6, 3), num_bands=2, use_mask=format == "onnx")
     model = Perceiver(
         modality,
@@ -271,7 +271,7 @@ def test_one_file(format, tmp_path):
         num_self_attends_per_block=1,
     )
     path = tmp_path / f"model{versions.FORMATS[format]}"
-    # Published only if the runtime gives what `predict` does.
+    # Published only if the outputs of the runtime match `predict`.
     assert serving.export_file(model, path, format) == path
     assert path.stat().st_size > 4 * model.count_params()
     assert list(tmp_path.iterdir()) == [path]

@@ -66,7 +66,7 @@ def test_python_in_the_graph_fails_there(program, tmp_path):
     path = tmp_path / "python"
     tf.saved_model.save(module, str(path), signatures=with_python)
     x = np.ones(2, "float32")
-    # Here, where the function lives, it works.
+    # In this process, where the function is defined, it works.
     np.testing.assert_array_equal(with_python(x)["y"], [2, 2])
     ((error, milliseconds),) = in_c.run(
         program, path, [("serving_default", {"x": x}, "y")]

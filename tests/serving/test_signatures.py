@@ -1,4 +1,4 @@
-"""What the graph answers and refuses."""
+"""Outputs and errors of the signatures."""
 
 import re
 
@@ -84,7 +84,7 @@ def test_server_sees_names_shapes_and_no_python(both, capsys):
     }
     outputs = {"logits", "probabilities", "classes"}
     assert set(definitions["encoded"].outputs) == outputs
-    # What `saved_model_cli show` and `scan` do.
+    # As `saved_model_cli show` and `scan` do.
     saved_model_cli._show_all(str(path))
     meta_graph = saved_model_cli.get_meta_graph_def(str(path), "serve")
     saved_model_cli.scan_meta_graph_def(meta_graph, {"ReadFile", "WriteFile", "PyFunc"})
@@ -131,7 +131,7 @@ def test_files_are_read_as_the_evaluation_data_are(both, tmp_path):
 
 
 def test_images_of_any_kind_and_size():
-    """Raw inputs are those of the host, as the preprocessor's own tests say."""
+    """Raw inputs equal those of the host, as in the tests of preprocessors."""
     preprocessor = ImagePreprocessor((5, 4, 1), crop_to_aspect_ratio=True)
 
     @tf.function(input_signature=[tf.TensorSpec(None, "string")])
@@ -192,7 +192,7 @@ def test_wrong_shapes_are_named(both, change, match):
     good = models.random_arrays(2)
     bad = {name: x.astype(good[name].dtype) for name, x in change.items()}
     assert re.search(match, _refusal(signatures["serving_default"], {**good, **bad}))
-    # The next one is answered.
+    # The next request succeeds.
     assert _ask(signatures["serving_default"], good)["logits"].shape == (2, 4)
 
 
@@ -214,7 +214,7 @@ def test_numbers_that_are_none_are_named_but_padding_may_hold_them(both):
 
 
 def _bomb():
-    """A file of 100 megapixels that says so in its first bytes."""
+    """Returns a file with 100 megapixels according to its header."""
     return tf.io.encode_png(tf.zeros((10_000, 10_000, 1), "uint8")).numpy()
 
 
@@ -356,7 +356,7 @@ def test_input_table_is_in_the_order_of_the_model():
 
 
 def test_graph_holds_each_layer_once(tmp_path):
-    """Whatever the number of blocks that share weights, and without gradients."""
+    """For any number of blocks that share weights, and without gradients."""
     graphs = []
     for num_blocks in (3, 12):
         path = models.write(

@@ -28,7 +28,7 @@ def test_int8_has_a_scale_for_each_unit():
     smaller, scale = stored(array, "int8")
     assert smaller.dtype == "int8"
     np.testing.assert_array_equal(np.abs(smaller).max(axis=0), [127, 127, 0])
-    # Half a step each.
+    # At most half a quantization step.
     largest = np.abs(array).max(axis=0)
     assert (np.abs(smaller * scale - array) <= largest / 254 * 1.001).all()
     bias = array[:, 0]

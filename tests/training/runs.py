@@ -1,4 +1,4 @@
-"""Small recipes and what tests do with their runs."""
+"""Small recipes, and helpers for their runs."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from keras_perceiver.training import Recipe, Run
 
 
 def few_digits(batch_size, seed, steps_per_epoch=None, use_augmentation=False):
-    """Returns the digits with an eighth of the training data, or so many batches."""
+    """Returns the digits with an eighth of the training data, or fewer batches."""
     splits = digits(batch_size, seed, use_augmentation=use_augmentation)
     num_steps = steps_per_epoch or 160 // batch_size
     return splits._replace(
@@ -26,7 +26,7 @@ def few_digits(batch_size, seed, steps_per_epoch=None, use_augmentation=False):
 
 
 def little_recipe(**changes):
-    """Returns the digits recipe with a model of one block, on few digits."""
+    """Returns the digits recipe with one block, on a few digits."""
     full = recipes.get("digits")
     settings = {
         "data": few_digits,
@@ -42,7 +42,7 @@ def little_recipe(**changes):
 
 
 class _Eager:
-    """A task for a few steps, in which a compiler takes longer than it saves."""
+    """A task that is not compiled, since a few steps are faster without."""
 
     def compile(self, *arguments, **options):
         super().compile(*arguments, **options, run_eagerly=True)
@@ -59,7 +59,7 @@ class EagerMultiLabelClassifier(_Eager, PerceiverMultiLabelClassifier):
 
 
 def finished(recipe, folder, callbacks=(), **options):
-    """Returns a run in all its stages but the export, which has tests of its own."""
+    """Returns a run after all its stages except the export, which has its own tests."""
     run = Run(recipe, folder, f"{folder}-exports", **options)
     run.prepare()
     run.fit(callbacks)

@@ -23,7 +23,7 @@ schedules = keras.optimizers.schedules
         (schedules.PiecewiseConstantDecay([70], [1.0, 0.5]), 0),  # not to a tenth
         (flat_cosine(1.0, 100), 9),
         (schedules.CosineDecay(0.0, 90, warmup_target=1.0, warmup_steps=10), 9),
-        (schedules.PiecewiseConstantDecay([95], [1.0, 0.01]), 10),  # never in time
+        (schedules.PiecewiseConstantDecay([95], [1.0, 0.01]), 10),  # not within the run
     ],
 )
 @pytest.mark.one_backend
@@ -32,7 +32,7 @@ def test_first_epoch_after_decay(schedule, epoch):
 
 
 def _stop(scores, rates, patience, momentum=None):
-    """Returns the callback after so many epochs as it lets happen, and their number."""
+    """Returns the callback after it has stopped, and the number of epochs."""
     learning_rate = rates if isinstance(rates, float) else rates()
     inner = keras.optimizers.SGD(learning_rate)
     optimizer = TrackingOptimizer(inner, momentum)
@@ -63,7 +63,7 @@ def test_early_stop_waits_for_the_learning_rate():
     def rates():
         return schedules.PiecewiseConstantDecay([2], [1.0, 0.1])
 
-    # The rate is low from epoch 3 on, which is the best one, and two more follow.
+    # The rate is low from epoch 3, which is the best one, and two more follow.
     early_stop, num_epochs = _stop([0.9, *[0.1] * 9], rates, patience=2)
     assert (num_epochs, early_stop.best_epoch) == (6, 3)
     np.testing.assert_array_equal(early_stop.weights, [[3.0]])
@@ -79,7 +79,7 @@ def test_early_stop_waits_for_the_learning_rate():
 def test_early_stop_keeps_the_averages():
     early_stop, _ = _stop([0.1, 0.9], 0.1, patience=5, momentum=0.9)
     np.testing.assert_array_equal(early_stop.weights, early_stop.optimizer.averages())
-    np.testing.assert_array_equal(early_stop.weights, [[0.0]])  # nothing was updated
+    np.testing.assert_array_equal(early_stop.weights, [[0.0]])  # there was no update
 
 
 @pytest.mark.one_backend

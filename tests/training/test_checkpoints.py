@@ -108,7 +108,7 @@ def test_nothing_whole_is_left(tmp_path):
 
 
 def test_full_disk_leaves_the_one_before(tmp_path):
-    # A limit on the size of files, in a process of its own, is as good as a full disk.
+    # A limit on the size of files in a separate process acts like a full disk.
     _save(tmp_path, 1)
     program = f"""
 import numpy as np

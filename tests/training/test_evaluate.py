@@ -65,7 +65,7 @@ def test_clips_of_an_example_are_averaged(cls):
         found.probabilities, np.mean(probabilities, 0), atol=1e-6
     )
     np.testing.assert_array_equal(found.targets, y)
-    # An example of one clip is that clip.
+    # An example with one clip is not averaged.
     alone = tf.data.Dataset.from_tensor_slices((clips[:, 1], y)).batch(2)
     single = evaluate(model, alone)
     np.testing.assert_allclose(single.logits, logits[1], atol=1e-6)

@@ -11,7 +11,7 @@ SHAPES = ((5, 3), (3,), (2, 4, 3), (4, 2))
 def weights_and_gradients(num_steps):
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=shape).astype("float32") for shape in SHAPES]
-    weights[-1][:] = 0  # has no length to take a step of
+    weights[-1][:] = 0  # has a norm of zero
     gradients = [
         [rng.normal(size=shape).astype("float32") for shape in SHAPES]
         for _ in range(num_steps)

@@ -19,7 +19,7 @@ def _folder_digits(batch_size, seed, folder=None):
 
 @pytest.fixture
 def reach(tmp_path):
-    """Returns what a recipe prepares, and a batch of its data."""
+    """Returns the configuration of a prepared run, and a batch of its data."""
 
     def prepare(recipe, **options):
         keras.utils.clear_session(free_memory=False)
@@ -36,7 +36,7 @@ def _differences(first, second):
     return {k for k in first.keys() | second.keys() if first.get(k) != second.get(k)}
 
 
-# For every field, other settings, and what they change.
+# Other values of every field, and their effects.
 CHANGES = {
     "name": ({"name": "other"}, {"recipe"}),
     "data": (
@@ -78,11 +78,11 @@ CHANGES = {
 def test_every_field_has_an_effect(reach):
     base = little_recipe()
     prepared = reach(base)
-    assert prepared == reach(base)  # and nothing else has one
+    assert prepared == reach(base)  # and nothing else
     for name, (change, expected) in CHANGES.items():
         changed = reach(dataclasses.replace(base, **change))
         assert expected <= _differences(prepared, changed), name
-    # The others are arguments of the data, and have tests below.
+    # The others are arguments of `data`, and are tested below.
     fields = {field.name for field in dataclasses.fields(Recipe)}
     assert fields == CHANGES.keys() | {"preprocessor", "write_mock"}
 
@@ -199,7 +199,7 @@ def test_overrides_change_the_size_of_the_model():
         (norm,) = {w.shape for w in encoder.weights if "inputs_norm" in w.path}
         return norm[0]
 
-    # Of each of 2 axes, a band more is a sine and a cosine more.
+    # An additional band adds a sine and a cosine for each of 2 axes.
     before = recipe.paths()["model.modality.num_bands"]
     assert width(wider.model()) - width(recipe.model()) == 4 * (5 - before)
 

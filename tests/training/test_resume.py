@@ -33,9 +33,10 @@ STEPS_PER_EPOCH, EPOCHS = 5, 3
 
 
 def _recipe():
-    """Returns a small model with all kinds of randomness and of state.
+    """Returns a recipe with all kinds of randomness and state.
 
-    Order, augmentation, dropout; half of an update, averaged weights, best weights.
+    These are shuffling, augmentation, dropout, accumulated gradients, averaged weights
+    and best weights.
     """
     model = recipes.get("digits").model.replace(
         {
@@ -78,7 +79,7 @@ def _run(folder, recipe=None, **options):
 @pytest.mark.fast_on("torch")
 def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
     whole, expected = _run(tmp_path / "whole")
-    # A signal within an epoch. Runs that are killed have a test of their own.
+    # A signal within an epoch. Killed runs have a separate test.
     folder = tmp_path / "stopped"
     stop = BeforeStep(12, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(TrainingInterruptedError, match="Received SIGTERM"):
@@ -151,7 +152,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
     message = r"loss=nan at step 5.*step-0000000004.*learning rate"
     with pytest.raises(NonFiniteLossError, match=message):
         _run(tmp_path, keep=1, callbacks=[not_finite])
-    (newest,) = Checkpoints(tmp_path / "checkpoints").paths()  # and not that of step 2
+    (newest,) = Checkpoints(tmp_path / "checkpoints").paths()  # step 2 is removed
     assert newest.name == "step-0000000004.checkpoint"
 
 
@@ -171,7 +172,7 @@ def test_killed_runs_end_as_if_they_had_never_stopped(tmp_path):
 def check_killed_runs(folder, num_kills):
     """Kills a run at random moments, once each, and resumes it.
 
-    By hand, on the backend of KERAS_BACKEND, twenty kills:
+    To run it with twenty kills:
 
         python -c "import pathlib, tempfile; from tests.training import test_resume;
         test_resume.check_killed_runs(pathlib.Path(tempfile.mkdtemp()), 20)"
@@ -180,7 +181,7 @@ def check_killed_runs(folder, num_kills):
     _in_another_process(folder / "whole").wait()
     for i in range(num_kills):
         process = _in_another_process(folder / str(i))
-        # The first step comes when the imports and the compiler are done.
+        # The first step follows imports and compilation.
         while not list((folder / str(i)).glob("checkpoints/step-*")):
             assert process.poll() is None
             time.sleep(0.001)

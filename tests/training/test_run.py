@@ -54,12 +54,12 @@ def test_writes_everything_that_it_says(tmp_path, capsys):
     assert metrics["test_loss"] == pytest.approx(test["loss"], rel=1e-5)
     assert (folder / "history.png").read_bytes().startswith(b"\x89PNG")
     _check_logs(folder)
-    # The progress bar is part of the promise.
+    # The progress bar is part of the interface.
     assert "Epoch 2/2" in capsys.readouterr().out
 
 
 def _check_logs(run):
-    """Asserts that the CSV and TensorBoard's events have the same values."""
+    """Asserts that the CSV and the TensorBoard events have the same values."""
     import tensorflow as tf
     from tensorflow.core.util.event_pb2 import Event
 
@@ -212,7 +212,7 @@ def test_run_that_gets_no_better_ends_and_keeps_the_best(tmp_path):
     first = Run(recipe, *folders, save_every=5)
     first.prepare()
     first.fit()
-    # All was over but the test, which is all that a resumed run does.
+    # Only the test was missing, so that a resumed run does nothing else.
     second = Run(recipe, *folders, save_every=5, resume=True)
     second.prepare()
     second.fit([keras.callbacks.LambdaCallback(on_train_begin=lambda logs: crash())])

@@ -60,7 +60,7 @@ def test_fractions_are_checked(make):
 
 
 def _step(optimizer, variables):
-    """Returns what makes one update of gradients as `fit` makes it."""
+    """Returns a callable that applies gradients as `fit` does."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

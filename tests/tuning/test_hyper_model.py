@@ -35,7 +35,7 @@ def _flip(images, key):
     return images[:, ::-1]
 
 
-# One for each name in the space, none of them the default.
+# One value per name in the space, different from the default.
 OVERRIDES = {
     "num_latents": 5,
     "latent_dim": 24,
@@ -59,7 +59,7 @@ OVERRIDES = {
 
 
 def test_overrides_of_the_user_are_obeyed():
-    """Each reaches the model, the optimizer, the loss or the data."""
+    """Each has an effect on the model, the optimizer, the loss or the data."""
     hyper_model = PerceiverHyperModel(
         kp.Image((8, 8, 1), num_bands=4), TASK, augmentations={"flip": _flip}
     )
@@ -86,7 +86,7 @@ def test_overrides_of_the_user_are_obeyed():
     assert isinstance(optimizer, kp.Lamb)
     assert optimizer.weight_decay == 0.456
     assert float(optimizer.learning_rate) == pytest.approx(0.123)
-    # The rest in `fit`.
+    # The others in `fit`.
     x = np.arange(14 * 64, dtype="float32").reshape(14, 8, 8, 1)
     seen = []
     model.fit = lambda dataset, **options: seen.append((dataset, options))
@@ -119,7 +119,7 @@ def test_space_may_be_replaced_and_frozen():
         _small({"optimizer": "sgd"})
     with pytest.raises(ValueError, match="`defaults` must have names of the space"):
         _small(defaults={"depth": 3})
-    for name in ("depth", "num_cross_attends"):  # the space has the latter per block
+    for name in ("depth", "num_cross_attends"):  # the space has cross-attends per block
         with pytest.raises(ValueError, match="`settings` must have names of settings"):
             _small(settings={name: 3})
     with pytest.raises(TypeError, match="must be a modality layer"):
@@ -148,7 +148,7 @@ def test_what_cannot_be_is_refused_before_the_first_trial():
         _small(max_activation_bytes=10)
     with pytest.raises(ValueError, match="`num_inputs` is required"):
         PerceiverHyperModel(kp.PointCloud(), TASK, max_flops=1e9)
-    # What can be, in a space in which not all can: the default is one of these.
+    # The default of a space with infeasible models is feasible.
     some = _small({"latent_dim": [15, 16]}, defaults={"latent_dim": 15})
     assert some.defaults["latent_dim"] == 16
     hp = kt.HyperParameters()
@@ -351,10 +351,10 @@ def test_around_a_model():
     assert hyper_model.defaults["learning_rate"] == 4e-3
     same = hyper_model.build(kt.HyperParameters())
     wanted, found = (m.encoder.get_config() for m in (model, same))
-    wanted["num_cross_attends"] = 2  # which None means here
+    wanted["num_cross_attends"] = 2  # which is the meaning of None
     for config in (wanted, found):
         for template in ("cross_attend", "self_attend"):
-            config[template]["config"].pop("name")  # Keras counts them
+            config[template]["config"].pop("name")  # Keras numbers them
     names = wanted.keys() - {"name", "modality"}
     assert {n: found[n] for n in names} == {n: wanted[n] for n in names}
     assert same.count_params() == model.count_params()

@@ -45,7 +45,7 @@ SPACE = {
 
 
 class _Quick(PerceiverHyperModel):
-    """Asks a formula how good a model is, which is not built."""
+    """Scores a model by a formula, without building it."""
 
     def build(self, hp):
         reason = self.infeasibility(self.values(hp))
@@ -55,7 +55,7 @@ class _Quick(PerceiverHyperModel):
 
     def fit(self, hp, model, x, callbacks=(), **options):
         values = self.values(hp)
-        for callback in callbacks:  # that saves the weights
+        for callback in callbacks:  # skips saving the weights
             callback.set_model(model)
             callback.on_epoch_end(0, {"val_accuracy": 0.5})
         x(values, options)
@@ -89,14 +89,14 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
     assert len(rows) == 7
     completed = [row for row in rows if row["status"] == "COMPLETED"]
     assert len(seen) == len(completed)
-    # A grid has every place in a row.
+    # A grid has all values of a row.
     assert len(completed) >= (4 if algorithm == "grid" else 7)
     for row in completed:
         assert row["latent_dim"] % row["self_attend.num_heads"] == 0
     scores = [row["score"] for row in completed]
     assert scores == sorted(scores, reverse=True)
-    # The search begins with the defaults, and tries nothing twice (but Hyperband, which
-    # goes on with the best).
+    # The search starts with the defaults, and tries nothing twice (except for
+    # Hyperband, which continues with the best).
     defaults = hyper_model().defaults
     (first,) = (row for row in rows if int(row["trial"]) == 0)
     assert {name: first[name] for name in defaults} == defaults
@@ -108,7 +108,7 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
         }
         assert max(row["after_epochs"] for row in rows) > 0
     assert lines[0].split()[:3] == ["trial", "status", "score"]
-    # A line has what differs from the start of the search.
+    # A line has the values that differ from the defaults.
     cells = len(lines[0].removesuffix("changed settings"))
     changed = {line.split()[0]: line[cells:] for line in lines[1:]}
     for row in completed:
@@ -120,7 +120,7 @@ def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
 
 def test_budgets(tmp_path):
     rows, _, _ = _search(tmp_path / "epochs", tuning.Budget(epochs=10), epochs=3)
-    assert len(rows) == 4  # the fourth begins when nine are spent
+    assert len(rows) == 4  # the fourth trial starts when nine epochs are used up
     budget = tuning.Budget(minutes=1e-9, trials=5)
     with pytest.raises(ValueError, match="A trial must be able to start"):
         _search(tmp_path / "minutes", budget)
@@ -157,7 +157,7 @@ def test_a_killed_search_goes_on(tmp_path):
     rows = tune()
     assert [row["status"] for row in rows] == ["COMPLETED"] * 5
     assert all(row["seconds"] > 0 for row in rows)
-    # The third was begun twice, no other.
+    # Only the third trial was started twice.
     counts = Counter(json.dumps(values) for values in seen)
     assert sorted(counts.values()) == [1, 1, 1, 1, 2]
 
@@ -221,7 +221,7 @@ def test_chief_and_workers_of_which_one_is_killed(tmp_path, monkeypatch):
     log, killed = tmp_path / "log.txt", []
 
     def kill_one():
-        """Kills whoever began the third trial, in the middle of it."""
+        """Kills the worker that runs the third trial."""
         while not killed:
             begun = [
                 line.split()
@@ -250,9 +250,9 @@ def test_chief_and_workers_of_which_one_is_killed(tmp_path, monkeypatch):
     lines = [line.split(maxsplit=3) for line in log.read_text().splitlines()]
     assert len({name for name, *_ in lines}) == 2
     ended = Counter(values for _, _, what, values in lines if what == "ends")
-    assert sorted(ended.values()) == [1] * 8  # none lost, none run twice
+    assert sorted(ended.values()) == [1] * 8  # no trial is lost or repeated
     begun = Counter(values for _, _, what, values in lines if what == "begins")
-    assert sorted(begun.values()) == [1] * 7 + [2]  # but the one that was killed
+    assert sorted(begun.values()) == [1] * 7 + [2]  # except for the one that was killed
 
 
 def test_a_worker_that_keeps_dying_is_given_up(tmp_path):

@@ -69,7 +69,7 @@ def test_attention_to_every_modality(model_and_inputs):
         assert alone.get_title() == "inputs"
         assert alone.has_data()
         assert len(drawn) == 2
-        # Two of the five points are padding, to which nothing is compared.
+        # Two of the five points are padding, which does not count.
         num_inputs = sum(np.prod(grid) for grid in maps.grids.values()) - 2
         weights = maps.weights(1, [0, 4])[name][1, 0] * num_inputs
         assert drawn[1].get_title() == f"latent 4: {weights[1].max():.1f}x"
@@ -78,7 +78,7 @@ def test_attention_to_every_modality(model_and_inputs):
         ticks = [label.get_text() for label in drawn[1].get_xticklabels()]
         if hasattr(MODALITIES[name], "duration"):
             assert ticks == ["0", "1 s"]
-        # All maps of a row have one scale: colors, or the height of a curve.
+        # All maps of a row have the same scale, of colors or of heights.
         scales = {
             artist.get_clim()[1]
             for axis in drawn
@@ -146,7 +146,7 @@ def test_architecture_tells_what_is_shared():
     assert "inputs\n64 x 11" in texts
     assert "image\nImage, 8 x 8 x 1" in texts
     assert "head\n7 outputs" in texts
-    # The first cross-attend has its own weights, the others share theirs.
+    # The first cross-attend has its own weights. The others share theirs.
     assert texts.count("cross-attend\n1 head") == 2
     assert texts.count("1 self-attend\n2 heads") == 2
     assert "3 times" in texts

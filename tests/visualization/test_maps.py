@@ -65,7 +65,7 @@ def test_maps_of_two_modalities_equal_the_reference():
     }
     inputs["image_mask"][0, :2] = False
     inputs["image"][0, 0] = np.nan  # has no influence
-    # Not a divisor of 24 elements; the scores of two of five latents at once.
+    # Not a divisor of 24 elements, and the scores of two of five latents at once.
     maps = attention_maps(model, inputs, chunk_size=15)
     assert maps.grids == {"image": (4, 3), "audio": (12,)}
     assert maps.num_inputs.tolist() == [2 * 3 + 12, 4 * 3 + 12]

@@ -43,7 +43,7 @@ def test_order_and_augmentation_follow_the_seed():
     (first, second), (again, _), (other, _) = epochs(0), epochs(0), epochs(1)
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
-    assert (first[1] != second[1]).any()  # a new order every epoch
+    assert (first[1] != second[1]).any()  # reshuffled every epoch
     assert (first[1] != other[1]).any()
 
 
@@ -58,7 +58,8 @@ def test_augmentation_is_on_training_images_only_and_differs_by_image():
     changed = [image.tobytes() not in known for image in images]
     assert np.mean(changed) > 0.3
     assert np.isfinite(images).all()
-    # And still digits: nearest neighbours among the untouched ones know most of them.
+    # They are still digits: the nearest unaugmented neighbor usually has the same
+    # label.
     train_images, train_labels = _arrays(plain.train)
     distances = ((images[:300, None] - train_images[None]) ** 2).sum((2, 3, 4))
     assert (train_labels[distances.argmin(1)] == labels[:300]).mean() > 0.75

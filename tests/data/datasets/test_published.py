@@ -58,7 +58,7 @@ def test_inputs_are_those_of_the_preprocessor(name):
 
 def test_points_are_scaled():
     splits = data.modelnet40(8, mock=True, scale=0.0)
-    key = tf.argsort(next(iter(splits.epoch(0)))[1])  # any order that is the same
+    key = tf.argsort(next(iter(splits.epoch(0)))[1])  # in any order
     plain = tf.gather(next(iter(splits.epoch(0)))[0], key)
     scaled = data.modelnet40(8, mock=True, scale=0.01).epoch(0)
     scaled = tf.gather(next(iter(scaled))[0], key)
@@ -92,7 +92,7 @@ def test_imagenet(options, is_mixed):
     else:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         assert labels.shape == test_labels.shape == (8,)
-    # The losses that they are for, of all equal logits.
+    # Their losses for equal logits.
     logits = np.zeros((8, 1000), "float32")
     for some_labels in (labels, test_labels):
         value = float(loss(some_labels.numpy(), logits))

@@ -1,4 +1,4 @@
-"""What every preprocessor must do; one call checks a class."""
+"""Contract of preprocessors. One call checks a class."""
 
 import json
 import re
@@ -52,18 +52,18 @@ def check_preprocessor(preprocessor, tmp_path, max_length=None):
 
 
 def check_graph_form(preprocessor, contents):
-    """Checks that both forms give the same raw inputs of valid files."""
+    """Checks that both forms return the same raw inputs for valid files."""
     in_graph = graph_form(preprocessor)
     for content in contents:
         inputs, error = in_graph(content)
         assert error.numpy() == b""
         expected = preprocessor.read_content(content)
-        # The same but for the rounding of compiled operations.
+        # Equal up to the rounding of compiled operations.
         np.testing.assert_allclose(inputs, expected, rtol=1e-6, atol=1e-6)
 
 
 def check_rule(preprocessor, content, message):
-    """Checks that both forms refuse a file for the same reason."""
+    """Checks that both forms reject a file for the same reason."""
     with pytest.raises(ValueError, match=message):
         preprocessor.read_content(content)
     _, error = graph_form(preprocessor)(content)

@@ -21,7 +21,7 @@ def test_array_is_read_while_other_threads_parse():
         arrays.extend(load_array(file.getvalue()) for _ in range(num_reads))
 
     def switch(phase, info):
-        time.sleep(0)  # to another thread, amid the parsing
+        time.sleep(0)  # switches to another thread while parsing
 
     threshold = gc.get_threshold()
     gc.callbacks.append(switch)
@@ -72,7 +72,7 @@ def test_arrays_of_any_layout(array):
 
 
 def test_the_header_is_compared_with_the_file():
-    """Nothing as large as a header says is allocated before."""
+    """Checks that the size in the header is verified before allocation."""
     content = _npy(np.zeros((4, 3)))
     shape, lie = b"(4, 3), }         ", b"(4000000000, 3), }"
     for bad, found in (

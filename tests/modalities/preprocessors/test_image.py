@@ -44,7 +44,7 @@ def test_images_are_resized_with_antialiasing(tmp_path):
     stripes = np.zeros((64, 64, 1), "uint8")
     stripes[:, ::2] = 255
     write_bytes(path, tf.io.encode_png(stripes).numpy())
-    # Without it one in sixteen columns would be looked at, all of one color.
+    # Without it, only one of sixteen columns would be sampled, all of one color.
     for interpolation in ("bilinear", "bicubic"):
         resized = ImagePreprocessor((4, 4, 1), interpolation=interpolation).read(path)
         assert np.abs(resized).max() < 0.2
@@ -72,7 +72,7 @@ def test_a_fraction_of_the_image_is_kept(tmp_path):
 
 
 def test_crops_of_imagenet_equal_resizing_and_cutting():
-    """DeepMind resizes the shorter side to 256 pixels and cuts 224 out of the center."""
+    """DeepMind resizes the shorter side to 256 pixels and crops 224 from the center."""
     rows, columns = np.mgrid[:120, :200]
     image = np.stack([columns, rows, np.full_like(rows, 100)], -1).astype("uint8")
     preprocessor = ImagePreprocessor(
@@ -168,7 +168,7 @@ def test_both_forms_keep_the_same_rules(subtests):
 
 
 def test_rules_of_the_graph_alone():
-    """A server does not decode whatever is sent to it."""
+    """A server does not decode arbitrary files."""
     in_graph = graph_form(ImagePreprocessor((6, 8, 3)))
     bomb = tf.io.encode_png(tf.zeros((10_000, 10_000, 1), "uint8")).numpy()
     for content, message in (

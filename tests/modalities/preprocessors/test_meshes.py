@@ -38,7 +38,7 @@ def _read(content, reader=None):
 
 
 def _ply(faces, order="<", properties="", after=b""):
-    """Returns a binary PLY with a number behind each face."""
+    """Returns a binary PLY with a number after each face."""
     kind = {"<": "little", ">": "big"}[order]
     vertices = np.fromstring(VERTICES, sep=" ").astype(f"{order}f4")
     header = PLY[: PLY.index("end_header")]
@@ -189,7 +189,7 @@ def test_points_are_on_the_area():
     is_on_axes = np.abs(points).min(axis=1) < 1e-9
     is_on_slope = np.abs(points.sum(axis=1) - 1) < 1e-9
     assert (is_on_axes | is_on_slope).all()
-    # The slope has the root of 3 of the 3 + root of 3 halves of a unit.
+    # The share of the slope is sqrt(3) of 3 + sqrt(3).
     assert is_on_slope.mean() == pytest.approx(3**0.5 / (3 + 3**0.5), abs=0.03)
     flat = Mesh(np.ones((3, 3)), np.array([[0, 1, 2]]))
     huge = Mesh(np.eye(3) * 1e200, np.array([[0, 1, 2]]))

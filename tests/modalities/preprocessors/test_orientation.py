@@ -1,4 +1,4 @@
-"""The orientation of cameras against Pillow, on the host and in a graph."""
+"""The Exif orientation against Pillow, on the host and in a graph."""
 
 import io
 import struct
@@ -24,7 +24,7 @@ def _file(format, exif):
 
 
 def _exif(order, value, kind=3, before=()):
-    """Returns Exif data whose first directory has the orientation behind others."""
+    """Returns Exif data with the orientation after other entries."""
     head = b"II*\0" if order == "<" else b"MM\0*"
     entries = [struct.pack(f"{order}HHII", tag, 4, 1, 9) for tag in before]
     number = struct.pack(f"{order}{'H' if kind == 3 else 'I'}", value).ljust(4, b"\0")
@@ -36,7 +36,7 @@ def _exif(order, value, kind=3, before=()):
 
 @pytest.fixture(scope="module")
 def in_graph():
-    """The graph forms of the two shapes that an image has, upright and on its side."""
+    """Returns the graph forms for both shapes of an image, upright and rotated."""
     shapes = ((5, 7, 3), (7, 5, 3))
     return {s: graph_form(ImagePreprocessor(s, value_range=(0, 255))) for s in shapes}
 
@@ -55,7 +55,7 @@ def _check(content, in_graph):
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_orientation(format, in_graph):
     in_graph = in_graph if format in ("JPEG", "PNG") else None
-    for value in range(10):  # those but 1 to 8 say nothing
+    for value in range(10):  # other values than 1 to 8 are ignored
         exif = Image.Exif()
         exif[274] = value
         _check(_file(format, exif), in_graph)
@@ -92,7 +92,7 @@ def test_exif_data_behind_the_pixels_of_a_png_do_not_count(in_graph):
 
 
 def test_red_is_on_top():
-    """A camera that was held upright, whose sensor lies on its side."""
+    """A camera that was held upright, with a rotated sensor."""
     pixels = np.zeros((16, 24, 3), "uint8")
     pixels[:, :12] = 255, 0, 0
     content = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What Pillow makes of files, compared with what is in them."""
+"""Pixels that Pillow reads, compared with the content of files."""
 
 import io
 import struct
@@ -46,7 +46,7 @@ def _png(depth, kind, channels, size=(4, 4)):
 
 
 def _tiff(depth, channels):
-    """Returns a TIFF of 4 x 4 pixels, in the least of tags."""
+    """Returns a TIFF of 4 x 4 pixels with the minimum of tags."""
     size = 16 * channels * depth // 8
     start = 8 + 2 + 9 * 12 + 4
     tags = [(256, 4), (257, 4), (258, start), (259, 1), (262, 2), (273, start + 8)]
@@ -76,7 +76,7 @@ PGM_10 = b"P5 # ten bits\n4 4 1023\n" + np.arange(0, 960, 60, dtype=">u2").tobyt
         *[(name, "P", 3) for name in ("BMP", "GIF", "PNG", "TIFF")],
         *[(name, "LA", 2) for name in ("JPEG2000", "PNG", "TIFF")],
         *[(name, "RGBA", 4) for name in ("AVIF", "JPEG2000", "PNG", "TIFF", "WEBP")],
-        ("WEBP", "L", 3),  # which has colors and alpha alone
+        ("WEBP", "L", 3),  # without orientation
         ("JPEG", "YCbCr", 3),
     ],
 )
@@ -101,7 +101,7 @@ def test_gray_images_of_16_bits_keep_all_levels(format):
 
 
 def test_gray_values_of_other_ranges():
-    white = _read(_gray_16("TIFF", tiffinfo={262: 0}))  # where 0 is white
+    white = _read(_gray_16("TIFF", tiffinfo={262: 0}))  # in which 0 is white
     np.testing.assert_allclose(white[..., 0], 255 - GRAY / 257, atol=1e-4)
     ten_bits = _read(PGM_10)
     np.testing.assert_allclose(
@@ -113,7 +113,7 @@ def test_first_frames_of_animations():
     others = [PHOTO.convert("RGB").rotate(180)]
     for format in ("PNG", "WEBP"):
         content = _file(format, save_all=True, append_images=others, lossless=True)
-        first = _read(content)[..., :3]  # an animation may have got alpha
+        first = _read(content)[..., :3]  # animations may have alpha
         np.testing.assert_array_equal(first, PHOTO.convert("RGB"))
 
 

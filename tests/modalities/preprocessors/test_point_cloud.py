@@ -37,7 +37,7 @@ def test_points(tmp_path):
         scaled = PointCloudPreprocessor().read(tmp_path / name)
         np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-6)
         assert np.abs(scaled).max() == pytest.approx(1)
-        # One scale for all axes.
+        # The same scale for all axes.
         ratio = (scaled[1:] - scaled[0]) / (points[1:] - points[0])
         np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-3)
 
@@ -88,7 +88,7 @@ def test_meshes_are_sampled_on_their_surface(tmp_path, suffix):
     on_axes = np.abs(points).min(1) < 1e-6
     on_slope = np.abs(points.sum(1) - 2) < 1e-5
     assert (on_axes | on_slope).all()
-    # By area: each face at 0 has 2, the slope has 3.46.
+    # In proportion to the area: 2 for each face at 0, and 3.46 for the slope.
     assert on_slope.mean() == pytest.approx(3.46 / 9.46, abs=0.08)
     np.testing.assert_array_equal(points, read(use_unit_cube=False))
     assert (read(1) != read(0)).any()

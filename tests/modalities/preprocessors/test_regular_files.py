@@ -21,13 +21,13 @@ def test_bytes_of_files_and_links(tmp_path):
 
 def test_a_sparse_file_is_not_read(tmp_path):
     with (tmp_path / "a.npy").open("wb") as file:
-        file.truncate(2**40)  # a terabyte that takes no space
+        file.truncate(2**40)  # a sparse file of a terabyte
     with pytest.raises(ValueError, match=r"1099511627776 bytes in .*a.npy"):
         PointCloudPreprocessor(5).read(tmp_path / "a.npy")
 
 
 def test_only_regular_files_are_opened(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # the names of sockets are short
+    monkeypatch.chdir(tmp_path)  # paths of sockets must be short
     os.mkfifo("pipe")
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as server:

@@ -1,4 +1,4 @@
-"""Sound files of all formats against soundfile."""
+"""Audio files of all formats against soundfile."""
 
 import builtins
 import io
@@ -34,7 +34,7 @@ FORMATS = [
     *[("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")],
     *[("AIFF", "PCM_16"), ("AIFF", "FLOAT")],
 ]
-# What both the host and TensorFlow read.
+# Formats that both the host and TensorFlow read.
 IN_GRAPH = [("WAV", "PCM_16"), ("WAVEX", "PCM_16")]
 
 
@@ -154,7 +154,7 @@ def test_other_rates_are_resampled():
         np.testing.assert_allclose(read[50:-50], TONE[50:-50], atol=1e-3)
     content = _file("FLAC", "PCM_16")
     np.testing.assert_array_equal(_read(content, resample=True), _read(content))
-    # In a graph nothing resamples.
+    # A graph does not resample.
     preprocessor = AudioPreprocessor(2 * RATE, resample=True)
     _, error = graph_form(preprocessor)(WAVS["plain"])
     assert b"sample_rate=8000. Resample the file" in error.numpy()
@@ -173,7 +173,7 @@ def test_the_number_of_samples_is_limited():
         AudioPreprocessor(2 * RATE, resample=True, max_samples=6000).read_content(
             _file("WAV", "PCM_16")
         )
-    # A header that lies about the number costs nothing.
+    # A wrong number in the header allocates nothing.
     lie = bytearray(_file("FLAC", "PCM_16"))
     lie[21] |= 15
     with pytest.raises(ValueError, match=r"max_samples=.*6442\d+. Split"):
@@ -205,7 +205,7 @@ def test_missing_libraries_name_the_extra(name, monkeypatch, tmp_path):
         ImportError, match=rf"{name}.*install .keras_perceiver\[audio\]"
     ):
         preprocessor.read(tmp_path / "a.wav")
-    # 16-bit WAV needs neither, and a bad file stays one.
+    # 16-bit WAV needs neither, and an invalid file is still an error.
     assert preprocessor.read(tmp_path / "b.wav").shape == (32,)
     with pytest.raises(ValueError, match="must be WAV.*c.wav"):
         preprocessor.read(tmp_path / "c.wav")

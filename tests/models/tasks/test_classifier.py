@@ -21,7 +21,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def _model(use_mask=False, **settings):
-    # All widths unequal: 3 + 10 = 13 channels, 16 wide latents, 4 classes.
+    # All widths differ: 3 + 10 = 13 channels, latents of width 16, 4 classes.
     settings = {
         "num_latents": 5,
         "latent_dim": 16,
@@ -58,9 +58,7 @@ def _model_with_dropout():
 
 def test_contract(tmp_path):
     half_policies = ["mixed_bfloat16"]
-    if (
-        keras.backend.backend() == "tensorflow"
-    ):  # the only one that scales losses itself
+    if keras.backend.backend() == "tensorflow":  # the only one that scales losses
         half_policies.append("mixed_float16")
     contracts.check_model(
         _model_with_dropout, *_data(), tmp_path, half_policies=half_policies
@@ -125,7 +123,7 @@ def test_pixels_permuted_with_their_positions_change_no_logit():
     permuted = logits(elements[:, order])
     scale = max(np.abs(expected).max(), 1)
     assert np.abs(permuted - expected).max() / scale <= 1e-5
-    # Without their positions it is another image.
+    # Without their positions, it is another image.
     moved = elements.copy()
     moved[..., :3] = elements[:, order, :3]
     assert np.abs(logits(moved) - expected).max() / scale > 1e-3
@@ -145,7 +143,7 @@ def test_file_gives_the_same_logits_under_another_backend(tmp_path):
         "np.testing.assert_allclose(y / scale, data['y'] / scale, atol=1e-5)\n"
         "print(keras.backend.backend())\n"
     )
-    # The tests of all backends together close the circle.
+    # The tests on all backends together cover all pairs.
     backend = BACKENDS[BACKENDS.index(keras.backend.backend()) - 1]
     result = subprocess.run(
         [
@@ -198,7 +196,7 @@ def test_what_is_frozen_after_compile_stays():
 
 @pytest.fixture
 def chunks():
-    """Makes every attention run in chunks of four inputs."""
+    """Context in which attention runs in chunks of four inputs."""
     with use_kernel(Chunked(4)):
         yield
 
@@ -223,7 +221,7 @@ def test_chunks_change_nothing(request):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-# JAX always compiles, torch leaves chunks out of what it compiles.
+# JAX always compiles, and torch does not compile chunks.
 if keras.backend.backend() == "tensorflow":
 
     @pytest.mark.slow
@@ -235,7 +233,7 @@ if keras.backend.backend() == "tensorflow":
             np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-# Other backends export in a process of TensorFlow's, which knows nothing of the fixture.
+# Other backends export in another process, where the fixture has no effect.
 if keras.backend.backend() == "tensorflow":
 
     @pytest.mark.usefixtures("chunks")

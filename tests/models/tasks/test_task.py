@@ -1,4 +1,4 @@
-"""What every task does: defaults, files, answers, reports, Keras' training features."""
+"""Common behavior of tasks: defaults, files, outputs, reports, Keras' training features."""
 
 import copy
 
@@ -262,7 +262,7 @@ def test_swap_ema_weights():
     )
     first, second = trained
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
-    # The average begins with the weights after the first step.
+    # The average starts with the weights after the first step.
     for a, b, average in zip(first, second, validated, strict=True):
         np.testing.assert_allclose((a + b) / 2, average, atol=1e-6)
 
