@@ -58,9 +58,10 @@ test: $(VENV)/.installed-test  ## Run the fast tests on TensorFlow, JAX and PyTo
 test-slow: $(VENV)/.installed-test  ## Run the slow tests, with real compilation
 	@export TEST_COMPILERS=real; $(call run-tests,slow)
 
-lint: $(VENV)/.installed-test  ## Check style, format, spelling and words
+lint: $(VENV)/.installed-test  ## Check style, format, annotations, spelling and words
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 	$(RUN) -m codespell_lib $$(git ls-files '*.py' '*.md' '*.c' '*.toml' Makefile)
 	$(RUN) tools/check_words.py
 

@@ -9,7 +9,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # on Windows, folders are not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 UNFINISHED = "unfinished-"
 

@@ -1,9 +1,12 @@
 """Descriptions of objects by class and arguments, with overrides by dotted paths."""
 
+from __future__ import annotations
+
 import difflib
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,7 +55,7 @@ class Config:
     (2, 4)
     """
 
-    def __init__(self, cls, /, **kwargs):
+    def __init__(self, cls: Callable, /, **kwargs: Any) -> None:
         if not callable(cls):
             raise TypeError(
                 "`cls` must be a class or a function. Received: "
@@ -138,7 +141,7 @@ class Config:
             return NotImplemented
         return self._cls is other._cls and describe(self) == describe(other)
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self):
         arguments = [f"{name}={value!r}" for name, value in self._kwargs.items()]
@@ -348,7 +351,7 @@ def _deserialized(value):
     return {key: _deserialized(entry) for key, entry in value.items()}
 
 
-def describe(value):
+def describe(value: Any) -> Any:
     """Returns a value as a JSON-serializable one, classes and functions as their paths."""
     if isinstance(value, Config):
         return _described(value.cls, value.kwargs)

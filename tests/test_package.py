@@ -29,7 +29,10 @@ _IN_TENSORFLOW = {
 }
 
 # Modules that every part may import.
-_BASEMENT = {"_checks", "_files", "_matplotlib", "_names", "_overrides", "config"}
+_BASEMENT = {
+    *("_checks", "_files", "_matplotlib", "_names", "_overrides", "_typing"),
+    "config",
+}
 
 # Parts that each part may import, besides itself and the basement.
 _ALLOWED = {
@@ -38,6 +41,7 @@ _ALLOWED = {
     "_matplotlib": set(),
     "_names": set(),
     "_overrides": set(),
+    "_typing": {"modalities"},
     "config": set(),
     "distribution": {"layers"},
     "layers": set(),
@@ -46,7 +50,9 @@ _ALLOWED = {
     "data": {"layers", "modalities"},
     "serving": {"layers", "modalities", "models", "data"},
     "training": {"distribution", "layers", "modalities", "models", "serving"},
-    "tuning": {"layers", "modalities", "models", "training", "data"},
+    "tuning": {
+        *("layers", "modalities", "models", "training", "data", "distribution"),
+    },
     "visualization": {"layers", "modalities", "models"},
     "__main__": {"cli"},
     "cli": {
@@ -132,6 +138,36 @@ def test_public_names_are_documented_classes_and_functions():
                 f"{parameter.name}: " in public.__doc__
                 or f"**{parameter.name}: " in public.__doc__
             ), (name, parameter.name)
+
+
+def _public():
+    """Yields (name, object) of all public classes and functions."""
+    parts = {m.name for m in pkgutil.iter_modules(keras_perceiver.__path__)}
+    parts = [part for part in sorted(parts) if part[0] != "_" and part != "cli"]
+    for part in (*parts, "layers.attention", "serving.client"):
+        module = importlib.import_module(f"keras_perceiver.{part}")
+        home = "keras_perceiver" if hasattr(module, "__all__") else module.__name__
+        for name in getattr(module, "__all__", vars(module)):
+            public = getattr(module, name)
+            is_own = getattr(public, "__module__", "").startswith(home)
+            if name[0] != "_" and is_own and callable(public):
+                yield f"{part}.{name}", public
+
+
+@pytest.mark.one_backend
+def test_public_functions_and_constructors_have_annotations():
+    missing = set()
+    for name, public in _public():
+        function = vars(public).get("__init__") if inspect.isclass(public) else public
+        if function is None:
+            continue  # the parent's constructor
+        signature = inspect.signature(function)
+        for parameter in signature.parameters.values():
+            if parameter.annotation is parameter.empty and parameter.name != "self":
+                missing.add(f"{name}: {parameter.name}")
+        if signature.return_annotation is signature.empty:
+            missing.add(f"{name}: return")
+    assert missing == set()
 
 
 def _modules():

@@ -37,8 +37,10 @@ _NUMBERS = (
     "epochs",
     "max_parameters",
     "max_gflops",
+    "max_activation_gib",
+    "devices",
+    "workers",
 )
-_NUMBERS += ("max_activation_gib", "devices", "workers")
 
 
 def parser():

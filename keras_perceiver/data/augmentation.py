@@ -6,12 +6,15 @@ augmentation. If a callable requires a range of values, its attribute `value_ran
 that range, which `folder_splits` compares with the one of the preprocessor.
 """
 
+from __future__ import annotations
+
 import contextlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_perceiver._typing import Augmentation
 from keras_perceiver.modalities.preprocessors.pixels import PIXEL_RANGE
 from keras_perceiver.modalities.preprocessors.point_cloud import scale_to_unit_cube
 
@@ -61,16 +64,16 @@ def with_tensorflow(layer):
 
 
 def image_augmentation(
-    shift=0.1,
-    zoom=0.15,
-    rotation=0.05,
-    contrast=0.3,
-    brightness=0.2,
-    noise=0.05,
-    use_flip=True,
-    interpolation="bilinear",
-    value_range=PIXEL_RANGE,
-):
+    shift: float = 0.1,
+    zoom: float = 0.15,
+    rotation: float = 0.05,
+    contrast: float = 0.3,
+    brightness: float = 0.2,
+    noise: float = 0.05,
+    use_flip: bool = True,
+    interpolation: str = "bilinear",
+    value_range: tuple[float, float] = PIXEL_RANGE,
+) -> Augmentation:
     """Shifts, zooms, rotates and flips images, and changes brightness and contrast.
 
     A value of 0 or `False` disables a transform.
@@ -122,13 +125,17 @@ def image_augmentation(
         images = tf.clip_by_value(images * factor + level + grain, -1.0, 1.0)
         return images * half + center
 
-    change.value_range = value_range
+    change.value_range = value_range  # type: ignore[attr-defined]
     return change
 
 
 def audio_augmentation(
-    shift=0.1, speed=0.1, gain=(0.3, 1.2), noise=0.005, use_polarity_inversion=True
-):
+    shift: float = 0.1,
+    speed: float = 0.1,
+    gain: tuple[float, float] = (0.3, 1.2),
+    noise: float = 0.005,
+    use_polarity_inversion: bool = True,
+) -> Augmentation:
     """Shifts waveforms in time, changes their speed and volume, and adds noise.
 
     Args:
@@ -180,7 +187,7 @@ def audio_augmentation(
         length = tf.reduce_sum(tf.cast(mask, "float32"), axis=1, keepdims=True)
         return {**inputs, "audio": audio, "audio_mask": times < length}
 
-    change.value_range = (-1.0, 1.0)
+    change.value_range = (-1.0, 1.0)  # type: ignore[attr-defined]
     return change
 
 
@@ -196,8 +203,12 @@ def _noise(shape, seed, maximum):
 
 
 def point_cloud_augmentation(
-    scale=0.2, noise=0.01, mirror_axis=0, rotation=0.0, up_axis=1
-):
+    scale: float = 0.2,
+    noise: float = 0.01,
+    mirror_axis: int = 0,
+    rotation: float = 0.0,
+    up_axis: int = 1,
+) -> Augmentation:
     """Stretches, mirrors and rotates point clouds, and jitters every point.
 
     Args:
@@ -237,7 +248,7 @@ def point_cloud_augmentation(
     return change
 
 
-def point_scaling(scale=0.01):
+def point_scaling(scale: float = 0.01) -> Augmentation:
     """Scales each point by a random factor, then the cloud to the unit cube.
 
     Reference:
@@ -261,8 +272,13 @@ def point_scaling(scale=0.01):
 
 
 def video_augmentation(
-    size=None, brightness=0.125, contrast=0.2, saturation=0.2, hue=0.05, use_flip=True
-):
+    size: int | None = None,
+    brightness: float = 0.125,
+    contrast: float = 0.2,
+    saturation: float = 0.2,
+    hue: float = 0.05,
+    use_flip: bool = True,
+) -> Augmentation:
     """Crops and flips videos and changes their colors, all frames of a video alike.
 
     Reference:
@@ -309,7 +325,7 @@ def video_augmentation(
         images = tf.clip_by_value(images, 0.0, 1.0) * 2 - 1
         return tf.ensure_shape(tf.reshape(images, tf.shape(videos)), videos.shape)
 
-    change.value_range = (-1.0, 1.0)
+    change.value_range = (-1.0, 1.0)  # type: ignore[attr-defined]
     return change
 
 

@@ -1,13 +1,21 @@
 """Crops of images, and clips of audio and video."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._typing import Augmentation, Tensor
 
 
 def inception_crop(
-    encoded, key, size, area=(0.08, 1.0), aspect_ratio=(3 / 4, 4 / 3), use_flip=True
-):
+    encoded: Tensor,
+    key: Tensor,
+    size: int,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    use_flip: bool = True,
+) -> Tensor:
     """Crops an encoded JPEG at random and resizes the crop.
 
     Only the crop is decoded. Half of the images are flipped horizontally.
@@ -52,7 +60,7 @@ def _resize(image, size):
     return tf.clip_by_value(image, 0.0, 255.0)
 
 
-def time_crop(num_samples):
+def time_crop(num_samples: int) -> Augmentation:
     """Crops each waveform at a random time.
 
     Reference:
@@ -79,7 +87,9 @@ def time_crop(num_samples):
     return change
 
 
-def overlapping_clips(example, length, num_clips=16, step=1):
+def overlapping_clips(
+    example: Tensor, length: int, num_clips: int = 16, step: int = 1
+) -> Tensor:
     """Cuts a long example into clips of equal length, evenly spaced over its duration.
 
     The score of the example is the mean of the scores of its clips.

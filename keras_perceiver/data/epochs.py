@@ -1,9 +1,13 @@
 """Epochs of training data that are reproducible from their number."""
 
+from __future__ import annotations
+
 import tensorflow as tf
 
+from keras_perceiver._typing import Tensor
 
-def epoch_order(num_examples, seed, number):
+
+def epoch_order(num_examples: int, seed: int, number: Tensor) -> Tensor:
     """Returns a dataset of the indices of all examples, shuffled for one epoch.
 
     Unlike `tf.data.Dataset.shuffle`, it has no state: the order depends on the

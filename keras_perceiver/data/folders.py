@@ -1,9 +1,13 @@
 """Folders of labeled files, `<folder>/<class>/<file>`, as `tf.data` pipelines."""
 
+from __future__ import annotations
+
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -14,24 +18,27 @@ from keras_perceiver.data.buckets import FolderPipeline
 from keras_perceiver.data.examples import find_examples
 from keras_perceiver.modalities.preprocessors import Preprocessor
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike, Preprocessors
+
 # Examples that are checked at once. A progress bar is shown for more than these.
 _CHECKED_AT_ONCE = 512
 
 
 def read_folder(
-    folder,
-    preprocessor,
-    batch_size,
-    class_names=None,
-    shuffle=True,
-    seed=0,
-    drop_remainder=False,
-    num_buckets=8,
-    allow_missing=False,
-    skip_bad_files=False,
-    check_files=True,
-    use_cache=False,
-):
+    folder: PathLike | dict[str, PathLike],
+    preprocessor: Preprocessors,
+    batch_size: int,
+    class_names: Sequence[str] | None = None,
+    shuffle: bool = True,
+    seed: int = 0,
+    drop_remainder: bool = False,
+    num_buckets: int = 8,
+    allow_missing: bool = False,
+    skip_bad_files: bool = False,
+    check_files: bool = True,
+    use_cache: bool = False,
+) -> LabeledFolder:
     """Reads labeled files of one or several modalities as a `tf.data.Dataset`.
 
     Files are at `<folder>/<class>/<file>`. Several modalities are joined by class and
@@ -100,9 +107,9 @@ def read_folder(
     (('chair', 'lamp'), (2, 50, 3))
     """
     is_dict = isinstance(preprocessor, dict)
-    preprocessors = (
+    preprocessors: dict[Any, Any] = (
         preprocessor
-        if is_dict
+        if isinstance(preprocessor, dict)
         else {getattr(preprocessor, "input_name", None): preprocessor}
     )
     for name, each in preprocessors.items():
@@ -153,9 +160,9 @@ def read_folder(
         cache={} if use_cache else None,
         skipped=skipped if skip_bad_files else None,
     )
-    folders = {name: Path(path) for name, path in folders.items()}
+    paths = {name: Path(path) for name, path in folders.items()}
     examples, class_names, ignored = find_examples(
-        folders, preprocessors, class_names, allow_missing, report
+        paths, preprocessors, class_names, allow_missing, report
     )
     if check_files:
         examples = _check(examples, pipeline, report)

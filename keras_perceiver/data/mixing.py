@@ -8,13 +8,17 @@ of shape `(batch, height, width, channels)`. Labels are class indices of shape
 The callable returns images and float32 soft labels of shape `(batch, num_classes)`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import keras
 import tensorflow as tf
 
 from keras_perceiver.data.augmentation import KeySeeds, with_tensorflow
 
 
-def mixup(num_classes, alpha=0.2):
+def mixup(num_classes: int, alpha: float = 0.2) -> Callable:
     """Blends each image and its label with those of another example of the batch.
 
     Reference:
@@ -27,7 +31,7 @@ def mixup(num_classes, alpha=0.2):
     return _mixing(keras.layers.MixUp(alpha, dtype="float32"), num_classes)
 
 
-def cutmix(num_classes):
+def cutmix(num_classes: int) -> Callable:
     """Replaces a rectangle of each image by that of another image of the batch.
 
     Labels are mixed in proportion to the area, whose share is uniformly distributed
@@ -44,7 +48,7 @@ def cutmix(num_classes):
     return _mixing(layer, num_classes)
 
 
-def mixup_or_cutmix(num_classes, alpha=0.2):
+def mixup_or_cutmix(num_classes: int, alpha: float = 0.2) -> Callable:
     """Applies `mixup` to one half of the batch and `cutmix` to the other.
 
     Reference:

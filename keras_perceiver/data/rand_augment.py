@@ -1,9 +1,12 @@
 """RandAugment: a few random operations per image, all of one magnitude."""
 
+from __future__ import annotations
+
 import numpy as np
 import tensorflow as tf
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._typing import Augmentation
 from keras_perceiver.modalities.preprocessors.pixels import (
     PIXEL_RANGE,
     scale_pixels,
@@ -18,7 +21,11 @@ _TRANSLATION = 100.0
 _CUTOUT = 40.0
 
 
-def rand_augment(num_ops=4, magnitude=5, value_range=PIXEL_RANGE):
+def rand_augment(
+    num_ops: int = 4,
+    magnitude: float = 5,
+    value_range: tuple[float, float] = PIXEL_RANGE,
+) -> Augmentation:
     """Applies `num_ops` of 16 operations to each image, drawn with replacement.
 
     The operations are AutoContrast, Equalize, Invert, Posterize, Solarize, SolarizeAdd,

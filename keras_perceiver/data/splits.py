@@ -1,13 +1,18 @@
 """Training, validation and test data, as every dataset of this package returns them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from keras_perceiver.data.epochs import epoch_keys, reshuffled_each_iteration
 from keras_perceiver.data.folders import read_folder
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import Augmentation, PathLike, Preprocessors, Tensor
 
 
 class Splits(NamedTuple):
@@ -191,18 +196,18 @@ def _check_dataset(name, dataset):
 
 
 def folder_splits(
-    folder,
-    preprocessor,
-    batch_size,
-    seed=0,
-    augment=None,
-    validation_fraction=0.15,
-    group=None,
-    allow_missing=False,
-    mix=None,
-    test_fraction=0.15,
-    skip_bad_files=False,
-):
+    folder: PathLike,
+    preprocessor: Preprocessors,
+    batch_size: int,
+    seed: int = 0,
+    augment: Augmentation | None = None,
+    validation_fraction: float = 0.15,
+    group: Callable | None = None,
+    allow_missing: bool = False,
+    mix: Callable | None = None,
+    test_fraction: float = 0.15,
+    skip_bad_files: bool = False,
+) -> Splits:
     """Reads the labeled files in `<folder>/train` and `<folder>/test`.
 
     A part of the training folder is held out for validation, the same one for every
@@ -239,7 +244,7 @@ def folder_splits(
     """
     folder = Path(folder)
     _check_value_range(augment, preprocessor)
-    options = {
+    options: dict[str, Any] = {
         "batch_size": batch_size,
         "allow_missing": allow_missing,
         "use_cache": True,
@@ -296,7 +301,14 @@ def _check_value_range(augment, preprocessor):
         )
 
 
-def augment_dataset(dataset, augment, seed, epoch=None, num_done=0, use_labels=False):
+def augment_dataset(
+    dataset: tf.data.Dataset,
+    augment: Callable,
+    seed: int,
+    epoch: Tensor | None = None,
+    num_done: int | Tensor = 0,
+    use_labels: bool = False,
+) -> tf.data.Dataset:
     """Augments the inputs of every batch.
 
     Args:

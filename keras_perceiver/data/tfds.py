@@ -1,7 +1,11 @@
 """Reads TensorFlow Datasets by random access, as `Splits`."""
 
+from __future__ import annotations
+
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -15,31 +19,34 @@ from keras_perceiver.data.epochs import (
 from keras_perceiver.data.splits import Splits, augment_dataset
 from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import Augmentation, PathLike, Preprocessors
+
 # Number of examples in each part of mock data.
 _NUM_MOCK_EXAMPLES = 8
 
 
 def tfds_splits(
-    name,
-    batch_size,
-    seed=0,
-    folder=None,
-    train_split="train[10%:]",
-    validation_split="train[:10%]",
-    test_split="test",
-    encoded=(),
-    preprocessor=None,
-    prepare=None,
-    prepare_train=None,
-    prepare_test=None,
-    augment=None,
-    mix=None,
-    num_processes=1,
-    process_index=0,
-    download=False,
-    manual_folder=None,
-    mock=None,
-):
+    name: str,
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    train_split: str = "train[10%:]",
+    validation_split: str = "train[:10%]",
+    test_split: str = "test",
+    encoded: Sequence[str] = (),
+    preprocessor: Preprocessors | None = None,
+    prepare: Callable | None = None,
+    prepare_train: Callable | None = None,
+    prepare_test: Callable | None = None,
+    augment: Augmentation | None = None,
+    mix: Callable | None = None,
+    num_processes: int = 1,
+    process_index: int = 0,
+    download: bool = False,
+    manual_folder: PathLike | None = None,
+    mock: Callable | None = None,
+) -> Splits:
     """Reads a dataset of TensorFlow Datasets, or this package's `modelnet40` or `audioset`.
 
     Examples are read from array_record files by index: an epoch is an order of indices,
@@ -111,7 +118,7 @@ def tfds_splits(
     if mock is None:
         builder = _builder(name, folder)
         _make_readable(builder, folder, download, manual_folder)
-        sources = [_Source(builder, part) for part in parts]
+        sources: list = [_Source(builder, part) for part in parts]
     else:
         with tempfile.TemporaryDirectory() as nowhere:
             builder = _builder(name, nowhere)

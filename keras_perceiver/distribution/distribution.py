@@ -1,5 +1,7 @@
 """A common interface to `tf.distribute` and `keras.distribution`."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 
@@ -203,7 +205,9 @@ class Distribution:
         return process_rows(dataset, self.num_processes, self.process_index)
 
 
-def get_distribution(engine, devices=None):
+def get_distribution(
+    engine: str | Distribution, devices: int | None = None
+) -> Distribution:
     """Returns a `Distribution`, unchanged if it is one already.
 
     Args:

@@ -1,5 +1,7 @@
 """The engines of each backend, and the devices that they need."""
 
+from __future__ import annotations
+
 import functools
 import json
 import os
@@ -19,7 +21,7 @@ BACKENDS = {
 }
 
 
-def virtual_devices(number):
+def virtual_devices(number: int) -> None:
     """Splits the CPU into several devices, to test programs for several devices.
 
     Call it before TensorFlow or JAX compute anything. The devices share the cores, so

@@ -1,10 +1,14 @@
 """Padding of batches that do not divide evenly over the replicas."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
 
-def predict_on_batch(model, inputs):
+def predict_on_batch(model: keras.Model, inputs: Any) -> np.ndarray:
     """Returns the predictions of a model for a batch, inside or outside a scope.
 
     Args:

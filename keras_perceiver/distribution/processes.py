@@ -1,7 +1,10 @@
 """Processes that train together."""
 
+from __future__ import annotations
+
 import os
 import sys
+from typing import NoReturn
 
 import keras
 import numpy as np
@@ -15,8 +18,11 @@ _SHUTDOWN_SECONDS = 3600
 
 
 def initialize(
-    address=None, num_processes=None, process_index=None, heartbeat_seconds=30
-):
+    address: str | None = None,
+    num_processes: int | None = None,
+    process_index: int | None = None,
+    heartbeat_seconds: int = 30,
+) -> None:
     """Connects this process to others on JAX. Call it before anything is computed.
 
     All processes run the same program. Each argument defaults to the environment
@@ -55,7 +61,7 @@ def initialize(
             "KERAS_BACKEND=jax; the saved model is the same on every backend."
         )
     if address != "auto":
-        if None in given.values():
+        if address is None or num_processes is None or process_index is None:
             raise ValueError(
                 "Several processes need `address`, `num_processes` and `process_index`. "
                 f"Received: {_text(given)}. Give all three, or address='auto'."
@@ -96,7 +102,7 @@ def _text(given):
     return ", ".join(f"{name}={value!r}" for name, value in given.items())
 
 
-def exit_process(status):
+def exit_process(status: int | str | None) -> NoReturn:
     """Exits this process without waiting for others that train together.
 
     At a normal exit JAX waits for all processes, and these may wait for this one in a
@@ -139,7 +145,7 @@ def process_index():
     return int(os.environ.get("RANK", 0)) if backend == "torch" else 0
 
 
-def check_equal(name, value):
+def check_equal(name: str, value: int) -> None:
     """Raises `ValueError` unless an integer is the same in all processes.
 
     Args:

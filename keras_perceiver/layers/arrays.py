@@ -1,5 +1,9 @@
 """Learned arrays: weights that do not depend on the inputs."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -44,7 +48,7 @@ class LatentArray(keras.layers.Layer):
     (2, 32, 64)
     """
 
-    def __init__(self, num_latents, latent_dim, **kwargs):
+    def __init__(self, num_latents: int, latent_dim: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_positive(num_latents=num_latents, latent_dim=latent_dim)
         self.num_latents = num_latents

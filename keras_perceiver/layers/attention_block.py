@@ -1,7 +1,10 @@
 """The attention block that all models are built from: pre-norm attention and MLP."""
 
+from __future__ import annotations
+
 import contextlib
 import contextvars
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -56,10 +59,9 @@ class KeysValues(NamedTuple):
 class AttentionBlock(CompositeLayer):
     """Pre-norm attention, then a pre-norm MLP, each with a residual connection.
 
-    The base class of `CrossAttend` and `SelfAttend`. It works in two steps:
-    `keys_values` computes keys and values from inputs, and `attend_to` computes the
-    outputs of queries. A decoder calls the first once and the second for each chunk of
-    queries.
+    The base class of `CrossAttend` and `SelfAttend`. `keys_values` computes keys and
+    values from inputs, and `attend_to` computes the outputs of queries. A decoder calls
+    the first once and the second for each chunk of queries.
 
     With N queries, H heads and M inputs of width C, keys and values cost
     `M * C * (qk_dim + v_dim)` multiplications, and attention costs
@@ -70,8 +72,7 @@ class AttentionBlock(CompositeLayer):
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.1;
-        [Jaegle et al., 2021](https://arxiv.org/abs/2107.14795), appendix E, for a block
-        without the residual connection of the query.
+        [Jaegle et al., 2021](https://arxiv.org/abs/2107.14795), appendix E, for decoders.
 
     Args:
         num_heads: Integer, number of attention heads.
@@ -80,32 +81,30 @@ class AttentionBlock(CompositeLayer):
         v_dim: Integer, total width of values over all heads. Defaults to `qk_dim`.
         widening_factor: Integer, ratio of the MLP's hidden width to the query's width.
         activation: Activation of the MLP. Defaults to the exact GELU.
-        dropout: Float in `[0, 1)`, dropout rate at the end of both residual branches.
-            The paper uses none.
+        dropout: Float in `[0, 1)`, rate at the end of both branches, 0 in the paper.
         use_query_residual: Boolean, whether the query is added to the outputs of
             attention, as in the paper. Decoders of Perceiver IO may not do so.
         is_causal: Boolean. `True`: query i of N attends only to the inputs j of M with
             `j <= i + M - N`, so that the last query attends to all inputs.
         use_bias: Boolean, whether the linear layers have a bias.
-        kernel_initializer: Initializer of the kernels of the linear layers. Each kernel
-            is initialized independently.
+        kernel_initializer: Initializer of each kernel of the linear layers.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
     """
 
     def __init__(
         self,
-        num_heads=1,
-        qk_dim=None,
-        v_dim=None,
-        widening_factor=1,
-        activation="gelu",
-        dropout=0.0,
-        use_query_residual=True,
-        is_causal=False,
-        use_bias=True,
-        kernel_initializer="lecun_normal",
-        **kwargs,
-    ):
+        num_heads: int = 1,
+        qk_dim: int | None = None,
+        v_dim: int | None = None,
+        widening_factor: int = 1,
+        activation: str | Callable = "gelu",
+        dropout: float = 0.0,
+        use_query_residual: bool = True,
+        is_causal: bool = False,
+        use_bias: bool = True,
+        kernel_initializer: str | keras.Initializer = "lecun_normal",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_positive(num_heads=num_heads, widening_factor=widening_factor)
         for name, width in (("qk_dim", qk_dim), ("v_dim", v_dim)):

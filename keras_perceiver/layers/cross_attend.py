@@ -1,5 +1,9 @@
 """Cross-attention from a fixed number of queries to any number of inputs."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_perceiver._checks import check_rank
@@ -55,7 +59,7 @@ class CrossAttend(AttentionBlock):
     (2, 32, 64)
     """
 
-    def __init__(self, num_heads=1, **kwargs):
+    def __init__(self, num_heads: int = 1, **kwargs: Any) -> None:
         # The statistics of the inputs need full precision. Products are computed in
         # `compute_dtype` all the same.
         super().__init__(num_heads, autocast=False, **kwargs)

@@ -1,5 +1,9 @@
 """The trunk of the Perceiver: alternating cross-attends and latent Transformers."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -72,16 +76,16 @@ class IterativeAttention(CompositeLayer):
 
     def __init__(
         self,
-        num_blocks=8,
-        num_self_attends_per_block=6,
-        num_cross_attends=None,
-        cross_attend=None,
-        self_attend=None,
-        share_weights=True,
-        use_cross_attends_at_start=False,
-        use_remat=False,
-        **kwargs,
-    ):
+        num_blocks: int = 8,
+        num_self_attends_per_block: int = 6,
+        num_cross_attends: int | None = None,
+        cross_attend: CrossAttend | None = None,
+        self_attend: SelfAttend | None = None,
+        share_weights: bool = True,
+        use_cross_attends_at_start: bool = False,
+        use_remat: bool = False,
+        **kwargs: Any,
+    ) -> None:
         # As in `CrossAttend`, inputs keep their precision.
         super().__init__(autocast=False, **kwargs)
         check_positive(

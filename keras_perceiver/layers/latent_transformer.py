@@ -1,5 +1,9 @@
 """The latent Transformer: a stack of self-attends."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -48,7 +52,13 @@ class LatentTransformer(CompositeLayer):
     (2, 32, 64)
     """
 
-    def __init__(self, num_self_attends, self_attend=None, use_remat=False, **kwargs):
+    def __init__(
+        self,
+        num_self_attends: int,
+        self_attend: SelfAttend | None = None,
+        use_remat: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_positive(num_self_attends=num_self_attends)
         self_attend = SelfAttend() if self_attend is None else self_attend

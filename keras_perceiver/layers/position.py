@@ -1,6 +1,9 @@
 """Encodings of element positions."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,7 +64,12 @@ class FourierPositionEncoding(keras.layers.Layer):
     (2, 100, 39)
     """
 
-    def __init__(self, num_bands, max_resolution=None, **kwargs):
+    def __init__(
+        self,
+        num_bands: int,
+        max_resolution: int | tuple[int, ...] | None = None,
+        **kwargs: Any,
+    ) -> None:
         # In bfloat16 the sine of a coordinate is off by up to 1.7, so only the result
         # is cast, and not the arguments.
         super().__init__(autocast=False, **kwargs)
@@ -198,7 +206,13 @@ class LearnedPositionEncoding(CompositeLayer):
     (2, 1536, 5)
     """
 
-    def __init__(self, dim, grid=None, projected_dim=None, **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        grid: tuple[int, ...] | None = None,
+        projected_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         check_positive(dim=dim)
         if grid is not None:

@@ -1,5 +1,9 @@
 """Self-attention among the latents."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_perceiver._checks import check_rank
@@ -45,7 +49,7 @@ class SelfAttend(AttentionBlock):
     (2, 32, 64)
     """
 
-    def __init__(self, num_heads=8, **kwargs):
+    def __init__(self, num_heads: int = 8, **kwargs: Any) -> None:
         super().__init__(num_heads, **kwargs)
 
     def build(self, latents_shape):

@@ -1,5 +1,9 @@
 """Raw audio, and the base class of modalities that take a waveform."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -83,7 +87,9 @@ class Audio(Waveform):
     (2, 63, 29)
     """
 
-    def __init__(self, num_samples, sample_rate, patch_size=128, **kwargs):
+    def __init__(
+        self, num_samples: int, sample_rate: int, patch_size: int = 128, **kwargs: Any
+    ) -> None:
         super().__init__(num_samples, sample_rate, **kwargs)
         check_positive(patch_size=patch_size)
         self.patch_size = patch_size

@@ -1,5 +1,9 @@
 """The base class of modalities: elements, positions, masks, checks of raw inputs."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -109,23 +113,23 @@ class Modality(CompositeLayer):
     (2, 24, 12)
     """
 
-    input_name = None
+    input_name: str | None = None
     input_dtype = "float32"
-    input_range = None
+    input_range: str | None = None
     shape_fix = "Change the inputs, or create the modality for this shape."
-    default_max_resolution = None
-    drawing_projection = None
+    default_max_resolution: int | None = None
+    drawing_projection: str | None = None
 
     def __init__(
         self,
-        num_bands=None,
-        max_resolution=None,
-        position_encoding=None,
-        use_mask=False,
-        projection_dim=None,
-        use_added_positions=False,
-        **kwargs,
-    ):
+        num_bands: int | None = None,
+        max_resolution: int | tuple[int, ...] | None = None,
+        position_encoding: keras.Layer | None = None,
+        use_mask: bool = False,
+        projection_dim: int | None = None,
+        use_added_positions: bool = False,
+        **kwargs: Any,
+    ) -> None:
         # Positions and audio need full precision, so only elements are cast.
         super().__init__(autocast=False, **kwargs)
         if isinstance(max_resolution, list):

@@ -1,5 +1,9 @@
 """The byte array: the inputs of one or several modalities as one array."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -71,20 +75,22 @@ class ByteArray(keras.layers.Layer):
 
     def __init__(
         self,
-        modality,
-        modality_dim=4,
-        modality_dropout=0.0,
-        element_dropout=0.0,
-        **kwargs,
-    ):
+        modality: Modality | dict[str, Modality],
+        modality_dim: int = 4,
+        modality_dropout: float | dict[str, float] = 0.0,
+        element_dropout: float | dict[str, float] = 0.0,
+        **kwargs: Any,
+    ) -> None:
         layers = modality_layers(modality)
         # Modalities cast by themselves, and define the dtype of their elements.
         if kwargs.get("dtype") is None:
             kwargs["dtype"] = next((layer.dtype_policy for layer in layers), None)
         super().__init__(autocast=False, **kwargs)
         self.is_single = not isinstance(modality, dict)
-        self.modalities = (
-            {modality.input_name: modality} if self.is_single else dict(modality)
+        self.modalities: dict[Any, Modality] = (
+            dict(modality)
+            if isinstance(modality, dict)
+            else {modality.input_name: modality}
         )
         if not self.modalities or any(n.endswith("_mask") for n in self.modalities):
             raise ValueError(

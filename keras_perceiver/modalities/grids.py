@@ -1,6 +1,9 @@
 """Arrays on a grid: images, videos, and others."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -56,9 +59,14 @@ class Array(Modality):
     input_name = "array"
     _noun = "Arrays"
     shape_fix = "Change the arrays, or create the modality for this shape."
-    _axes = None
+    _axes: tuple[str, ...] | None = None
 
-    def __init__(self, shape, patch_size=1, **kwargs):
+    def __init__(
+        self,
+        shape: tuple[int | None, ...],
+        patch_size: int | tuple[int, ...] = 1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         shape = tuple(shape)
         axes = self._axes or tuple(f"shape[{i}]" for i in range(len(shape) - 1))
@@ -247,5 +255,10 @@ class Video(Array):
     )
     _axes = ("frames", "height", "width")
 
-    def __init__(self, shape, patch_size=(2, 8, 8), **kwargs):
+    def __init__(
+        self,
+        shape: tuple[int | None, ...],
+        patch_size: int | tuple[int, ...] = (2, 8, 8),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(shape, patch_size, **kwargs)

@@ -1,5 +1,9 @@
 """Mel spectrograms of audio, with SpecAugment."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -86,19 +90,19 @@ class MelSpectrogram(Waveform):
 
     def __init__(
         self,
-        num_samples,
-        sample_rate,
-        num_mel_bins=80,
-        frame_length=2048,
-        frame_step=1024,
-        min_frequency=20.0,
-        max_frequency=None,
-        patch_size=1,
-        time_masks=None,
-        frequency_masks=None,
-        seed=None,
-        **kwargs,
-    ):
+        num_samples: int,
+        sample_rate: int,
+        num_mel_bins: int = 80,
+        frame_length: int = 2048,
+        frame_step: int = 1024,
+        min_frequency: float = 20.0,
+        max_frequency: float | None = None,
+        patch_size: int | tuple[int, int] = 1,
+        time_masks: tuple[int, int] | None = None,
+        frequency_masks: tuple[int, int] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(num_samples, sample_rate, **kwargs)
         check_positive(
             num_mel_bins=num_mel_bins, frame_length=frame_length, frame_step=frame_step

@@ -1,5 +1,9 @@
 """Point clouds, whose elements have positions of their own."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -55,7 +59,9 @@ class PointCloud(Modality):
     drawing_projection = "3d"
     shape_fix = "Pass the coordinates x, y, z of every point, then its features."
 
-    def __init__(self, num_points=None, num_features=0, **kwargs):
+    def __init__(
+        self, num_points: int | None = None, num_features: int = 0, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         if num_points is not None:
             check_positive(num_points=num_points)

@@ -1,5 +1,9 @@
 """Sequences of ids: tokens, bytes, events."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_perceiver._checks import check_positive
@@ -50,7 +54,9 @@ class Sequence(Series):
     input_dtype = "int32"
     shape_fix = "Crop or pad the sequences, or create the modality for this length."
 
-    def __init__(self, max_length, vocabulary_size, embedding_dim, **kwargs):
+    def __init__(
+        self, max_length: int, vocabulary_size: int, embedding_dim: int, **kwargs: Any
+    ) -> None:
         check_positive(
             max_length=max_length,
             vocabulary_size=vocabulary_size,

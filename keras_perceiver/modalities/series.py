@@ -1,5 +1,9 @@
 """The base class of modalities along time."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from keras import ops
 
 from keras_perceiver._checks import check_positive
@@ -52,7 +56,7 @@ class Series(Modality):
 
     step_shape = ()
 
-    def __init__(self, max_length, **kwargs):
+    def __init__(self, max_length: int, **kwargs: Any) -> None:
         check_positive(max_length=max_length)
         super().__init__(**kwargs)
         self._max_length = max_length

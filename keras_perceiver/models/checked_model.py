@@ -30,7 +30,7 @@ class CheckedModel(GuardedModel):
             is better, or `None`.
     """
 
-    score = None
+    score: str | None = None
 
     def __init__(self, inputs, outputs, dtype=None, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)

@@ -1,7 +1,9 @@
 """Cost of a model: FLOPs by the paper's convention, parameters, training memory."""
 
+from __future__ import annotations
+
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import keras
 
@@ -9,8 +11,11 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models.encoder import Perceiver
 
+if TYPE_CHECKING:
+    from keras_perceiver.models.tasks.base import Task
 
-def flops(model, num_inputs=None):
+
+def flops(model: Perceiver | Task, num_inputs: int | None = None) -> int:
     """Counts the floating-point operations of a forward pass per example.
 
     They are counted as in the tables of the paper: two per multiply-accumulate of every

@@ -1,6 +1,8 @@
 """The Perceiver: an encoder from raw inputs to latents."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +17,9 @@ from keras_perceiver.models.lora import (
     load_lora_weights,
     save_lora_weights,
 )
+
+if TYPE_CHECKING:
+    from keras_perceiver.layers import CrossAttend, SelfAttend
 
 
 class Encoded(NamedTuple):
@@ -104,26 +109,28 @@ class Perceiver(CheckedModel):
 
     def __init__(
         self,
-        modality,
-        num_latents=512,
-        latent_dim=1024,
-        num_blocks=8,
-        num_self_attends_per_block=6,
-        num_cross_attends=None,
-        cross_attend=None,
-        self_attend=None,
-        share_weights=True,
-        use_cross_attends_at_start=False,
-        use_remat=False,
-        dtype=None,
+        modality: Modality | dict[str, Modality] | ByteArray,
+        num_latents: int = 512,
+        latent_dim: int = 1024,
+        num_blocks: int = 8,
+        num_self_attends_per_block: int = 6,
+        num_cross_attends: int | None = None,
+        cross_attend: CrossAttend | None = None,
+        self_attend: SelfAttend | None = None,
+        share_weights: bool = True,
+        use_cross_attends_at_start: bool = False,
+        use_remat: bool = False,
+        dtype: str | keras.DTypePolicy | None = None,
         *,
-        inner_settings=None,
-        **kwargs,
-    ):
+        inner_settings: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         is_byte_array = isinstance(modality, ByteArray)
-        byte_array = modality
-        if not is_byte_array:
-            byte_array = ByteArray(modality, name="byte_array")
+        byte_array = (
+            modality
+            if isinstance(modality, ByteArray)
+            else ByteArray(modality, name="byte_array")
+        )
         latent_array = LatentArray(
             num_latents, latent_dim, dtype=dtype, name="latent_array"
         )

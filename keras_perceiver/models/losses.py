@@ -1,5 +1,9 @@
 """Losses that Keras lacks."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -42,7 +46,7 @@ class SmoothedCrossentropy(keras.losses.Loss):
     0.6
     """
 
-    def __init__(self, label_smoothing, **kwargs):
+    def __init__(self, label_smoothing: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_fraction(label_smoothing=label_smoothing)
         self.label_smoothing = label_smoothing

@@ -1,5 +1,7 @@
 """Metrics that Keras lacks."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
@@ -19,7 +21,9 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
         dtype: Dtype of the result.
     """
 
-    def __init__(self, name="accuracy", dtype=None):
+    def __init__(
+        self, name: str = "accuracy", dtype: str | keras.DTypePolicy | None = None
+    ) -> None:
         super().__init__(_is_correct, name=name, dtype=dtype)
 
     def get_config(self):
@@ -61,7 +65,12 @@ class MeanAveragePrecision(keras.metrics.AUC):
 
     is_approximate = True  # tests use the exact value of the report
 
-    def __init__(self, num_labels, name="mean_average_precision", dtype=None):
+    def __init__(
+        self,
+        num_labels: int,
+        name: str = "mean_average_precision",
+        dtype: str | keras.DTypePolicy | None = None,
+    ) -> None:
         super().__init__(
             num_thresholds=400,
             curve="PR",

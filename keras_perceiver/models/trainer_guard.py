@@ -9,6 +9,7 @@ Keras' trainers and variables.
 import contextlib
 import functools
 import threading
+from typing import Any
 
 import keras
 
@@ -168,7 +169,7 @@ class _JaxGuard(keras.Model):
         self._jax_state_synced = True
 
 
-_BASE = _JaxGuard if keras.backend.backend() == "jax" else keras.Model
+_BASE: Any = _JaxGuard if keras.backend.backend() == "jax" else keras.Model
 
 
 class GuardedModel(_BASE):

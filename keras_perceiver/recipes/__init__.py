@@ -1,5 +1,7 @@
 """Recipes: one module per training run, whose docstring is its card."""
 
+from __future__ import annotations
+
 import ast
 import importlib.util
 import json
@@ -7,17 +9,22 @@ import pkgutil
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from keras_perceiver._checks import check_choice
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.training import Recipe
 
-def names():
+
+def names() -> list[str]:
     """Returns the names of all recipes, sorted."""
     modules = pkgutil.iter_modules(__path__)
     return sorted(m.name for m in modules if not m.name.startswith("_"))
 
 
-def get(name):
+def get(name: str) -> Recipe:
     """Returns the `Recipe` of a module of this package.
 
     Raises:
@@ -27,12 +34,12 @@ def get(name):
     return importlib.import_module(f"{__name__}.{name}").RECIPE
 
 
-def check_name(name):
+def check_name(name: str) -> None:
     """Raises `ValueError` unless a recipe has this name, without importing Keras."""
     check_choice("`recipe`", name, names())
 
 
-def load(path):
+def load(path: PathLike) -> Recipe:
     """Returns the `Recipe` of a user's own file.
 
     The file is executed with all permissions of the user, so do not load files that you
@@ -57,7 +64,7 @@ def load(path):
         )
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec: Any = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -99,14 +106,14 @@ def _checked(module, path):
     return recipe
 
 
-def card(name):
+def card(name: str) -> str:
     """Returns the card of a recipe, its docstring, without importing Keras."""
     check_name(name)
     text = Path(__file__).with_name(f"{name}.py").read_text()
-    return ast.get_docstring(ast.parse(text))
+    return ast.get_docstring(ast.parse(text)) or ""
 
 
-def of_run(folder):
+def of_run(folder: PathLike) -> Recipe:
     """Returns the `Recipe` of a finished run, with the overrides of that run.
 
     Args:
@@ -119,7 +126,7 @@ def of_run(folder):
     return get(name_of_run(folder)).replace(_metrics(folder).get("overrides", {}))
 
 
-def name_of_run(folder):
+def name_of_run(folder: PathLike) -> str:
     """Returns the name of the recipe of a finished run, without importing Keras."""
     name = _metrics(folder)["recipe"]
     if name not in names():

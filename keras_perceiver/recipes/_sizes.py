@@ -79,10 +79,10 @@ def _readable(files, read):
         except Exception as error:  # libraries raise various classes
             first = first or (path, error)
     if not found:
-        path, error = first
+        path, reason = first
         raise ValueError(
             "A folder must have a valid file. Received: "
-            f"{len(files)} invalid files, the first: {path} ({error}). Convert or "
+            f"{len(files)} invalid files, the first: {path} ({reason}). Convert or "
             "repair them."
         )
     return found

@@ -1,5 +1,7 @@
 """A client of TF Serving: predictions over gRPC or REST, and load tests."""
 
+from __future__ import annotations
+
 import base64
 import concurrent.futures
 import dataclasses
@@ -8,9 +10,14 @@ import json
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
 
 
 class ServingError(RuntimeError):
@@ -27,7 +34,13 @@ class GrpcClient:
         timeout: Float, seconds to wait for a response.
     """
 
-    def __init__(self, address, model, version=None, timeout=30.0):
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        version: int | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         # Imported here, so that REST does not need them.
         import grpc
         from tensorflow_serving.apis import prediction_service_pb2_grpc
@@ -90,7 +103,13 @@ class RestClient:
         timeout: Float, seconds to wait for a response.
     """
 
-    def __init__(self, address, model, version=None, timeout=30.0):
+    def __init__(
+        self,
+        address: str,
+        model: str,
+        version: int | None = None,
+        timeout: float = 30.0,
+    ) -> None:
         self._address, self._model, self._timeout = address, model, timeout
         versions = "" if version is None else f"/versions/{version}"
         self._url = f"http://{address}/v1/models/{model}{versions}:predict"
@@ -161,7 +180,13 @@ class Load:
         return text
 
 
-def load(client, inputs, signature, num_requests, concurrency):
+def load(
+    client: GrpcClient | RestClient,
+    inputs: dict | list[dict],
+    signature: str,
+    num_requests: int,
+    concurrency: int,
+) -> Load:
     """Sends many requests, several at a time, and measures latency and throughput.
 
     Args:
@@ -196,7 +221,7 @@ def load(client, inputs, signature, num_requests, concurrency):
     )
 
 
-def read_inputs(paths):
+def read_inputs(paths: Sequence[PathLike]) -> tuple[Any, str]:
     """Returns the inputs and the signature for files.
 
     Args:
@@ -205,19 +230,19 @@ def read_inputs(paths):
     Raises:
         ServingError: if they cannot be sent in one request.
     """
-    paths = [Path(path) for path in paths]
-    are_arrays = [path.suffix in (".npy", ".npz") for path in paths]
-    if any(are_arrays) and len(paths) > 1:
+    files = [Path(path) for path in paths]
+    are_arrays = [file.suffix in (".npy", ".npz") for file in files]
+    if any(are_arrays) and len(files) > 1:
         raise ServingError(
             "A request must have one .npy or .npz, or any number of other files. Received: "
-            f"{[str(path) for path in paths]}. Put the arrays in one .npz."
+            f"{[str(file) for file in files]}. Put the arrays in one .npz."
         )
     if are_arrays[0]:
-        loaded = np.load(paths[0], allow_pickle=False)
+        loaded = np.load(files[0], allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded, "serving_default"
         return {name: loaded[name] for name in loaded.files}, "serving_default"
-    return [path.read_bytes() for path in paths], "encoded"
+    return [file.read_bytes() for file in files], "encoded"
 
 
 def _error(code, details, address, model):

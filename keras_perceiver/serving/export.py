@@ -1,10 +1,14 @@
 """Exports of models, which are verified in another process and published atomically."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -30,6 +34,9 @@ from keras_perceiver.serving.versions import (
 )
 from keras_perceiver.serving.weights import quantized_copy
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike, Preprocessors
+
 _EXPORT_PROGRAM = """
 import sys
 from keras_perceiver.serving import job
@@ -51,15 +58,15 @@ _TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 1e-2, "bfloat16": 1e-
 
 
 def export_for_serving(
-    model,
-    folder,
-    version=None,
-    preprocessor=None,
-    weights="float32",
-    metrics=None,
-    test_data=None,
-    use_check=True,
-):
+    model: keras.Model,
+    folder: PathLike,
+    version: int | None = None,
+    preprocessor: Preprocessors | None = None,
+    weights: str = "float32",
+    metrics: dict | None = None,
+    test_data: Iterable | None = None,
+    use_check: bool = True,
+) -> Path:
     """Exports a model as a SavedModel to a numbered folder for TF Serving.
 
     The export runs under TensorFlow. A model on another backend is exported by another
@@ -80,8 +87,7 @@ def export_for_serving(
     inputs have dynamic lengths, `batching.config`.
 
     Reference:
-        [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic), for the
-        layout of the folder.
+        [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic).
 
     Args:
         model: `Perceiver` or a task, such as `PerceiverClassifier`.
@@ -94,8 +100,7 @@ def export_for_serving(
         weights: String, how weights are stored: `"float32"`, `"float16"`, `"bfloat16"`
             or `"int8"` (matrices only, with one scale per unit). The graph converts them
             back for each request. The effect is measured, printed, and in the card.
-        metrics: Dict of metrics and other information for the card, such as the
-            `metrics.json` of the run.
+        metrics: Dict of other entries for the card, such as those of `metrics.json`.
         test_data: Batches of `(inputs, targets)`, such as a `tf.data.Dataset`. If
             `weights` is not `"float32"`, the score of the task is measured on them before
             and after the conversion.
@@ -170,7 +175,9 @@ def export_for_serving(
         return publish_folder(path, folder, version, is_chosen)
 
 
-def export_file(model, path, format, use_check=True):
+def export_file(
+    model: keras.Model, path: PathLike, format: str, use_check: bool = True
+) -> Path:
     """Exports a model to a file for ONNX Runtime or LiteRT, by Keras' own exporters.
 
     The file has the inputs and the output (logits) of the model, with a dynamic batch

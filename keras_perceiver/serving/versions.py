@@ -1,5 +1,7 @@
 """Checks before an export: version number, format and installed packages."""
 
+from __future__ import annotations
+
 import importlib.util
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def check_version(folder, version):
     check_writable("folder", folder)
 
 
-def check_serving():
+def check_serving() -> None:
     """Raises `ImportError` unless the protocol of TF Serving is installed."""
     if importlib.util.find_spec("tensorflow_serving") is None:
         raise ImportError(

@@ -1,8 +1,11 @@
 """Evaluation of a task on a dataset, and its report."""
 
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -12,8 +15,15 @@ from keras_perceiver._names import in_csv, in_markdown
 from keras_perceiver.distribution import predict_on_batch
 from keras_perceiver.training.plots import plot_figure
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def evaluate(model, dataset):
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.models import Task
+    from keras_perceiver.models.reports import Report
+
+
+def evaluate(model: Task, dataset: tf.data.Dataset) -> Report:
     """Returns the report of a task on a dataset, see `predictions`.
 
     Args:
@@ -91,7 +101,7 @@ def table(report):
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write_report(report, folder):
+def write_report(report: Report, folder: PathLike) -> None:
     """Writes metrics, table and figures of a report to a folder.
 
     The files are `evaluation.json`, `classes.csv` and one PNG per figure.

@@ -1,7 +1,18 @@
 """Compiling a task, and training it from any step by Keras' own `fit`."""
 
+from __future__ import annotations
 
-def compile_task(model, optimizer, label_smoothing=0.0):
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_perceiver.models import Task
+
+
+def compile_task(
+    model: Task, optimizer: keras.Optimizer, label_smoothing: float = 0.0
+) -> None:
     """Compiles a task with its default loss and metrics.
 
     Args:

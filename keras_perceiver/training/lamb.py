@@ -1,5 +1,9 @@
 """LAMB as the paper uses it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -42,14 +46,14 @@ class Lamb(keras.optimizers.Lamb):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-6,
-        weight_decay=0.0,
-        name="lamb",
-        **kwargs,
-    ):
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        weight_decay: float = 0.0,
+        name: str = "lamb",
+        **kwargs: Any,
+    ) -> None:
         if weight_decay is not None and weight_decay < 0:
             raise ValueError(
                 "`weight_decay` must not be negative. Received: "

@@ -64,18 +64,18 @@ class Recipe:
     """
 
     name: str
-    data: Config
-    task: Config
-    model: Config
-    optimizer: Config
+    data: Config | Callable
+    task: Config | Callable
+    model: Config | Callable
+    optimizer: Config | Callable
     epochs: int
     batch_size: int
-    schedule: Config | None = None
+    schedule: Config | Callable | None = None
     label_smoothing: float = 0.0
     ema_momentum: float | None = None
     accumulation_steps: int = 1
     patience: int | None = None
-    preprocessor: Config | None = None
+    preprocessor: Config | Callable | None = None
     write_mock: Callable | None = None
     overrides: Mapping = dataclasses.field(default_factory=dict)
 

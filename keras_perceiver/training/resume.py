@@ -1,15 +1,21 @@
 """Checkpoint and resume: the state of a run is saved periodically and at signals."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import math
 import signal
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from keras_perceiver.training.checkpoints import Checkpoints
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Keys that identify objects instead of settings, since Keras numbers names.
@@ -23,7 +29,7 @@ class TrainingInterruptedError(Exception):
         signal: `signal.Signals`.
     """
 
-    def __init__(self, message, signal):
+    def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
 
@@ -189,7 +195,7 @@ def _variables(model):
     return [v for v in others if id(v) not in metric_ids] + metrics
 
 
-def saved_overrides(folder):
+def saved_overrides(folder: PathLike) -> dict[str, Any]:
     """Returns the overrides of the recipe of a run from its folder of checkpoints.
 
     The result is empty if there is no checkpoint.

@@ -1,8 +1,11 @@
 """Runs: training of a recipe in stages, from its data to an exported model."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -31,12 +34,22 @@ from keras_perceiver.training.resume import SaveState, settings
 from keras_perceiver.training.score import score, score_without_each
 from keras_perceiver.training.tracking import TrackingOptimizer
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.distribution import Distribution
+    from keras_perceiver.training.recipe import Recipe
+
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 _STAGES = ("prepare", "fit", "score", "save", "export")
 
 
-def train(recipe, run_folder, export_folder=None, **options):
+def train(
+    recipe: Recipe,
+    run_folder: PathLike,
+    export_folder: PathLike | None = None,
+    **options: Any,
+) -> dict[str, Any]:
     """Trains, tests, saves and exports the model of a recipe.
 
     Calls the stages of a `Run` in order.
@@ -115,18 +128,18 @@ class Run:
 
     def __init__(
         self,
-        recipe,
-        run_folder,
-        export_folder=None,
-        seed=0,
-        data_folder=None,
-        save_every=500,
-        keep=2,
-        resume=False,
-        smoke=False,
-        distribution="auto",
-        devices=None,
-    ):
+        recipe: Recipe,
+        run_folder: PathLike,
+        export_folder: PathLike | None = None,
+        seed: int = 0,
+        data_folder: PathLike | None = None,
+        save_every: int = 500,
+        keep: int = 2,
+        resume: bool = False,
+        smoke: bool = False,
+        distribution: str | Distribution = "auto",
+        devices: int | None = None,
+    ) -> None:
         self.distribution = get_distribution(distribution, devices)
         replicas = self.distribution.num_replicas
         self.recipe = smoke_test.smaller(recipe, replicas) if smoke else recipe
@@ -139,7 +152,7 @@ class Run:
         self.smoke = smoke
         self.is_writer = self.distribution.process_index == 0
         self.splits = self.model = self.metrics = None
-        self.result = {}
+        self.result: dict[str, Any] = {}
         self._num_done = 0
 
         check_positive(save_every=save_every, keep=keep)

@@ -1,12 +1,18 @@
 """Learning rate schedules of a run, from the peak and the number of updates."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_perceiver._checks import check_fraction, check_positive
 
 
-def warm_cosine(learning_rate, num_steps, warmup_fraction=0.05):
+def warm_cosine(
+    learning_rate: float, num_steps: int, warmup_fraction: float = 0.05
+) -> keras.optimizers.schedules.CosineDecay:
     """Returns a schedule with linear warm-up and cosine decay to zero.
 
     Args:
@@ -27,7 +33,9 @@ def warm_cosine(learning_rate, num_steps, warmup_fraction=0.05):
     )
 
 
-def flat_cosine(learning_rate, num_steps, flat_fraction=0.5):
+def flat_cosine(
+    learning_rate: float, num_steps: int, flat_fraction: float = 0.5
+) -> keras.optimizers.schedules.CosineDecay:
     """Returns a schedule that is constant at first, then decays to zero by a cosine.
 
     Reference:
@@ -53,7 +61,9 @@ def flat_cosine(learning_rate, num_steps, flat_fraction=0.5):
     )
 
 
-def step_decay(learning_rate, num_steps, decay_at, factor=0.1):
+def step_decay(
+    learning_rate: float, num_steps: int, decay_at: Sequence[float], factor: float = 0.1
+) -> keras.optimizers.schedules.PiecewiseConstantDecay:
     """Returns a schedule that decays by a factor at some points of the run.
 
     Args:

@@ -1,5 +1,7 @@
 """An optimizer that tracks gradient norms and averages of the weights."""
 
+from __future__ import annotations
+
 import keras
 from keras import ops
 
@@ -33,13 +35,18 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
     1.0
     """
 
-    def __init__(self, inner_optimizer, ema_momentum=None, name="tracking_optimizer"):
+    def __init__(
+        self,
+        inner_optimizer: keras.Optimizer,
+        ema_momentum: float | None = None,
+        name: str = "tracking_optimizer",
+    ) -> None:
         super().__init__(learning_rate=0.0, name=name)
         if ema_momentum is not None:
             check_fraction(ema_momentum=ema_momentum)
         self.inner_optimizer = inner_optimizer
         self.ema_momentum = ema_momentum
-        self._averages = []
+        self._averages: list = []
 
     def build(self, variables):
         # All replicas have the same values.

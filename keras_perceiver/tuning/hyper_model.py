@@ -1,7 +1,11 @@
 """The hypermodel, which KerasTuner builds and trains in each trial."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import keras
 import keras_tuner as kt
@@ -27,6 +31,11 @@ from keras_perceiver.tuning.encoders import (
     trunk_of,
 )
 from keras_perceiver.tuning.failures import fails_without_memory
+
+if TYPE_CHECKING:
+    from keras_perceiver.distribution import Distribution
+    from keras_perceiver.modalities import ByteArray, Modality
+    from keras_perceiver.models import Task
 
 _NO_AUGMENTATION = "none"
 # Names that do not affect the size of a model.
@@ -119,22 +128,22 @@ class PerceiverHyperModel(kt.HyperModel):
 
     def __init__(
         self,
-        modality,
-        task,
-        space=None,
-        settings=None,
-        defaults=None,
-        augmentations=None,
-        num_inputs=None,
-        max_parameters=None,
-        max_flops=None,
-        max_activation_bytes=None,
-        precision="float32",
-        distribution=None,
-        seed=None,
-        name=None,
-        tunable=True,
-    ):
+        modality: Modality | dict[str, Modality] | ByteArray,
+        task: Config | type[Task],
+        space: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+        defaults: dict[str, Any] | None = None,
+        augmentations: dict[str, Callable] | None = None,
+        num_inputs: int | None = None,
+        max_parameters: int | None = None,
+        max_flops: float | None = None,
+        max_activation_bytes: float | None = None,
+        precision: str = "float32",
+        distribution: Distribution | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        tunable: bool = True,
+    ) -> None:
         super().__init__(name, tunable)
         if precision not in PRECISIONS:
             raise ValueError(
@@ -160,7 +169,8 @@ class PerceiverHyperModel(kt.HyperModel):
         self.precision = precision
         self.distribution = distribution
         self.seed = seed
-        self._sizes, self._infeasibilities = {}, {}
+        self._sizes: dict[tuple, Any] = {}
+        self._infeasibilities: dict[tuple, Any] = {}
         self.space = self._space(space or {})
         self.defaults = self._defaults(defaults or {})
 

@@ -1,12 +1,18 @@
 """Tables and figures of the trials of a search."""
 
+from __future__ import annotations
+
 import csv
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
 
 _MIN_FOR_IMPORTANCE = 6
 # Columns of a trial besides its settings.
@@ -17,7 +23,7 @@ _MEASURES = (
 )
 
 
-def write_trials(rows, path):
+def write_trials(rows: list[dict], path: PathLike) -> None:
     """Writes a table of trials as CSV, with unquoted strings.
 
     Args:
@@ -30,7 +36,7 @@ def write_trials(rows, path):
         writer.writerows({k: _to_text(v) for k, v in row.items()} for row in rows)
 
 
-def read_trials(path):
+def read_trials(path: PathLike) -> list[dict]:
     """Returns the table of trials from a file that `write_trials` has written."""
     with Path(path).open(newline="") as file:
         return [
@@ -54,21 +60,23 @@ def _from_text(name, text):
         return text
 
 
-def pareto_front(rows, cost="GFLOPs"):
+def pareto_front(rows: list[dict], cost: str = "GFLOPs") -> list[dict]:
     """Returns the Pareto-optimal trials, sorted by cost.
 
     Args:
         rows: List of dicts, as `search` returns it.
         cost: String, the column to minimize.
     """
-    front = []
+    front: list[dict] = []
     for row in sorted(_completed(rows), key=lambda row: (row[cost], -row["score"])):
         if not front or row["score"] > front[-1]["score"]:
             front.append(row)
     return front
 
 
-def plot_trials(rows, folder, first=None):
+def plot_trials(
+    rows: list[dict], folder: PathLike, first: str | None = None
+) -> list[Path]:
     """Plots the trials: scores against FLOPs, all settings, and their importance.
 
     It writes `front.png`, `parallel.png` and, for six trials or more, `importance.png`.

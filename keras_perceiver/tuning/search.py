@@ -1,17 +1,28 @@
 """Searches: KerasTuner's tuners with our oracles, in one or several processes."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras_tuner as kt
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.tuning.oracles import make_oracle
+
+if TYPE_CHECKING:
+    import keras_tuner
+
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.tuning.hyper_model import PerceiverHyperModel
+    from keras_perceiver.tuning.oracles import Budget
 
 _HOST = "127.0.0.1"
 _MAX_RESTARTS = 2
@@ -36,15 +47,15 @@ class _HyperbandTuner(_PollingDelay, kt.Hyperband):
 
 
 def make_tuner(
-    hyper_model,
-    folder,
-    budget,
-    algorithm="hyperband",
-    epochs=30,
-    seed=0,
-    hyperparameters=None,
-    report=print,
-):
+    hyper_model: PerceiverHyperModel,
+    folder: PathLike,
+    budget: Budget,
+    algorithm: str = "hyperband",
+    epochs: int = 30,
+    seed: int = 0,
+    hyperparameters: keras_tuner.HyperParameters | None = None,
+    report: Callable[[str], Any] = print,
+) -> keras_tuner.Tuner:
     """Returns a KerasTuner tuner for a search within a budget.
 
     A search in the folder is resumed, without repeating completed trials.
@@ -85,7 +96,14 @@ def make_tuner(
     )
 
 
-def search(tuner, data, epochs, validation_data=None, num_workers=1, command=None):
+def search(
+    tuner: keras_tuner.Tuner,
+    data: Any,
+    epochs: int,
+    validation_data: Any = None,
+    num_workers: int = 1,
+    command: Sequence[str] | None = None,
+) -> list[dict]:
     """Runs a search until its budget is used up.
 
     Args:

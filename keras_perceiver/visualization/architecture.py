@@ -1,11 +1,19 @@
 """Figures of a model's architecture: inputs, layers and prediction."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from keras import ops
 
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models import Task
+
+if TYPE_CHECKING:
+    import keras
+    from matplotlib.figure import Figure
 
 # Widths and heights in inches. The figure is legible at a width of 900 pixels.
 _WIDTH = 9.0
@@ -25,7 +33,9 @@ _CROSS_ATTEND_COLORS = ("#9ecae1", "#c6dbef", "#deebf7")
 _TRANSFORMER_COLORS = ("#a1d99b", "#c7e9c0", "#e5f5e0")
 
 
-def plot_architecture(model, inputs=None, example=0):
+def plot_architecture(
+    model: keras.Model, inputs: Any = None, example: int = 0
+) -> Figure:
     """Draws a model: its inputs, its layers in order, shared weights, and a prediction.
 
     Repeated blocks are drawn once, with their number. Boxes of the same color share their

@@ -1,13 +1,28 @@
 """Figures of attention maps."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from keras_perceiver.visualization.maps import AttentionMaps
+
 
 def plot_attention(
-    maps, cross_attends=None, latents=range(8), example=0, head=0, modality=None
-):
+    maps: AttentionMaps,
+    cross_attends: Sequence[int] | None = None,
+    latents: Sequence[int] = range(8),
+    example: int = 0,
+    head: int = 0,
+    modality: str | None = None,
+) -> Figure:
     """Draws attention weights as in the figures of the paper.
 
     There is one row per cross-attend: the example, then a column per latent. Weights are
@@ -88,7 +103,7 @@ def plot_attention(
     return figure
 
 
-def plot_entropy(maps, example=0):
+def plot_entropy(maps: AttentionMaps, example: int = 0) -> Figure:
     """Draws the entropy of the attention of each latent over the cross-attends.
 
     Args:

@@ -1,6 +1,9 @@
 """Attention maps of the cross-attends of a Perceiver."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from keras import ops
@@ -9,8 +12,16 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models import Perceiver, Task
 
+if TYPE_CHECKING:
+    import keras
 
-def attention_maps(model, inputs, chunk_size=4096):
+    from keras_perceiver._typing import Tensor
+    from keras_perceiver.modalities import Modality
+
+
+def attention_maps(
+    model: keras.Model, inputs: Any, chunk_size: int = 4096
+) -> AttentionMaps:
     """Runs a model on a batch, and returns the attention maps of its cross-attends.
 
     The model is not changed. The result has the elements and the latents before each
@@ -88,7 +99,15 @@ class AttentionMaps:
             padding, over all modalities.
     """
 
-    def __init__(self, modalities, inputs, elements, mask, reads, chunk_size):
+    def __init__(
+        self,
+        modalities: dict[str, Modality],
+        inputs: dict[str, np.ndarray],
+        elements: Tensor,
+        mask: np.ndarray | None,
+        reads: list[tuple[CrossAttend, Tensor]],
+        chunk_size: int,
+    ) -> None:
         self.modalities = modalities
         self.inputs = inputs
         self.grids = {

@@ -1,5 +1,10 @@
 """AudioSet."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from keras_perceiver.data.augmentation import video_augmentation
@@ -8,6 +13,10 @@ from keras_perceiver.data.crops import overlapping_clips
 from keras_perceiver.data.datasets._published import published_splits
 from keras_perceiver.modalities.preprocessors.pixels import scale_pixels
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
+
 # The paper's clips: 32 frames at 25 hertz, 1.28 seconds.
 _NUM_FRAMES = 32
 _FRAME_SAMPLES = 48_000 // 25
@@ -15,16 +24,16 @@ _NUM_SAMPLES = _NUM_FRAMES * _FRAME_SAMPLES
 
 
 def audioset(
-    batch_size,
-    seed=0,
-    folder=None,
-    mock=False,
-    segments="all",
-    modalities=("audio", "video"),
-    use_mask=False,
-    num_test_clips=1,
-    **options,
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    segments: str = "all",
+    modalities: Sequence[str] = ("audio", "video"),
+    use_mask: bool = False,
+    num_test_clips: int = 1,
+    **options: Any,
+) -> Splits:
     """Returns AudioSet: 1.28-second clips of audio at 48 kHz and video, with 527 labels.
 
     Training uses a clip at a random time and augments the video by color, crop and

@@ -1,21 +1,29 @@
 """CIFAR-10."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from keras_perceiver.data.augmentation import image_augmentation
 from keras_perceiver.data.datasets._published import published_splits, random_image
 from keras_perceiver.modalities import ImagePreprocessor
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
 
 _SHAPE = (32, 32, 3)
 
 
 def cifar10(
-    batch_size,
-    seed=0,
-    folder=None,
-    mock=False,
-    use_augmentation=True,
-    preprocessor=None,
-    **options,
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    use_augmentation: bool = True,
+    preprocessor: ImagePreprocessor | None = None,
+    **options: Any,
+) -> Splits:
     """Returns CIFAR-10: color images of 32 x 32 pixels in -1..1, in 10 classes.
 
     Args:

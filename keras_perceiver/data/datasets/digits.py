@@ -1,5 +1,7 @@
 """Scikit-learn's handwritten digits: 1,797 grayscale images of 8 x 8 pixels."""
 
+from __future__ import annotations
+
 import keras
 import tensorflow as tf
 
@@ -19,7 +21,9 @@ _NUM_TEST = 360
 _EVALUATION_BATCH_SIZE = 180
 
 
-def digits(batch_size=32, seed=0, use_augmentation=True):
+def digits(
+    batch_size: int = 32, seed: int = 0, use_augmentation: bool = True
+) -> Splits:
     """Returns the digits in a fixed, stratified train/validation/test split.
 
     Pixels are scaled from 0..16 to -1..1, so that a model can be served on images of

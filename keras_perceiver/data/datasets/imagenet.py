@@ -1,5 +1,10 @@
 """ImageNet."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from keras_perceiver.data.crops import inception_crop
@@ -8,19 +13,23 @@ from keras_perceiver.data.mixing import cutmix, mixup, mixup_or_cutmix
 from keras_perceiver.data.rand_augment import rand_augment
 from keras_perceiver.modalities import ImagePreprocessor
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
+
 
 def imagenet(
-    batch_size,
-    seed=0,
-    folder=None,
-    mock=False,
-    num_ops=4,
-    magnitude=5,
-    mixup_alpha=0.2,
-    use_cutmix=True,
-    preprocessor=None,
-    **options,
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    num_ops: int = 4,
+    magnitude: float = 5,
+    mixup_alpha: float = 0.2,
+    use_cutmix: bool = True,
+    preprocessor: ImagePreprocessor | None = None,
+    **options: Any,
+) -> Splits:
     """Returns ImageNet: images of 224 x 224 pixels in -1..1, in 1,000 classes.
 
     Training images are random crops (`inception_crop`), half of them flipped, augmented
@@ -49,6 +58,7 @@ def imagenet(
         are float32 of shape `(batch, 1000)`.
     """
     num_classes = 1000
+    mix: Callable | None
     if mixup_alpha and use_cutmix:
         mix = mixup_or_cutmix(num_classes, mixup_alpha)
     elif mixup_alpha:

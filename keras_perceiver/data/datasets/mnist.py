@@ -1,11 +1,24 @@
 """MNIST."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from keras_perceiver.data.datasets._published import gray_images
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
 
 
 def mnist(
-    batch_size, seed=0, folder=None, mock=False, use_augmentation=True, **options
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    use_augmentation: bool = True,
+    **options: Any,
+) -> Splits:
     """Returns MNIST: handwritten digits of 28 x 28 pixels in -1..1.
 
     Args:

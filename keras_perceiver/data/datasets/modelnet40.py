@@ -1,5 +1,9 @@
 """ModelNet40."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from keras_perceiver.data.augmentation import point_scaling
@@ -7,17 +11,21 @@ from keras_perceiver.data.builders import MODELNET40_POINTS
 from keras_perceiver.data.datasets._published import published_splits
 from keras_perceiver.modalities import PointCloudPreprocessor
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
+
 
 def modelnet40(
-    batch_size,
-    seed=0,
-    folder=None,
-    mock=False,
-    release="meshes",
-    scale=0.01,
-    preprocessor=None,
-    **options,
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    release: str = "meshes",
+    scale: float = 0.01,
+    preprocessor: PointCloudPreprocessor | None = None,
+    **options: Any,
+) -> Splits:
     """Returns ModelNet40: 2,048 points per object in the unit cube, in 40 classes.
 
     Reference:

@@ -1,23 +1,31 @@
 """Speech Commands."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import tensorflow as tf
 
 from keras_perceiver.data.crops import time_crop
 from keras_perceiver.data.datasets._published import published_splits
 from keras_perceiver.modalities import AudioPreprocessor
 
+if TYPE_CHECKING:
+    from keras_perceiver._typing import PathLike
+    from keras_perceiver.data.splits import Splits
+
 _SAMPLE_RATE = 16_000  # hertz
 
 
 def speech_commands(
-    batch_size,
-    seed=0,
-    folder=None,
-    mock=False,
-    num_samples=16_000,
-    preprocessor=None,
-    **options,
-):
+    batch_size: int,
+    seed: int = 0,
+    folder: PathLike | None = None,
+    mock: bool = False,
+    num_samples: int = 16_000,
+    preprocessor: AudioPreprocessor | None = None,
+    **options: Any,
+) -> Splits:
     """Returns Speech Commands: spoken words of 16,000 samples at 16 kHz, in 12 classes.
 
     Shorter recordings are padded with silence at the end. For training, they are at a

@@ -1,11 +1,15 @@
 """The single entry point for attention."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_perceiver._checks import check_divisible, check_positive, check_rank
+from keras_perceiver._typing import Tensor
 from keras_perceiver.layers.attention.heads import matmul_float32, split_heads
 from keras_perceiver.layers.attention.problem import (
     Problem,
@@ -17,17 +21,17 @@ from keras_perceiver.layers.attention.table import is_portable, resolve
 
 
 def attend(
-    query,
-    key,
-    value,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
     *,
-    num_heads=1,
-    inputs_mask=None,
-    inputs_scale=None,
-    scale=None,
-    is_causal=False,
-    kernel=None,
-):
+    num_heads: int = 1,
+    inputs_mask: Tensor | None = None,
+    inputs_scale: Tensor | None = None,
+    scale: float | None = None,
+    is_causal: bool = False,
+    kernel: Any = None,
+) -> Tensor:
     """Computes exact scaled dot-product attention over any widths and lengths.
 
     The output of each query is the average of the values, weighted by the softmax of
@@ -114,7 +118,7 @@ def attend(
     )
 
 
-def attention_scores(query, key, *, num_heads=1):
+def attention_scores(query: Tensor, key: Tensor, *, num_heads: int = 1) -> Tensor:
     """Returns the scores that `attend` takes the softmax of, all in memory at once.
 
     Args:

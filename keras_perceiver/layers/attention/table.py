@@ -1,6 +1,10 @@
 """The table of kernels: which kernel is used for which problem, and why."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -35,8 +39,8 @@ _BY_NAME = {kernel.name: type(kernel)() for kernel in KERNELS}
 # Values of the active `use_kernel` and `use_portable_kernels`, the innermost last. They
 # apply to all threads: replicas of a `tf.distribute` strategy are traced in separate
 # threads, which do not inherit context variables.
-_overrides = []
-_portable_scopes = []
+_overrides: list = []
+_portable_scopes: list = []
 
 
 def choose(problem):
@@ -85,7 +89,7 @@ def as_kernel(kernel):
 
 
 @contextlib.contextmanager
-def use_kernel(kernel):
+def use_kernel(kernel: Any) -> Iterator[None]:
     """Context in which all attention that is called or traced uses a kernel.
 
     It is for tests, benchmarks and comparisons, and applies to all threads. A model
@@ -110,7 +114,7 @@ def use_kernel(kernel):
 
 
 @contextlib.contextmanager
-def use_portable_kernels():
+def use_portable_kernels() -> Iterator[None]:
     """Context in which attention is traced so that it can be exported.
 
     Exports from PyTorch, and from JAX with an unknown size, are detected without it.

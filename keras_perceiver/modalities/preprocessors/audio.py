@@ -1,5 +1,7 @@
 """Preprocessor of audio files."""
 
+from __future__ import annotations
+
 import io
 import wave
 
@@ -73,12 +75,12 @@ class AudioPreprocessor(Preprocessor):
 
     def __init__(
         self,
-        sample_rate,
-        num_samples=None,
-        use_mask=None,
-        resample=False,
-        max_samples=200_000_000,
-    ):
+        sample_rate: int,
+        num_samples: int | None = None,
+        use_mask: bool | None = None,
+        resample: bool = False,
+        max_samples: int = 200_000_000,
+    ) -> None:
         check_positive(sample_rate=sample_rate, max_samples=max_samples)
         self._set_length("num_samples", num_samples, use_mask)
         self.sample_rate = sample_rate

@@ -77,13 +77,13 @@ class Preprocessor:
     (2, 3)
     """
 
-    input_name = None
-    suffixes = ()
+    input_name: str | None = None
+    suffixes: tuple[str, ...] = ()
     file_kind = "of the right kind"
-    shape = ()
+    shape: tuple[int | None, ...] = ()
     dtype = "float32"
     use_mask = False
-    value_range = None
+    value_range: tuple[float, float] | None = None
     max_bytes = 2**31
 
     @property

@@ -1,5 +1,7 @@
 """Preprocessor of image files."""
 
+from __future__ import annotations
+
 import io
 
 import keras
@@ -101,17 +103,18 @@ class ImagePreprocessor(Preprocessor):
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
     )
     file_kind = "an image"
+    value_range: tuple[float, float]
     graph_file_kind = "a PNG, JPEG or GIF of 8 bits per channel, or a BMP of 24 bits"
 
     def __init__(
         self,
-        shape,
-        value_range=PIXEL_RANGE,
-        crop_to_aspect_ratio=False,
-        crop_fraction=1.0,
-        interpolation="bilinear",
-        max_pixels=89_478_485,
-    ):
+        shape: tuple[int, int, int],
+        value_range: tuple[float, float] = PIXEL_RANGE,
+        crop_to_aspect_ratio: bool = False,
+        crop_fraction: float = 1.0,
+        interpolation: str = "bilinear",
+        max_pixels: int = 89_478_485,
+    ) -> None:
         check_positive(max_pixels=max_pixels)
         self.shape = checked_shape(shape, ("height", "width", "channels"))
         self.value_range = checked_range(value_range)

@@ -114,7 +114,7 @@ def read_ply(content, check_size):
 class _Element(NamedTuple):
     """One kind of elements, as the header of a PLY file describes it."""
 
-    count: int
+    count: int  # type: ignore[assignment]
     properties: dict  # from name to the types of the length, or `None`, and of a number
 
     @property

@@ -1,11 +1,14 @@
 """Preprocessor of files with point clouds or meshes."""
 
+from __future__ import annotations
+
 import io
 
 import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver._typing import Tensor
 from keras_perceiver.modalities.preprocessors.arrays import load_array
 from keras_perceiver.modalities.preprocessors.base import Preprocessor
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule
@@ -79,13 +82,13 @@ class PointCloudPreprocessor(Preprocessor):
 
     def __init__(
         self,
-        num_points=None,
-        num_features=0,
-        use_unit_cube=True,
-        use_mask=None,
-        seed=0,
-        max_points=50_000_000,
-    ):
+        num_points: int | None = None,
+        num_features: int = 0,
+        use_unit_cube: bool = True,
+        use_mask: bool | None = None,
+        seed: int = 0,
+        max_points: int = 50_000_000,
+    ) -> None:
         check_positive(max_points=max_points)
         self._set_length("num_points", num_points, use_mask)
         if num_features < 0:
@@ -198,7 +201,7 @@ class PointCloudPreprocessor(Preprocessor):
         }
 
 
-def scale_to_unit_cube(points):
+def scale_to_unit_cube(points: Tensor) -> Tensor:
     """Centers point clouds and scales them equally along all axes to fill -1..1.
 
     Reference:

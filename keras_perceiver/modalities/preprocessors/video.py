@@ -1,5 +1,7 @@
 """Preprocessor of videos as arrays of frames."""
 
+from __future__ import annotations
+
 import io
 
 import keras
@@ -50,7 +52,11 @@ class VideoPreprocessor(Preprocessor):
     suffixes = (".npy",)
     file_kind = "a NumPy array of numbers"
 
-    def __init__(self, shape, value_range=PIXEL_RANGE):
+    def __init__(
+        self,
+        shape: tuple[int, int, int, int],
+        value_range: tuple[float, float] = PIXEL_RANGE,
+    ) -> None:
         self.shape = checked_shape(shape, ("frames", "height", "width", "channels"))
         self.value_range = checked_range(value_range)
 

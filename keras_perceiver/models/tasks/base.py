@@ -1,6 +1,9 @@
 """The base class of tasks."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,6 +14,9 @@ from keras_perceiver.layers.composite import restore_inner_settings
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models.checked_model import CheckedModel
 from keras_perceiver.models.encoder import Perceiver
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import Preprocessors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +72,14 @@ class Task(CheckedModel):
     """
 
     def __init__(
-        self, encoder, outputs, preprocessor=None, *, inner_settings=None, **kwargs
-    ):
+        self,
+        encoder: Perceiver,
+        outputs: keras.KerasTensor,
+        preprocessor: Preprocessors | None = None,
+        *,
+        inner_settings: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             inputs=encoder.input,
             outputs=outputs,

@@ -1,11 +1,20 @@
 """The base class of classifiers: the paper's head and class names."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import keras
 import numpy as np
 
 from keras_perceiver._checks import check_ordered, check_positive
 from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.models.tasks.base import Task, check_encoder
+
+if TYPE_CHECKING:
+    from keras_perceiver._typing import Preprocessors
+    from keras_perceiver.models.encoder import Perceiver
 
 
 class ClassificationTask(Task):
@@ -22,8 +31,13 @@ class ClassificationTask(Task):
     presets = PRESETS
 
     def __init__(
-        self, encoder, num_classes, preprocessor=None, class_names=None, **kwargs
-    ):
+        self,
+        encoder: Perceiver,
+        num_classes: int,
+        preprocessor: Preprocessors | None = None,
+        class_names: Sequence[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         check_encoder(encoder, type(self))
         check_positive(num_classes=num_classes)
         # float32 from here on, since the mean is over many latents, and losses need it.
