@@ -133,7 +133,7 @@ def test_replaces(path, value, found):
     assert path in config.paths()
 
 
-def test_replaces_with_objects_and_goes_on_from_there():
+def test_replaces_with_objects_and_their_arguments():
     config = _config().replace(
         {
             "modality": Config(Patches, shape=(2,)),
@@ -209,7 +209,7 @@ def test_values_that_a_constructor_refuses():
         Config(Outer, inner=None, width=0)()
 
 
-def test_refuses_what_cannot_be_called_or_has_weights():
+def test_rejects_uncallable_values_and_built_layers():
     with pytest.raises(TypeError, match="`cls` must be a class or a function"):
         Config("Image")
     layer = keras.layers.Dense(2)

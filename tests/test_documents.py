@@ -138,7 +138,7 @@ def test_code_blocks(program, tmp_path, monkeypatch):
 
 @pytest.mark.one_backend
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_lead_somewhere(document):
+def test_links_are_valid(document):
     for link in documents.links(document):
         if re.match(r"[a-z]+:", link):
             assert link.startswith("https://"), link

@@ -74,7 +74,7 @@ with files["unfinished_folder"](Path(sys.argv[1])) as work:
 """
 
 
-def test_what_a_killed_export_left_behind_goes_with_the_next(tmp_path):
+def test_next_export_removes_files_of_a_killed_one(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", _KILLED, tmp_path, _files.__file__], check=False
     )

@@ -150,7 +150,7 @@ def _declared(requirements):
 
 
 @pytest.mark.one_backend
-def test_what_is_imported_is_declared():
+def test_imported_packages_are_declared():
     extras = PYPROJECT["optional-dependencies"]
     declared = _declared(PYPROJECT["dependencies"])
     optional = _declared(text for texts in extras.values() for text in texts)

@@ -161,7 +161,7 @@ def test_scaling_study_measures_until_it_does_not_fit(tmp_path, capsys, monkeypa
 @pytest.mark.parametrize(
     "error", ["RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes.", "A fault."]
 )
-def test_scaling_study_tells_refused_memory_from_a_fault(
+def test_scaling_study_distinguishes_out_of_memory_from_faults(
     error, tmp_path, capsys, monkeypatch
 ):
     module = _module("scaling_study")

@@ -47,7 +47,7 @@ def test_a_line_is_not_shown_too_often(stderr):
     assert stderr.getvalue() == ""
 
 
-def test_waiting_says_since_when(stderr):
+def test_waiting_states_the_time(stderr):
     with (
         contextlib.redirect_stderr(stderr),
         console.waiting("exporting", seconds=0.02),
@@ -60,7 +60,7 @@ def test_waiting_says_since_when(stderr):
         raise ValueError("within")
 
 
-def test_batches_say_how_many_are_left(stderr):
+def test_batches_report_the_remaining_number(stderr):
     dataset = tf.data.Dataset.range(6).batch(2)
     batches = console.Batches(dataset, "evaluating", seconds=0)
     assert batches.element_spec == dataset.element_spec
@@ -76,7 +76,7 @@ def test_duration():
     assert texts == ["3 s", "59 s", "1 min", "60 min", "100 min", "3 h 2 min"]
 
 
-def test_quiet_hides_what_native_code_writes(capfd):
+def test_quiet_hides_output_of_native_code(capfd):
     with console.quiet():
         os.write(2, b"a message of a library\n")
     os.write(2, b"an error\n")

@@ -45,7 +45,7 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     assert name.decode() in names
 
 
-def test_says_what_is_missing_before_any_work(tmp_path, monkeypatch):
+def test_reports_missing_libraries_first(tmp_path, monkeypatch):
     (tmp_path / "model.keras").touch()
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(

@@ -148,7 +148,7 @@ def test_unknown_backend(backend, message):
 
 
 @pytest.mark.integration
-def test_answers_without_keras():
+def test_runs_without_keras():
     for words, text in (
         (["--version"], f"keras-perceiver {keras_perceiver.__version__}"),
         (["recipes"], "digits Handwritten digits: a Perceiver"),

@@ -27,7 +27,7 @@ def _write_run(folder, **changes):
     (folder / "metrics.json").write_text(json.dumps(run))
 
 
-def test_seeds_share_a_row_and_all_else_has_its_own(tmp_path, capsys):
+def test_only_seeds_share_a_row(tmp_path, capsys):
     accuracies = {2: 0.9, 0: 0.75, 1: 0.8}
     for seed, accuracy in accuracies.items():
         _write_run(

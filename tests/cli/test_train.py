@@ -40,7 +40,7 @@ def test_refuses_without_a_traceback(arguments, message):
         main(["train", "digits", *arguments])
 
 
-def test_refuses_what_cannot_be(tmp_path):
+def test_rejects_infeasible_settings(tmp_path):
     for arguments, message in (
         (["--distribution", "horovod"], "^error: `engine` must be one of"),
         (["--devices", "8"], "^error: .*devices=8"),
@@ -61,7 +61,7 @@ def test_lists_the_settings(capsys):
 
 
 @pytest.mark.one_backend
-def test_says_what_it_does_and_what_comes_next(tmp_path, capsys):
+def test_prints_its_steps_and_the_next_command(tmp_path, capsys):
     """The user's own recipe, from its file to its export."""
     (tmp_path / "a_recipe_to_train.py").write_text(RECIPE_FILE)
     options = ["--set", "epochs=2", "--set", "batch_size=512"]
@@ -96,7 +96,7 @@ def test_says_what_it_does_and_what_comes_next(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.one_backend
-def test_sets_and_resumes_with_what_was_set(capsys):
+def test_sets_and_resumes_with_the_same_settings(capsys):
     recipe = recipes.get("digits").replace({"epochs": 1, "model.num_blocks": 1})
     folder = Path("runs/digits/2")
     run = Run(recipe, folder, "exports", save_every=1)

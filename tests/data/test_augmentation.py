@@ -43,7 +43,7 @@ def _sounds():
         {"interpolation": "nearest"},
     ],
 )
-def test_images_change_with_every_option(option):
+def test_every_option_augments_images(option):
     images = _images()
     changed = image_augmentation(**option)(images, 7).numpy()
     assert changed.shape == images.shape
@@ -57,14 +57,14 @@ def test_images_change_with_every_option(option):
     assert (image_augmentation(**option)(images, 8).numpy() != changed).any()
 
 
-def test_images_change_alike_in_every_value_range():
+def test_images_are_augmented_equally_in_every_value_range():
     images = _images()
     expected = image_augmentation()(images, 7).numpy()
     changed = image_augmentation(value_range=(0, 255))((images + 1) * 127.5, 7).numpy()
     np.testing.assert_allclose(changed / 127.5 - 1, expected, atol=1e-4)
 
 
-def test_waveforms_change_without_a_mask_too():
+def test_waveforms_are_augmented_without_a_mask():
     audio = np.random.default_rng(0).uniform(-1, 1, (3, 50)).astype("float32")
     inputs = {"audio": audio, "audio_mask": np.ones(audio.shape, bool)}
     expected = audio_augmentation()(inputs, 7)["audio"]
@@ -74,7 +74,7 @@ def test_waveforms_change_without_a_mask_too():
     np.testing.assert_array_equal(found["audio"], expected)
 
 
-def test_images_of_flat_colors_keep_them_with_nearest_pixels():
+def test_nearest_interpolation_keeps_uniform_colors():
     still = {"contrast": 0, "brightness": 0, "noise": 0, "interpolation": "nearest"}
     images = _images()
     change = image_augmentation(shift=0.25, zoom=0.2, rotation=0.1, **still)
@@ -88,7 +88,7 @@ def test_images_of_flat_colors_keep_them_with_nearest_pixels():
     np.testing.assert_array_equal(nothing(images, 7), images)
 
 
-def test_points_stay_where_they_are_but_for_size_and_side():
+def test_points_are_only_scaled_and_mirrored():
     points = _points()
     still = point_cloud_augmentation(scale=0.0, noise=0.0, mirror_axis=1)(
         points, 3
@@ -116,7 +116,7 @@ def test_points_stay_where_they_are_but_for_size_and_side():
     assert 0.08 < np.std(np.abs(moved[..., 1:]) - np.abs(points[..., 1:])) < 0.12
 
 
-def test_sounds_move_with_their_masks():
+def test_waveforms_shift_with_their_masks():
     inputs = _sounds()
     change = audio_augmentation(
         0.5, speed=0.0, gain=(2.0, 2.0), noise=0.0, use_polarity_inversion=False
@@ -179,7 +179,7 @@ def test_noise_of_images_has_all_levels():
     _check_decibels(noisy.std(axis=(1, 2, 3)), 0.1)
 
 
-def test_points_are_scaled_each_for_itself_then_to_the_unit_cube():
+def test_points_are_scaled_independently_then_to_the_unit_cube():
     points = _points() + 5
     cube = scale_to_unit_cube(points).numpy()
     np.testing.assert_allclose(cube.mean(axis=1), 0, atol=1e-5)
@@ -208,7 +208,7 @@ def _videos():
 _STILL = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0, "use_flip": False}
 
 
-def test_videos_are_cut_and_mirrored_all_frames_alike():
+def test_all_frames_are_cropped_and_flipped_equally():
     videos = _videos()
     still = video_augmentation(**_STILL)(videos, 3)
     np.testing.assert_allclose(still, videos, atol=1e-5)
@@ -229,7 +229,7 @@ def test_videos_are_cut_and_mirrored_all_frames_alike():
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_videos_change_their_colors_all_frames_alike(name):
+def test_all_frames_change_their_colors_equally(name):
     videos = _videos()
     changed = video_augmentation(**{**_STILL, name: 0.3})(videos, 3).numpy()
     assert np.abs(changed).max() <= 1

@@ -59,7 +59,7 @@ def test_inception_crop_is_a_part_of_about_a_square():
         assert float(image[16, 0, 0]) < float(image[16, -1, 0])
 
 
-def test_time_crop_differs_by_sound():
+def test_time_crop_differs_by_example():
     sounds = np.tile(np.arange(100, dtype="float32"), (30, 1))
     cut = time_crop(60)
     parts = cut(sounds, 5).numpy()

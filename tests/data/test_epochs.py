@@ -17,7 +17,7 @@ def _same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def test_epoch_follows_from_its_number_and_the_seed():
+def test_epoch_depends_on_its_number_and_the_seed():
     splits, again, other = digits(64, 0), digits(64, 0), digits(64, 1)
     first = _arrays(splits.epoch(3))
     assert _same(first, _arrays(splits.epoch(3)))  # iterated over twice
@@ -35,7 +35,7 @@ def test_epoch_has_every_example_once():
     np.testing.assert_array_equal(*(x[np.lexsort(x.T)] for x in (first, second)))
 
 
-def test_epochs_from_anywhere():
+def test_epochs_start_at_any_step():
     splits = digits(200, 0)
     whole = [images.numpy() for images, _ in splits.epochs(0, 3)]
     num_batches = int(splits.train.cardinality())
@@ -65,7 +65,7 @@ def test_epoch_of_a_folder(tmp_path):
     assert sum(shape[0] for shape, _ in shapes(0)) == 12
 
 
-def test_changes_follow_from_the_epoch():
+def test_augmentation_depends_on_the_epoch():
     dataset = tf.data.Dataset.from_tensor_slices((np.zeros((4, 1)), np.zeros(4)))
 
     def change(inputs, key):

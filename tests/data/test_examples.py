@@ -24,7 +24,7 @@ def _read(folder, preprocessor=POINTS, **options):
     return read_folder(folder, preprocessor, 9, shuffle=False, **options)
 
 
-def test_what_is_no_file_of_an_example_is_counted(tmp_path):
+def test_other_files_are_counted(tmp_path):
     for name in ("a/0.png", "a/1.webp", "a/sub/3.png", "b/0.PNG"):
         write_image(tmp_path / name)
     for name in ("a/2.psd", "a/3.psd", "a/LICENSE", "labels.csv"):
@@ -66,14 +66,14 @@ def test_what_is_no_file_of_an_example_is_counted(tmp_path):
     "name",
     ["@eaDir", "__MACOSX", "$RECYCLE.BIN", "System Volume Information", "lost+found"],
 )
-def test_folders_of_operating_systems_are_no_classes(name, tmp_path):
+def test_folders_of_operating_systems_are_not_classes(name, tmp_path):
     _points(tmp_path / "cat" / "0.npy")
     _points(tmp_path / name / "0.npy")
     with pytest.warns(UserWarning, match="1 of the operating system"):
         assert _read(tmp_path).class_names == ("cat",)
 
 
-def test_files_beside_examples_are_no_surprise(tmp_path):
+def test_other_files_next_to_examples_are_ignored(tmp_path):
     """Such as captions, or another modality, with the name of an example."""
     _points(tmp_path / "a" / "0.npy")
     write_image(tmp_path / "a" / "0.png")
@@ -86,7 +86,7 @@ def test_files_beside_examples_are_no_surprise(tmp_path):
         _read(tmp_path)
 
 
-def test_a_tree_at_another_level(tmp_path):
+def test_folder_at_another_level(tmp_path):
     for part in ("train", "test"):
         _points(tmp_path / "data" / part / "cat" / "0.npy")
     for options in ({}, {"skip_bad_files": True}):

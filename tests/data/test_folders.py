@@ -130,7 +130,7 @@ def test_any_length_is_padded_with_a_mask(notes):
     assert seen == 40
 
 
-def test_buckets_pad_little_in_few_shapes(notes):
+def test_buckets_have_little_padding_and_few_shapes(notes):
     def padding(**options):
         read = read_folder(notes, AudioPreprocessor(8000), batch_size=5, **options)
         batches = _batches(read.dataset)
@@ -207,7 +207,7 @@ def test_modalities_are_joined_by_class_and_name(both):
     np.testing.assert_array_equal(labels, [0] * 4 + [1] * 2)
 
 
-def test_modalities_in_one_folder_are_told_by_their_endings(images):
+def test_modalities_in_one_folder_differ_in_their_extensions(images):
     for seed in range(7):
         name = "cat" if seed < 4 else "dog"
         write_audio(images / name / f"{seed}.wav", seed=seed)
@@ -300,14 +300,14 @@ def test_bad_files_are_skipped_and_counted(images):
     assert len(inputs) == 7
 
 
-def test_unchecked_bad_file_is_named_when_it_is_met(images):
+def test_unchecked_bad_file_is_named_when_it_is_read(images):
     path = _add_truncated(images)
     read = read_folder(images, IMAGES, 4, check_files=False)
     with pytest.raises(tf.errors.InvalidArgumentError, match=f"in {path}. "):
         _batches(read.dataset)
 
 
-def test_bad_file_of_one_modality_leaves_out_the_example(both):
+def test_bad_file_of_one_modality_skips_the_example(both):
     (both["picture"] / "dog" / "6.png").unlink()
     cut(both["sound"] / "cat" / "2.wav", 3)
     files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}

@@ -57,7 +57,7 @@ def test_cutmix_pastes_a_rectangle_as_large_as_the_label_says():
     np.testing.assert_allclose(np.sum(targets, axis=1), 1, atol=1e-5)
 
 
-def test_one_half_of_the_batch_by_either():
+def test_each_half_of_the_batch_by_one_of_them():
     images, labels = _batch()
     mixed, targets = mixup_or_cutmix(32, alpha=1.0)(images, tf.one_hot(labels, 32), 1)
     spread = np.ptp(mixed.numpy(), axis=(1, 2, 3))

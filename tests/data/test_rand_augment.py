@@ -47,7 +47,7 @@ _PILLOW = [
 
 
 @pytest.mark.parametrize(("number", "expected"), _PILLOW)
-def test_ways_are_those_of_pillow(number, expected):
+def test_orientations_are_those_of_pillow(number, expected):
     image = _photograph()
     expected = np.asarray(expected(Image.fromarray(image))).astype("float32")
     assert np.abs(expected - image).mean() > 0.5
@@ -59,7 +59,7 @@ def test_ways_are_those_of_pillow(number, expected):
         np.testing.assert_allclose(changed, expected, atol=2.01)
 
 
-def test_ways_that_pillow_has_not():
+def test_orientations_that_pillow_lacks():
     image = _photograph()
     brighter = np.where(image < 128, image + 88.0, image)
     np.testing.assert_array_equal(_changed(5, image, 0.8), brighter)
@@ -76,7 +76,7 @@ def test_ways_that_pillow_has_not():
     np.testing.assert_array_equal(hidden, image)
 
 
-def test_each_image_is_changed_for_itself():
+def test_each_image_is_augmented_independently():
     image = _photograph().astype("float32") / 127.5 - 1
     images = np.stack([image] * 24)
     change = rand_augment(num_ops=2, magnitude=5)

@@ -49,7 +49,7 @@ def test_reads_three_parts(folder):
     assert (_arrays(again.train) != train).any()
 
 
-def test_holds_a_test_out_where_there_is_none(folder):
+def test_holds_out_a_missing_test_split(folder):
     options = {"validation_fraction": 0.2, "test_fraction": 0.3}
     splits = folder_splits(folder / "train", PointCloudPreprocessor(20), 4, **options)
     assert splits.class_names == ("chair", "lamp")
@@ -59,7 +59,7 @@ def test_holds_a_test_out_where_there_is_none(folder):
     assert len(np.unique(points[:, 0], axis=0)) == 20  # no file is in two parts
 
 
-def test_leaves_bad_files_out_on_request(folder):
+def test_skips_bad_files_on_request(folder):
     (folder / "train" / "lamp" / "bad.npy").write_text("text")
     preprocessor = PointCloudPreprocessor(20)
     with pytest.raises(ValueError, match=r"bad\.npy"):
@@ -69,7 +69,7 @@ def test_leaves_bad_files_out_on_request(folder):
     assert sum(len(labels) for part in splits[:2] for _, labels in part) >= 16
 
 
-def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
+def test_augments_training_data_only_and_differently_every_epoch(folder):
     splits = folder_splits(
         folder, PointCloudPreprocessor(20), 4, augment=lambda x, key: x * 0 + 2
     )
@@ -85,7 +85,7 @@ def test_changes_only_what_is_trained_on_and_anew_every_epoch(folder):
     assert abs(first - second) > 1e-6
 
 
-def test_changes_are_for_the_values_of_the_preprocessor(tmp_path):
+def test_augmentation_has_the_value_range_of_the_preprocessor(tmp_path):
     for name in "ab":
         for i in range(4):
             write_image(tmp_path / name / f"{i}.png", (8, 8, 3), seed=i)
@@ -99,7 +99,7 @@ def test_changes_are_for_the_values_of_the_preprocessor(tmp_path):
     assert images.numpy().min() >= 0
 
 
-def test_mixes_only_what_is_trained_on(tmp_path):
+def test_mixes_training_data_only(tmp_path):
     for part, name, i in [
         (p, n, i) for p in ("train", "test") for n in "ab" for i in range(8)
     ]:
@@ -145,7 +145,7 @@ def test_modalities_may_be_missing(folder):
     assert sum(there) == 1
 
 
-def test_going_on_reads_no_file_of_before(folder, monkeypatch):
+def test_resuming_does_not_read_earlier_files(folder, monkeypatch):
     def shift(x, key):
         return x + tf.random.stateless_uniform((), [key, 0])
 

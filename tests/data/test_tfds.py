@@ -71,7 +71,7 @@ def test_every_example_once_in_an_order_of_the_epoch(prepared):
         np.testing.assert_array_equal(labels, points[:, 0, 0] % 40)
 
 
-def test_going_on_reads_nothing_of_before(prepared, monkeypatch):
+def test_resuming_does_not_read_earlier_batches(prepared, monkeypatch):
     def augment(points, key):
         return points + tf.cast(tf.random.stateless_uniform([], [key, 0]), "float32")
 
@@ -123,7 +123,7 @@ def test_processes_share_each_batch(prepared):
     assert len(_numbers(last.test)[0]) + len(_numbers(last.test)[1]) == 5
 
 
-def test_test_data_may_be_prepared_in_another_way(prepared):
+def test_test_data_may_be_prepared_differently(prepared):
     splits = _read(
         prepared,
         prepare=lambda example: (example["points"] * 0 + 1, example["label"]),
@@ -144,7 +144,7 @@ def test_missing_data_are_not_downloaded(tmp_path):
         tfds_splits("imagenet2012", 4, folder=tmp_path, manual_folder=tmp_path)
 
 
-def test_download_is_what_downloads(tmp_path, monkeypatch):
+def test_only_download_downloads(tmp_path, monkeypatch):
     asked = []
 
     def download_and_prepare(self, **options):
@@ -193,7 +193,7 @@ def test_bad_arguments(prepared, options, message):
         _read(prepared, **options)
 
 
-def test_a_data_set_without_supervised_keys_needs_prepare():
+def test_dataset_without_supervised_keys_needs_prepare():
     example = {"name": "", "audio": np.zeros(4, "int16"), "labels": [3]}
     with pytest.raises(ValueError, match="audioset does not define.*Pass a `prepare`"):
         tfds_splits("audioset/all", 1, mock=lambda rng: example)

@@ -82,7 +82,7 @@ if BACKEND != "torch":
         return [found[name] for name in found.files]
 
     @pytest.mark.slow
-    def test_runs_go_on_with_another_number_of_devices(one_process):
+    def test_runs_resume_with_another_number_of_devices(one_process):
         assert len(one_process) > 20
 
     def test_a_model_trains_in_every_scope_of_equal_values():
@@ -162,7 +162,7 @@ def _as_if(monkeypatch, num_replicas, num_processes=1, process_index=0):
 
 
 @pytest.mark.one_backend
-def test_batches_are_filled_up_with_what_has_no_weight(monkeypatch):
+def test_batches_are_padded_with_weight_zero(monkeypatch):
     made = _as_if(monkeypatch, 4)
     splits = made.splits(_splits(7, 6, 11))
     assert int(splits.train.cardinality()) == 2
@@ -247,7 +247,7 @@ def _no_data(batch_size, seed):
     raise AssertionError("The check came too late.")
 
 
-def test_more_devices_than_there_are(tmp_path):
+def test_more_devices_than_available(tmp_path):
     import dataclasses
 
     recipe = dataclasses.replace(distributed.recipe(), data=_no_data)
@@ -275,7 +275,7 @@ def test_more_devices_than_there_are(tmp_path):
 
 if BACKEND == "jax":
 
-    def test_model_devices_must_divide():
+    def test_model_devices_must_divide_the_devices():
         with pytest.raises(ValueError, match="divisible by `model_devices`.*Choose a"):
             Distribution("model_parallel", devices=2, model_devices=3)
         assert Distribution("model_parallel").num_replicas == 1
@@ -378,7 +378,7 @@ if BACKEND == "torch":
 
 
 @pytest.mark.one_backend
-def test_a_process_that_ends_does_not_wait_for_others(monkeypatch, capsys):
+def test_exiting_process_does_not_wait_for_others(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="error: alone"):
         module.exit_process("error: alone")
     statuses = []

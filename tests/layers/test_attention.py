@@ -427,7 +427,7 @@ def test_unknown_number_of_inputs():
         np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
 
 
-def test_refuses_what_does_not_fit():
+def test_rejects_unsuitable_arguments():
     q, k, v = _arrays(np.random.default_rng(0))
     with pytest.raises(
         ValueError, match=r"`v_dim` must be divisible.*v_dim=8.*multiple"

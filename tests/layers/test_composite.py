@@ -24,7 +24,7 @@ def _saved_and_loaded(model, tmp_path):
     return keras.saving.load_model(tmp_path / "model.keras")
 
 
-def test_frozen_and_recast_inner_layers_stay_so(tmp_path):
+def test_frozen_and_recast_inner_layers_are_restored(tmp_path):
     model, trunk, arrays = _model()
     trunk.cross_attends[0].trainable = False
     trunk.latent_transformers[0].self_attends[0].query.trainable = False
@@ -47,7 +47,7 @@ def test_frozen_and_recast_inner_layers_stay_so(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "filters"), [("int8", None), ("int4", "^value$")])
-def test_quantized_layers_stay_so(mode, filters, tmp_path):
+def test_quantized_layers_are_restored(mode, filters, tmp_path):
     model, trunk, arrays = _model()
     before = model.predict(arrays, verbose=0)
     for layer in trunk._flatten_layers():

@@ -113,7 +113,7 @@ def test_order_and_sharing_of_the_layers(settings, order):
     assert _order(**settings) == order
 
 
-def test_runs_its_sequence():
+def test_runs_its_layers_in_order():
     latents, inputs = latents_and_inputs()
     for at_start in (False, True):
         trunk = IterativeAttention(

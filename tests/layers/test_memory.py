@@ -43,7 +43,7 @@ if keras.backend.backend() == "jax":
         assert per_layer("kept") > 10 * memory["latents"]
 
     @pytest.mark.slow
-    def test_own_rematerialization_is_needed(memory):
+    def test_custom_rematerialization_is_needed(memory):
         # If this fails with a new XLA, `recompute` can be replaced by `keras.remat`.
         found = memory["recompute"]
         assert found["ours"] < 0.2 * found["none"]

@@ -41,7 +41,7 @@ def _in_a_graph_of_unknown_lengths(layer, inputs):
 
 
 @pytest.mark.parametrize("grid", [(224,), (4, 6), (1, 5)])
-def test_fourier_features_of_a_grid_known_late(grid):
+def test_fourier_features_of_a_dynamic_grid(grid):
     layer = FourierPositionEncoding(num_bands=8, max_resolution=224)
     features = _in_a_graph_of_unknown_lengths(layer, np.zeros((2, *grid, 1), "float32"))
     expected = reference.fourier_features(grid, 8, (224,) * len(grid))
@@ -125,7 +125,7 @@ def test_coordinates_of_a_grid_equal_the_grid():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_rounds_the_result_only(policy):
+def test_half_precision_only_rounds_the_result(policy):
     layer = FourierPositionEncoding(num_bands=64, max_resolution=224, dtype=policy)
     expected = reference.fourier_features((224,), 64, (224,))
     on_grid = _numpy(layer(np.zeros((1, 224, 1), "float32")))[0]
@@ -136,7 +136,7 @@ def test_half_precision_rounds_the_result_only(policy):
     )
 
 
-def test_learned_positions_are_one_vector_a_point():
+def test_learned_positions_are_one_vector_per_point():
     layer = LearnedPositionEncoding(dim=5)
     inputs = np.zeros((2, 4, 6, 3), "float32")
     features = _numpy(layer(inputs))

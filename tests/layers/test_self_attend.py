@@ -69,7 +69,7 @@ def test_masked_latents_have_no_influence():
         )
 
 
-def test_keys_and_values_may_come_from_elsewhere():
+def test_keys_and_values_may_be_precomputed():
     latents = latents_and_inputs()[0]
     layer = SelfAttend(**SIZES)
     layer.build(latents.shape)

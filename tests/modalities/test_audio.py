@@ -77,7 +77,7 @@ def test_the_papers_audio():
     assert MelSpectrogram(61_440, 48_000).num_inputs == 4_800
 
 
-def test_samples_in_groups_filled_up_with_zeros():
+def test_samples_in_groups_padded_with_zeros():
     sounds = _sounds(11)
     elements = _numpy(Audio(11, 8000, patch_size=4, num_bands=2)(sounds))
     padded = np.pad(sounds, [(0, 0), (0, 1)]).reshape(2, 3, 4)
@@ -143,7 +143,7 @@ def test_mel_scale_goes_from_silence_to_a_full_tone():
     assert 0.9 < loudest < 1.1
 
 
-def test_loud_neighbours_change_nothing():
+def test_loud_neighbors_have_no_influence():
     sounds = _sounds(130) * np.array([[1e-3], [1.0]], "float32")
     together = _numpy(_mel()(sounds))
     np.testing.assert_allclose(_numpy(_mel()(sounds[:1])), together[:1], atol=1e-6)
@@ -171,7 +171,7 @@ def test_bad_arguments(make, message):
 
 
 @pytest.mark.parametrize("patch_size", [1, (2, 3)])
-def test_spec_augment_hides_stretches_in_training_only(patch_size):
+def test_spec_augment_masks_spans_in_training_only(patch_size):
     def values(layer, training):
         elements = _numpy(layer(sounds, training=training))
         num_values = 1 if patch_size == 1 else 6

@@ -65,7 +65,7 @@ def test_defaults_of_a_users_modality():
     layer.check_values(random)
 
 
-def test_values_outside_the_range_are_refused_where_they_are_no_padding():
+def test_values_outside_the_range_are_rejected_except_in_padding():
     readings, mask = _readings(), np.ones((2, 6), bool)
     for bad in (-1, 9.5, np.nan):
         readings[1, 4] = bad

@@ -62,7 +62,7 @@ def test_contract_with_masks():
     contracts.check_layer(ByteArray, config, inputs)
 
 
-def test_every_modality_is_filled_up_with_its_own_vector():
+def test_every_modality_is_padded_with_its_own_vector():
     layer, inputs = ByteArray(_modalities()), _inputs()
     elements = _numpy(layer(inputs))
     assert elements.shape == (2, 24 + 8, 13 + 4)
@@ -123,7 +123,7 @@ def test_modality_dropout_hides_at_its_rate_and_never_the_last():
     assert 0.79 < present.all(axis=1).mean() < 0.85
 
 
-def test_modality_dropout_counts_only_what_an_example_has():
+def test_modality_dropout_ignores_missing_modalities():
     masks = _masks(500)
     masks["audio_mask"][:250] = False
     layer = ByteArray(_modalities(use_mask=True), modality_dropout={"image": 0.5})

@@ -28,7 +28,7 @@ def test_contract(num_points):
     contracts.check_layer(PointCloud, config, _points(), unknown_length=unknown)
 
 
-def test_features_and_every_points_own_position():
+def test_features_and_positions_of_every_point():
     points = _points()
     elements = _numpy(
         PointCloud(num_features=2, num_bands=4, max_resolution=20)(points)
@@ -40,7 +40,7 @@ def test_features_and_every_points_own_position():
     np.testing.assert_allclose(elements[..., 2:], expected, atol=1e-6)
 
 
-def test_half_precision_rounds_the_elements_only():
+def test_half_precision_only_rounds_the_elements():
     points = _points(width=3)
     layer = PointCloud(dtype="mixed_bfloat16")
     elements = _numpy(keras.ops.cast(layer(points), "float32"))

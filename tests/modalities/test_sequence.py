@@ -29,7 +29,7 @@ def test_contract(use_mask):
     contracts.check_layer(Sequence, config, _ids(), unknown_length=unknown)
 
 
-def test_vectors_of_ids_and_positions_of_the_greatest_length():
+def test_embeddings_and_positions_of_the_maximum_length():
     layer = Sequence(12, 7, 5, num_bands=3, use_mask=True)
     elements = _numpy(layer(_ids()))
     vectors = layer.embedding.embeddings.numpy()
@@ -49,7 +49,7 @@ def _encoder():
     )
 
 
-def test_ids_outside_the_vocabulary_are_refused_where_they_count():
+def test_ids_outside_the_vocabulary_are_rejected_unless_masked():
     encoder, ids, mask = _encoder(), _ids(), np.ones((2, 9), bool)
     expected = encoder.predict({"sequence": ids, "sequence_mask": mask}, verbose=0)
     assert expected.shape == (2, 3, 8)

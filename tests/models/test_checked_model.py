@@ -265,7 +265,7 @@ def test_many_labels():
 @pytest.mark.parametrize(
     "shape", [(6, 3, 2), (6, 3, 2, 2), (6, 3, 4, 1), (3, 2, 1), (6, 3, 2, 1, 1)]
 )
-def test_inputs_of_another_shape_are_refused_and_cost_nothing(shape):
+def test_inputs_of_another_shape_are_rejected_without_a_step(shape):
     import tensorflow as tf
 
     model = classifier()

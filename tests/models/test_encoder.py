@@ -85,7 +85,7 @@ def test_constructor_has_twelve_arguments():
     assert len(named) == 1 + 12
 
 
-def test_encode_gives_the_inputs_besides():
+def test_encode_also_returns_the_inputs():
     encoder = _encoder()
     encoded = encoder.encode(_images())
     np.testing.assert_array_equal(_numpy(encoded.latents), _numpy(encoder(_images())))
@@ -121,7 +121,7 @@ def test_encode_is_one_node_of_another_model_with_its_mask(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
-def test_frozen_and_quantized_parts_stay_so(tmp_path):
+def test_frozen_and_quantized_layers_are_restored(tmp_path):
     encoder = _encoder(Image((4, 6, 3), num_bands=2, projection_dim=5))
     encoder.modality.projection.trainable = False
     encoder.iterative_attention.cross_attends[1].trainable = False
@@ -210,7 +210,7 @@ def test_bad_arguments(settings, message):
         _encoder(**settings)
 
 
-def test_refuses_what_is_no_modality():
+def test_rejects_other_types_than_modalities():
     for bad in (keras.layers.Dense(3), {"dense": keras.layers.Dense(3)}):
         with pytest.raises(TypeError, match="must be a modality layer.*Dense.*Image"):
             Perceiver(bad)

@@ -33,7 +33,7 @@ def _trained(model, **options):
 
 @pytest.mark.fast_on("tensorflow", "torch")
 @pytest.mark.parametrize("quantized", [False, True])
-def test_adapters_alone_are_trained(quantized):
+def test_only_adapters_are_trained(quantized):
     model = _model()
     if quantized:
         model.quantize("int8", filters="^(query|key|value)$")
@@ -65,7 +65,7 @@ def test_model_is_saved_merged(tmp_path):
 
 
 @pytest.mark.parametrize("has_adapters", [False, True])
-def test_adapters_are_saved_by_themselves(has_adapters, tmp_path):
+def test_adapters_are_saved_separately(has_adapters, tmp_path):
     base = _model()
     base.save(tmp_path / "base.keras")
     model = _trained(base)

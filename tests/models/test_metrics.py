@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score
 from keras_perceiver.models import Accuracy, MeanAveragePrecision
 
 
-def test_accuracy_takes_indices_and_parts_of_classes():
+def test_accuracy_takes_indices_and_soft_labels():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(50, 5)).astype("float32")
     labels = rng.integers(0, 5, 50)

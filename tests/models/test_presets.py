@@ -68,7 +68,7 @@ POINTS = 3 * 129
         ("modelnet40", _counts(POINTS, 2048, 2, 1, 40)),
     ],
 )
-def test_other_counts_by_hand(name, counts):
+def test_other_counts_equal_those_by_hand(name, counts):
     preset = PerceiverClassifier.presets[name]
     assert preset.parameters == counts[0]
     assert preset.gflops == pytest.approx(counts[1], rel=1e-3)
@@ -96,7 +96,7 @@ def test_imagenet_has_the_papers_counts(overrides, parameters, gflops):
         assert model.head.count_params() == 1_025_000
 
 
-def test_flops_needs_the_number_of_inputs_where_any_will_do():
+def test_flops_needs_the_number_of_inputs_if_it_is_dynamic():
     encoder = Perceiver(PointCloud(num_bands=2), num_latents=2, latent_dim=8)
     with pytest.raises(
         ValueError, match=r"`num_inputs` is required.*\['points'\] may have"

@@ -29,7 +29,7 @@ def multi(num_examples=200):
 
 
 @pytest.mark.one_backend
-def test_scores_of_one_label_equal_sklearn():
+def test_single_label_scores_equal_sklearn():
     found = single()
     labels, scores = found.targets, found.probabilities
     np.testing.assert_allclose(scores.sum(axis=1), 1)
@@ -58,7 +58,7 @@ def test_scores_of_one_label_equal_sklearn():
 
 
 @pytest.mark.one_backend
-def test_scores_of_many_labels_equal_sklearn():
+def test_multi_label_scores_equal_sklearn():
     found = multi()
     expected = sklearn_metrics.average_precision_score(
         found.targets[:, :6], found.logits[:, :6], average=None

@@ -106,7 +106,7 @@ def test_elements_permuted_within_and_across_modalities_change_no_logit():
 
 
 @pytest.mark.parametrize("padding", [0.0, np.nan])
-def test_a_masked_modality_equals_one_that_was_never_there(padding):
+def test_masked_modality_equals_a_missing_one(padding):
     model = _randomize(_model())
     x, _ = _data()
     elements, mask = map(_numpy, model.encoder.byte_array(x))
@@ -161,7 +161,7 @@ def test_missing_and_wrong_inputs_are_named():
 
 
 @pytest.mark.fast_on("torch")
-def test_many_labels_an_example():
+def test_multi_label_examples():
     import tensorflow as tf
 
     model = _model()
@@ -191,7 +191,7 @@ def test_point_clouds_in_one_batch_use_their_own_positions():
 
 
 @pytest.mark.slow
-def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
+def test_all_modalities_with_dynamic_lengths_are_exported(tmp_path):
     modality = {
         "points": PointCloud(num_bands=2, use_mask=True),
         "image": Image(
@@ -238,7 +238,7 @@ def test_every_modality_together_with_free_lengths_is_exported(tmp_path):
 
 
 @pytest.mark.fast_on("torch")
-def test_answers_from_the_modality_that_is_left():
+def test_predicts_from_the_remaining_modality():
     rng = np.random.default_rng(0)
     labels = np.arange(96) % 3
     pitch = (0.05, 0.15, 0.3)  # of the sample rate

@@ -127,7 +127,7 @@ def _is_usable(model, before, path):
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_an_error_costs_no_weights(trained, run, tmp_path):
+def test_weights_survive_an_error(trained, run, tmp_path):
     before = values(trained)
     with pytest.raises((CrashError, ValueError, KeyboardInterrupt, TypeError)):
         RUNS[run](trained)
@@ -137,7 +137,7 @@ def test_an_error_costs_no_weights(trained, run, tmp_path):
 # tf.data has its own errors for generators.
 if keras.backend.backend() != "tensorflow":
 
-    def test_an_error_costs_no_step_before_it():
+    def test_steps_before_an_error_are_kept():
         def train(data, error):
             keras.utils.set_random_seed(0)
             model = classifier()

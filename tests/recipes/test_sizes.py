@@ -107,7 +107,7 @@ def test_kinds_have_the_files_of_their_preprocessors():
         assert endings.split(", ") == list(preprocessor.suffixes)
 
 
-def test_channels_are_those_that_are_read(tmp_path):
+def test_number_of_channels_is_that_of_the_files(tmp_path):
     modes = {"P": 3, "L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "1": 1}
     for number, (mode, channels) in enumerate(modes.items()):
         for name in "ab":
@@ -129,7 +129,7 @@ def test_channels_are_those_that_are_read(tmp_path):
     )
 
 
-def test_epochs_follow_from_the_number_of_files(tmp_path):
+def test_epochs_depend_on_the_number_of_files(tmp_path):
     def write(path, seed):
         write_image(path.with_suffix(".png"), (2, 2, 1))
 
@@ -139,7 +139,7 @@ def test_epochs_follow_from_the_number_of_files(tmp_path):
     assert (many["epochs"], many["batch_size"]) == (100, 32)
 
 
-def test_folders_that_cannot_be(tmp_path):
+def test_invalid_folders(tmp_path):
     with pytest.raises(ValueError, match=r"in two classes or more.*Received: 0 such"):
         settings("images", tmp_path)
     for name in "ab":

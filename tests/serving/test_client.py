@@ -64,7 +64,7 @@ def test_same_numbers_as_in_the_notebook(asking, model_and_path, tmp_path):
     np.testing.assert_allclose(answers["logits"], logits, rtol=1e-5, atol=1e-5)
 
 
-def test_errors_say_what_to_do_and_the_next_request_is_answered(asking):
+def test_errors_state_the_fix_and_the_next_request_succeeds(asking):
     good = {"image": models.random_arrays(1)["image"]}
     files = [models.png(), b"no image"]
     with pytest.raises(
@@ -83,7 +83,7 @@ def test_errors_say_what_to_do_and_the_next_request_is_answered(asking):
     assert asking.predict(good)["logits"].shape == (1, 4)
 
 
-def test_no_such_model_and_no_server(grpc_address, rest_address):
+def test_unknown_model_and_missing_server(grpc_address, rest_address):
     inputs = {"image": models.random_arrays(1)["image"]}
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -194,7 +194,7 @@ def test_an_encoder_has_no_score(tmp_path):
 
 
 @pytest.mark.one_backend
-def test_only_a_file_of_the_safe_kind_is_loaded(tmp_path):
+def test_only_safe_files_are_loaded(tmp_path):
     from keras_perceiver.serving import job
 
     inputs = keras.Input((2,))

@@ -147,7 +147,7 @@ def test_images_of_any_kind_and_size():
     assert decoded["image_mask"].numpy().all()
 
 
-def test_sounds_without_a_mask_and_of_any_length(tmp_path):
+def test_waveforms_without_a_mask_and_of_any_length(tmp_path):
     fixed = AudioPreprocessor(8000, 10)
 
     @tf.function(input_signature=[tf.TensorSpec(None, "string")])
@@ -196,7 +196,7 @@ def test_wrong_shapes_are_named(both, change, match):
     assert _ask(signatures["serving_default"], good)["logits"].shape == (2, 4)
 
 
-def test_numbers_that_are_none_are_named_but_padding_may_hold_them(both):
+def test_nan_is_an_error_except_in_padding(both):
     _, _, signatures = both
     inputs = models.random_arrays(4)
     inputs["image"][2, 0, 0, 0] = np.nan
@@ -259,7 +259,7 @@ def test_shape_of_a_list_of_files(both):
         assert re.search(r"`image` must have shape \(batch\)", message)
 
 
-def test_ids_points_and_free_sizes(tmp_path):
+def test_ids_points_and_dynamic_sizes(tmp_path):
     modality = {
         "text": Sequence(9, 7, 5, num_bands=2, use_mask=True),
         "points": PointCloud(num_bands=2),
@@ -296,7 +296,7 @@ def test_ids_points_and_free_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["float16", "bfloat16", "int8"])
-def test_lighter_weights_are_stored_and_restored(weights, tmp_path):
+def test_quantized_weights_are_stored_and_restored(weights, tmp_path):
     from keras_perceiver.serving.weights import quantized_copy
 
     model = models.image_model(latent_dim=128)
@@ -319,7 +319,7 @@ def test_many_labels(tmp_path):
     np.testing.assert_allclose(answers["probabilities"], expected, rtol=1e-5)
 
 
-def test_warm_up_requests_can_be_made(both):
+def test_warm_up_requests_are_valid(both):
     _, path, signatures = both
     file = path / "assets.extra" / "tf_serving_warmup_requests"
     logs = [

@@ -40,7 +40,7 @@ def _check(checkpoint, step):
         assert found.dtype == expected.dtype
 
 
-def test_newest_comes_back_as_it_was(tmp_path):
+def test_newest_checkpoint_is_restored(tmp_path):
     saved = _save(tmp_path / "new", 9, 10, 11)
     _check(saved.load(), 11)
     assert Checkpoints(tmp_path / "empty").load() is None
@@ -48,7 +48,7 @@ def test_newest_comes_back_as_it_was(tmp_path):
     assert Checkpoints(tmp_path / "empty").newest_step() == 0
 
 
-def test_what_only_reads_writes_nothing(tmp_path):
+def test_read_only_checkpoints_write_nothing(tmp_path):
     saved = Checkpoints(tmp_path / "new", is_read_only=True)
     saved.save(1, _arrays(1), {})
     assert not (tmp_path / "new").exists()
@@ -97,7 +97,7 @@ def test_no_flipped_bit_is_loaded(tmp_path):
         content[place] ^= bit
 
 
-def test_nothing_whole_is_left(tmp_path):
+def test_no_intact_checkpoint_remains(tmp_path):
     saved = _save(tmp_path, 1)
     saved.paths()[0].write_text("")
     with (
@@ -107,7 +107,7 @@ def test_nothing_whole_is_left(tmp_path):
         saved.load()
 
 
-def test_full_disk_leaves_the_one_before(tmp_path):
+def test_full_disk_keeps_the_previous_checkpoint(tmp_path):
     # A limit on the size of files in a separate process acts like a full disk.
     _save(tmp_path, 1)
     program = f"""
@@ -137,7 +137,7 @@ except OSError as error:
     _check(Checkpoints(tmp_path).load(), 1)
 
 
-def test_killed_while_writing_leaves_the_one_before(tmp_path, monkeypatch):
+def test_kill_while_writing_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     saved = _save(tmp_path, 1)
 
     def killed(*_):

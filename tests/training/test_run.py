@@ -24,7 +24,7 @@ from tests.training.runs import (
 
 
 @pytest.mark.fast_on("torch")
-def test_writes_everything_that_it_says(tmp_path, capsys):
+def test_writes_all_documented_files(tmp_path, capsys):
     recipe = little_recipe().replace({"model.num_latents": 6})
     run = finished(recipe, tmp_path / "run")
     folder = tmp_path / "run"
@@ -206,7 +206,7 @@ def test_recipe_that_reads_a_folder(tmp_path):
 
 
 @pytest.mark.one_backend
-def test_run_that_gets_no_better_ends_and_keeps_the_best(tmp_path):
+def test_run_without_improvement_stops_with_the_best_weights(tmp_path):
     recipe = little_recipe(optimizer=sgd(0.0), schedule=None, epochs=9, patience=1)
     folders = tmp_path / "run", tmp_path / "exports"
     first = Run(recipe, *folders, save_every=5)

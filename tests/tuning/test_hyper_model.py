@@ -135,7 +135,7 @@ def test_space_may_be_replaced_and_frozen():
 
 
 @pytest.mark.one_backend
-def test_what_cannot_be_is_refused_before_the_first_trial():
+def test_invalid_settings_are_rejected_before_the_first_trial():
     with pytest.raises(ValueError, match=r"qk_dim=10, num_heads=4"):
         _small({"latent_dim": 10, "self_attend.num_heads": [4, 8]})
     with pytest.raises(
@@ -196,7 +196,7 @@ def test_sizes_are_those_of_the_model(modality, space, settings):
 
 @pytest.mark.slow
 @pytest.mark.one_backend
-def test_activation_bytes_are_about_what_training_needs():
+def test_activation_bytes_estimate_training_memory():
     program = """
 import jax, json, keras, numpy as np
 import keras_perceiver as kp, keras_tuner as kt
@@ -314,7 +314,7 @@ def test_datasets_are_batched_anew():
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
     ],
 )
-def test_no_memory_is_a_failed_trial(error):
+def test_out_of_memory_is_a_failed_trial(error):
     hyper_model = _small()
     hp = kt.HyperParameters()
     model = hyper_model.build(hp)
@@ -331,7 +331,7 @@ def test_no_memory_is_a_failed_trial(error):
 
 
 @pytest.mark.one_backend
-def test_many_labels_an_example():
+def test_multi_label_examples():
     hyper_model = _small(
         task=kp.Config(kp.PerceiverMultiLabelClassifier, num_classes=10)
     )

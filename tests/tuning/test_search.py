@@ -84,7 +84,7 @@ def _search(folder, budget, algorithm="random", epochs=3, **options):
 
 
 @pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
-def test_only_what_can_be_is_tried_within_the_budget(algorithm, tmp_path):
+def test_only_feasible_models_are_tried_within_the_budget(algorithm, tmp_path):
     rows, seen, lines = _search(tmp_path / "search", tuning.Budget(trials=7), algorithm)
     assert len(rows) == 7
     completed = [row for row in rows if row["status"] == "COMPLETED"]
@@ -135,7 +135,7 @@ def test_budgets(tmp_path):
         _search(tmp_path / "grid", budget, "grid", hyper_model=ranges)
 
 
-def test_a_killed_search_goes_on(tmp_path):
+def test_killed_search_resumes(tmp_path):
     class _KilledError(BaseException):
         pass
 
@@ -255,7 +255,7 @@ def test_chief_and_workers_of_which_one_is_killed(tmp_path, monkeypatch):
     assert sorted(begun.values()) == [1] * 7 + [2]  # except for the one that was killed
 
 
-def test_a_worker_that_keeps_dying_is_given_up(tmp_path):
+def test_repeatedly_dying_worker_is_not_restarted(tmp_path):
     program = "import sys; sys.exit(3)"
     with as_chief():
         tuner = tuning.make_tuner(

@@ -92,7 +92,7 @@ def test_attention_to_every_modality(model_and_inputs):
 
 
 @pytest.mark.one_backend
-def test_entropy_is_compared_with_what_is_no_padding(model_and_inputs):
+def test_entropy_ignores_padding(model_and_inputs):
     maps = attention_maps(*model_and_inputs)
     for example, padding in enumerate((0, 2)):
         axis = visualization.plot_entropy(maps, example=example).axes[0]
@@ -111,7 +111,7 @@ def _texts(figure):
 
 
 @pytest.mark.one_backend
-def test_architecture_draws_inputs_and_the_answer(model_and_inputs):
+def test_architecture_draws_inputs_and_prediction(model_and_inputs):
     model, inputs = model_and_inputs
     figure = visualization.plot_architecture(model, inputs, example=1)
     figure.canvas.draw()
@@ -135,7 +135,7 @@ def test_architecture_draws_inputs_and_the_answer(model_and_inputs):
 
 
 @pytest.mark.one_backend
-def test_architecture_tells_what_is_shared():
+def test_architecture_marks_shared_layers():
     encoder = Perceiver(
         Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 4}, num_cross_attends=4
     )

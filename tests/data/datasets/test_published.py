@@ -34,7 +34,7 @@ def test_small_data_sets(name):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
-def test_images_stay_as_they_are_without_changes(name):
+def test_images_are_unchanged_without_augmentation(name):
     for options, are_levels in (({"use_augmentation": False}, True), ({}, False)):
         splits = getattr(data, name)(8, mock=True, **options)
         levels = (next(iter(splits.train))[0].numpy() + 1) * 127.5

@@ -70,7 +70,7 @@ def test_orientations_as_cameras_write_them(order, in_graph):
             _check(_file(format, exif), in_graph)
 
 
-def test_damaged_exif_data_say_nothing(in_graph):
+def test_damaged_exif_data_are_ignored(in_graph):
     good = _exif("<", 6)
     for exif in (good[:20], b"Exif\0\0hello", good.replace(b"II*", b"XX*")):
         assert orientation(exif.removeprefix(b"Exif\0\0")) == 1

@@ -94,13 +94,13 @@ def test_formats_and_modes(format, mode, channels):
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "JPEG2000"])
-def test_gray_images_of_16_bits_keep_all_levels(format):
+def test_16_bit_grayscale_images_keep_all_levels(format):
     pixels = _read(_gray_16(format))
     np.testing.assert_allclose(pixels[..., 0], GRAY / 257, rtol=1e-6)
     assert len(np.unique(pixels)) == 64
 
 
-def test_gray_values_of_other_ranges():
+def test_grayscale_values_of_other_ranges():
     white = _read(_gray_16("TIFF", tiffinfo={262: 0}))  # in which 0 is white
     np.testing.assert_allclose(white[..., 0], 255 - GRAY / 257, atol=1e-4)
     ten_bits = _read(PGM_10)
@@ -143,7 +143,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD)
-def test_what_is_not_read(content, message):
+def test_unsupported_files(content, message):
     with pytest.raises(Exception, match=message):  # of any class
         _read(content)
 

@@ -42,7 +42,7 @@ def test_points(tmp_path):
         np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-3)
 
 
-def test_features_of_points_are_left_alone(tmp_path):
+def test_features_of_points_are_unchanged(tmp_path):
     points = np.random.default_rng(0).normal(5, 1, (20, 5))
     write_array(tmp_path / "a.npy", points)
     read = PointCloudPreprocessor(num_features=2).read(tmp_path / "a.npy")
@@ -50,7 +50,7 @@ def test_features_of_points_are_left_alone(tmp_path):
     np.testing.assert_allclose(read[:, :3].mean(0), 0, atol=1e-6)
 
 
-def test_a_part_of_the_points_follows_the_seed(tmp_path):
+def test_subsampling_of_points_depends_on_the_seed(tmp_path):
     points = write_points(tmp_path / "a.npy", 50)
 
     def read(seed):

@@ -178,7 +178,7 @@ def test_fit_on_a_tf_dataset_learns():
     assert history["accuracy"][-1] > 0.9
 
 
-def test_what_is_frozen_after_compile_stays():
+def test_layers_frozen_after_compile_stay_frozen():
     images, labels = _data()
     model = _model()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

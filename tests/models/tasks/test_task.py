@@ -63,7 +63,7 @@ def test_a_task_without_its_methods_names_them():
         model.target_spec  # noqa: B018
 
 
-def test_compile_takes_what_it_is_given():
+def test_compile_uses_its_arguments():
     model = classifier()
     model.compile("sgd", "mse")
     assert (model.loss, model.optimizer.name) == ("mse", "sgd")
@@ -82,7 +82,7 @@ def test_compile_takes_what_it_is_given():
 
 
 @pytest.mark.parametrize("jit_compile", ["auto", False])
-def test_compilation_is_saved_as_it_was_asked_for(jit_compile, tmp_path):
+def test_compile_arguments_are_saved(jit_compile, tmp_path):
     model = classifier()
     model.compile(jit_compile=jit_compile)
     model.optimizer.build(model.trainable_variables)
