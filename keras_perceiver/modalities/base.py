@@ -77,7 +77,7 @@ class Modality(CompositeLayer):
         element_dim: Integer, width of an element without positions, before the
             projection.
         shape_rule: String, the sentence of errors that describes valid shapes.
-        shape_fix: String, the sentence of errors that says how to fix an invalid shape.
+        shape_fix: String, the sentence in errors that states how to fix an invalid shape.
         input_range: Pair of numbers, the minimum and maximum of valid raw values, or
             `None` if all finite values are valid.
         drawing_projection: String, projection of the Matplotlib axes for `draw`, or

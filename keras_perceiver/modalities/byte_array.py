@@ -138,7 +138,7 @@ class ByteArray(keras.layers.Layer):
 
     @property
     def has_mask(self):
-        """Boolean, whether a call returns a mask besides the elements."""
+        """Boolean, whether a call also returns a mask."""
         uses_mask = any(modality.use_mask for modality in self.modalities.values())
         return self._has_dropout or uses_mask
 

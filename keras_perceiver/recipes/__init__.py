@@ -143,7 +143,7 @@ def _metrics(folder):
     path = Path(folder) / "metrics.json"
     if not path.is_file():
         raise FileNotFoundError(
-            "The recipe of a model is in the metrics.json beside it. Received: no "
+            "The recipe of a model is in the metrics.json next to it. Received: no "
             f"{str(path)!r}. Leave the model in the folder of its run, or name the "
             "recipe."
         )

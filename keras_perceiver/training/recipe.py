@@ -54,7 +54,7 @@ class Recipe:
         preprocessor: `Config` of the preprocessor of the files, or of a dict of
             preprocessors, or `None` for that of `data`.
         write_mock: Callable `(folder)` that writes random files for `data`, to test the
-            recipe, or `None` if `data` takes `mock` or reads no folder.
+            recipe, or `None` if `data` takes `mock` or does not read a folder.
         overrides: Mapping from dotted paths to values, the arguments of `replace`.
 
     Raises:
@@ -185,7 +185,7 @@ class Recipe:
         if not self.data.accepts("folder"):
             if data_folder is not None:
                 raise ValueError(
-                    f"The recipe {self.name!r} reads no `data_folder`. Received: "
+                    f"The recipe {self.name!r} does not read a folder. Received: "
                     f"data_folder={data_folder!r}. Remove it."
                 )
             return {}

@@ -163,7 +163,7 @@ class Run:
             recipe.folder_argument(data_folder)
         elif data_folder is not None:
             raise ValueError(
-                "A smoke test reads no `data_folder`. Received: "
+                "A smoke test does not read a folder. Received: "
                 f"data_folder={data_folder!r}. Remove it."
             )
         self._checkpoints = Checkpoints(

@@ -14,7 +14,7 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
 
     The average is `average * m + weight * (1 - m)` after every update, where `m` is the
     smaller of the momentum and `(1 + n) / (10 + n)` after `n` updates, so that the
-    average of a short run holds little of the initial weights. Keras' own `use_ema`
+    average of a short run has little of the initial weights. Keras' own `use_ema`
     shares one buffer between the average and the weight when `fit` ends; on JAX the next
     evaluation donates it, and both are lost.
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from keras_perceiver._typing import PathLike
 
 _MIN_FOR_IMPORTANCE = 6
-# Columns of a trial besides its settings.
+# Columns of a trial other than its settings.
 _TEXTS = ("trial", "status")
 _MEASURES = (
     *("trial", "status", "score", "parameters", "GFLOPs", "seconds"),

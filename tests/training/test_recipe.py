@@ -97,7 +97,7 @@ def test_folder_of_the_data(reach):
     )
     with pytest.raises(ValueError, match="needs a `data_folder`.*--data"):
         reach(little_recipe(data=_folder_digits))
-    with pytest.raises(ValueError, match="reads no `data_folder`.*Remove it"):
+    with pytest.raises(ValueError, match="does not read a folder.*Remove it"):
         reach(little_recipe(), data_folder="7")
 
 
@@ -138,7 +138,7 @@ def test_smoke_test(reach, tmp_path):
     assert reach(written, smoke=True)["batch"][1] == (2, 8, 8, 1)
     with pytest.raises(ValueError, match="smoke test needs mock data.*'digits'"):
         reach(little_recipe(data=data), smoke=True)
-    with pytest.raises(ValueError, match="smoke test reads no `data_folder`"):
+    with pytest.raises(ValueError, match="smoke test does not read a folder"):
         reach(recipe, smoke=True, data_folder="data")
 
 

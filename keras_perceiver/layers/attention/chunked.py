@@ -98,7 +98,7 @@ class _Passes:
     """Forward and backward pass over the chunks.
 
     Args:
-        names: Tuple of strings, the names of the tensors besides the query: "key"
+        names: Tuple of strings, names of the tensors other than the query: "key"
             `(B, M, H * d)`, "value" `(B, M, H * e)` unless the keys are the values,
             "scale" and "mask" `(B, M)`, if there are any.
         num_heads: Integer, number of heads H.

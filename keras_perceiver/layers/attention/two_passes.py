@@ -1,6 +1,6 @@
 """Functions with a custom backward pass on each backend.
 
-An object with both passes has `names` (of the tensors besides the query),
+An object with both passes has `names` (of the tensors other than the query),
 `names_with_gradient`, `forward(query, *tensors)`, which returns outputs and a residual,
 and `backward(query, tensors, outputs, residual, gradient, wanted)`, which returns the
 gradients of the query and of the tensors named in `wanted`.

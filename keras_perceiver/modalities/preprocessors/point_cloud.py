@@ -78,7 +78,9 @@ class PointCloudPreprocessor(Preprocessor):
 
     input_name = "points"
     suffixes = (".npy", ".off", ".ply", ".xyz")
-    file_kind = "a NumPy array, a text of numbers or a mesh, as its extension says"
+    file_kind = (
+        "a NumPy array, a text file of numbers or a mesh, according to its extension"
+    )
 
     def __init__(
         self,

@@ -225,7 +225,12 @@ BAD_FILES = [
         "shorter than 21.*length 20",
     ),
     (PointCloudPreprocessor(), "a.xyz", _text(""), "length 0"),
-    (PointCloudPreprocessor(), "a.xyz", _text("1 2 3\n4 5\n"), "a text of numbers"),
+    (
+        PointCloudPreprocessor(),
+        "a.xyz",
+        _text("1 2 3\n4 5\n"),
+        "a text file of numbers",
+    ),
     (PointCloudPreprocessor(), "a.xyz", _text("1 2 nan\n"), "must be finite"),
     (PointCloudPreprocessor(10), "a.off", _text("hello"), "must be OFF in text"),
     (PointCloudPreprocessor(10), "a.off", _text("OFF\n0 0 0\n"), "length 0"),
