@@ -92,7 +92,7 @@ def run(options):
     line.clear()
     if num_bad:
         raise ValueError(
-            f"Files must be valid. Received: {num_bad} invalid ones of {len(examples)}, "
+            f"Files must be valid. Received: {num_bad} of {len(examples)} invalid, "
             "with the reasons in their rows. Correct or remove them."
         )
 

@@ -73,7 +73,7 @@ def test_evaluates_a_folder_with_the_classes_of_the_model(run):
 def test_recipe_file_of_a_run_is_run_only_if_it_is_named(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path.copy())
     (run / "metrics.json").write_text(json.dumps({"recipe": "mine"}))
-    with pytest.raises(SystemExit, match="of the recipe 'mine'. Name .* --recipe"):
+    with pytest.raises(SystemExit, match="of the recipe 'mine'. Pass .* --recipe"):
         main(["evaluate", str(run)])
     path = run / "a_recipe_to_evaluate.py"
     path.write_text(RECIPE_FILE)

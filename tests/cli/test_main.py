@@ -66,7 +66,7 @@ _MODEL_RULE = "error: The model must be a .keras file"
         ),
         (["train", "--images", "none"], "error: --images must be a folder"),
         (["train", "--images", "."], "error: Files must be at ./CLASS/FILE"),
-        (["train", "--points", ".", "--data", "."], "error: --points names the folder"),
+        (["train", "--points", ".", "--data", "."], "error: --points sets the folder"),
         (
             ["export", "model.keras"],
             "error: the following arguments are required: --to",

@@ -83,7 +83,7 @@ def test_bad_files_are_errors_in_their_rows(tmp_path, capsys):
     files[2].write_text("text")
     files[3].write_text("text")
     words = ["predict", str(tmp_path / "model.keras"), *map(str, files)]
-    with pytest.raises(SystemExit, match="^error: .* 3 of 4 that are not"):
+    with pytest.raises(SystemExit, match="^error: .* 3 of 4 invalid"):
         main(words)
     lines = capsys.readouterr().out.splitlines()
     assert " %" in lines[0]
@@ -131,11 +131,11 @@ def test_modalities_are_joined_and_may_be_missing(tmp_path, capsys):
         write_image(files / f"{stem}.png", (8, 8, 1))
     write_audio(files / "both.wav", num_samples=40)
     write_audio(files / "dark.wav", num_samples=40)
-    with pytest.raises(SystemExit, match="1 of 3 that are not"):
+    with pytest.raises(SystemExit, match="1 of 3 invalid"):
         main(["predict", str(tmp_path), str(files), "--json"])
     answers = map(json.loads, capsys.readouterr().out.splitlines())
     answers = {answer.pop("example"): answer for answer in answers}
-    assert answers["dark"] == {"error": "There must be a file of 'image', too."}
+    assert answers["dark"] == {"error": "A file of 'image' is missing."}
     image = _IMAGES.read(files / "both.png")
     sound = np.zeros(64, "float32")
     sound[:40] = preprocessor["audio"].read(files / "both.wav")

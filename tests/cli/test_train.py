@@ -125,7 +125,7 @@ def test_resumes_the_newest_run_that_did_not_finish(tmp_path):
             (folder / "step-0000000001.checkpoint").write_text("damaged")
     with (
         pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(SystemExit, match="whole.*runs/digits/10/"),
+        pytest.raises(SystemExit, match="intact.*runs/digits/10/"),
     ):
         main(["train", "digits", "--resume"])
 

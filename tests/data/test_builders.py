@@ -38,10 +38,13 @@ def test_meshes_are_sampled_on_their_surface(tmp_path, monkeypatch):
 def test_archives_that_are_not_the_published_ones(tmp_path):
     write_meshes(tmp_path)
     write_points_2048(tmp_path)
-    with pytest.raises(ValueError, match=r"digest sha256:42dc3e.*ModelNet40.zip.*cut"):
+    with pytest.raises(
+        ValueError, match=r"digest sha256:42dc3e.*ModelNet40.zip.*trunc"
+    ):
         modelnet40(2, folder=tmp_path)
     with pytest.raises(
-        ValueError, match=r"digest md5:\w*. Received: md5:\w* of ply_data_\w*0.h5.*cut"
+        ValueError,
+        match=r"digest md5:\w*. Received: md5:\w* of ply_data_\w*0.h5.*trunc",
     ):
         modelnet40(2, folder=tmp_path, release="points_2048")
 

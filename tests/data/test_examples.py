@@ -54,7 +54,7 @@ def test_other_files_are_counted(tmp_path):
         "2 with extension '.psd'",
         "2 of the operating",
         "1 folder in",
-        "1 file in",
+        "1 file outside",
     ):
         assert count in text
     assert "hidden" not in text

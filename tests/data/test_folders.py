@@ -376,14 +376,14 @@ def test_a_file_that_has_become_longer(notes):
         warnings.simplefilter("ignore")
         assert sum(len(labels) for _, labels in _batches(read.dataset)) == 39
     assert read.skipped[0][0] == path
-    assert "length 39 in place of 7" in read.skipped[0][1]
+    assert "length 39 instead of 7" in read.skipped[0][1]
 
 
 def test_two_files_of_one_name(both):
     (both["picture"] / "dog" / "6.png").unlink()
     write_image(both["picture"] / "cat" / "1.bmp")
     files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
-    with pytest.raises(ValueError, match=r"1.png beside 1.bmp.*Remove or rename"):
+    with pytest.raises(ValueError, match=r"1.png and 1.bmp.*Remove or rename"):
         read_folder(both, files, 7)
     # With one modality there is nothing to join.
     assert len(read_folder(both["picture"], IMAGES, 7).paths) == 7

@@ -326,5 +326,5 @@ def test_nested_lists_are_arrays():
 
 
 def test_missing_inputs_are_named():
-    with pytest.raises(ValueError, match=r"must be \['image'\].*Add"):
+    with pytest.raises(ValueError, match=r"the keys \['image'\].*Add"):
         encoder()({"picture": images()})

@@ -189,7 +189,7 @@ def test_other_models_are_refused(tmp_path):
 @pytest.mark.one_backend
 def test_an_encoder_has_no_score(tmp_path):
     encoder = models.image_model().encoder
-    with pytest.raises(ValueError, match="needs a task.*Perceiver.*Leave"):
+    with pytest.raises(ValueError, match="needs a task.*Perceiver.*Remove"):
         export_for_serving(encoder, tmp_path, weights="int8", test_data=[])
 
 

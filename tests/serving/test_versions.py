@@ -14,6 +14,6 @@ def test_bad_versions(version, tmp_path):
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(
-        PermissionError, match="`folder` must be a folder.*Choose another"
+        PermissionError, match="`folder` must be a writable folder.*Choose another"
     ):
         versions.check_version(tmp_path / "file" / "exports", 1)

@@ -145,7 +145,7 @@ def test_rules_have_one_text_on_the_host_and_in_a_graph():
     rule.check(True, 1, 2)
     assert rule.error(tf.constant(True), tf.constant(1), tf.constant(2)) == b""
     with pytest.raises(
-        ValueError, match=r"small\. Received: 5 of 2 bytes\. Make"
+        ValueError, match=r"small\. Received: 5 of 2 bytes\. Reduce"
     ) as error:
         rule.check(False, 5, 2)
     in_graph = rule.error(tf.constant(False), tf.constant(5), tf.constant(2))

@@ -173,7 +173,7 @@ def test_rules_of_the_graph_alone():
     bomb = tf.io.encode_png(tf.zeros((10_000, 10_000, 1), "uint8")).numpy()
     for content, message in (
         (b"hello", b"must be PNG, JPEG, BMP or GIF"),
-        (bomb, b"`max_pixels=89478485` pixels. Received: 10000 x 10000. Make"),
+        (bomb, b"`max_pixels=89478485` pixels. Received: 10000 x 10000. Reduce"),
         (_file("P", "BMP"), b"24 bits per pixel if TensorFlow decodes them"),
     ):
         inputs, error = in_graph(content)
@@ -227,7 +227,7 @@ def test_bad_files_are_named(tmp_path, subtests):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"shape": (8, 8)}, r"\(height, width, channels\).*Give 3 sizes"),
+        ({"shape": (8, 8)}, r"\(height, width, channels\).*Pass 3 sizes"),
         ({"shape": (8, 0, 3)}, "`width` must be a positive integer"),
         ({"shape": (8, 8, 3), "value_range": (1, -1)}, "two finite numbers in order"),
         ({"shape": (8, 8, 3), "max_pixels": 0}, "`max_pixels` must be a positive"),
