@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.layers.arguments import ArgumentsConfig
 
 
 def learned_array_initializer():
@@ -20,7 +21,7 @@ def learned_array_initializer():
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
-class LatentArray(keras.layers.Layer):
+class LatentArray(ArgumentsConfig, keras.layers.Layer):
     """The learned initial state of the latents, repeated for every example.
 
     Reference:
@@ -67,10 +68,3 @@ class LatentArray(keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape):
         return (inputs_shape[0], self.num_latents, self.latent_dim)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_latents": self.num_latents,
-            "latent_dim": self.latent_dim,
-        }

@@ -383,18 +383,3 @@ class AttentionBlock(CompositeLayer):
             return outputs
         # A Dropout layer would draw its seed where it is called.
         return keras.random.dropout(outputs, self.dropout, seed=DrawnSeed(seed))
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "qk_dim": self.qk_dim,
-            "v_dim": self.v_dim,
-            "widening_factor": self.widening_factor,
-            "activation": keras.activations.serialize(self.activation),
-            "dropout": self.dropout,
-            "use_query_residual": self.use_query_residual,
-            "is_causal": self.is_causal,
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }

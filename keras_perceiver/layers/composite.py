@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_perceiver.layers.arguments import ArgumentsConfig
+
 
 def clone_layer(template, name, dtype):
     """Returns a new layer with the settings of a template.
@@ -61,7 +63,7 @@ def check_template(name, template, cls):
         )
 
 
-class CompositeLayer(keras.layers.Layer):
+class CompositeLayer(ArgumentsConfig, keras.layers.Layer):
     """A layer whose config includes the settings that users change on its inner layers.
 
     `trainable`, dtype policy and quantization of inner layers are not arguments of the

@@ -215,22 +215,6 @@ class IterativeAttention(CompositeLayer):
     def compute_output_shape(self, latents_shape, inputs_shape):
         return tuple(latents_shape)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_blocks": self.num_blocks,
-            "num_self_attends_per_block": self.num_self_attends_per_block,
-            "num_cross_attends": self.num_cross_attends,
-            **{name: dict(template) for name, template in self._templates.items()},
-            "share_weights": self.share_weights,
-            "use_cross_attends_at_start": self.use_cross_attends_at_start,
-            "use_remat": self.use_remat,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        templates = {
-            name: keras.saving.deserialize_keras_object(config[name])
-            for name in ("cross_attend", "self_attend")
-        }
-        return cls(**{**config, **templates})
+    @property
+    def stored_arguments(self):
+        return {name: dict(template) for name, template in self._templates.items()}

@@ -108,18 +108,9 @@ class LatentTransformer(CompositeLayer):
     def compute_output_shape(self, latents_shape):
         return tuple(latents_shape)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_self_attends": self.num_self_attends,
-            "self_attend": dict(self._self_attend),
-            "use_remat": self.use_remat,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        self_attend = keras.saving.deserialize_keras_object(config["self_attend"])
-        return cls(**{**config, "self_attend": self_attend})
+    @property
+    def stored_arguments(self):
+        return {"self_attend": dict(self._self_attend)}
 
 
 def _keep_latents_only(self_attend, latents, seed):

@@ -10,12 +10,13 @@ import numpy as np
 from keras import ops
 
 from keras_perceiver._checks import check_positive, check_rank
+from keras_perceiver.layers.arguments import ArgumentsConfig
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
-class FourierPositionEncoding(keras.layers.Layer):
+class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
     """Sines and cosines of positions, at frequencies up to the sampling limit.
 
     The positions x along each axis are evenly spaced from -1 to 1. Each position is
@@ -155,13 +156,6 @@ class FourierPositionEncoding(keras.layers.Layer):
             _, num_inputs, num_axes = positions_shape
         return (inputs_shape[0], num_inputs, num_axes * (2 * self.num_bands + 1))
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_bands": self.num_bands,
-            "max_resolution": self.max_resolution,
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class LearnedPositionEncoding(CompositeLayer):
@@ -266,14 +260,6 @@ class LearnedPositionEncoding(CompositeLayer):
     def compute_output_shape(self, inputs_shape):
         dim = self.projected_dim or self.dim
         return (inputs_shape[0], grid_size(_grid_of(inputs_shape)), dim)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "dim": self.dim,
-            "grid": self.grid,
-            "projected_dim": self.projected_dim,
-        }
 
 
 def grid_size(grid):

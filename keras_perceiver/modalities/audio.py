@@ -40,13 +40,6 @@ class Waveform(Series):
             f"{self.num_samples} samples."
         )
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_samples": self.num_samples,
-            "sample_rate": self.sample_rate,
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Audio(Waveform):
@@ -111,6 +104,3 @@ class Audio(Waveform):
 
     def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
         draw_line(axis, weights, inputs, self.sample_rate, maximum)
-
-    def get_config(self):
-        return {**super().get_config(), "patch_size": self.patch_size}

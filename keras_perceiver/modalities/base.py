@@ -384,24 +384,10 @@ class Modality(CompositeLayer):
             width += self.positions_shape((None, *self.grid, self.element_dim))[-1]
         return (inputs_shape[0], num_inputs, width)
 
-    def get_config(self):
+    @property
+    def stored_arguments(self):
         own = self.position_encoding if self._has_own_encoding else None
-        return {
-            **super().get_config(),
-            "num_bands": self.num_bands,
-            "max_resolution": self.max_resolution,
-            "position_encoding": own and keras.saving.serialize_keras_object(own),
-            "use_mask": self.use_mask,
-            "projection_dim": self.projection_dim,
-            "use_added_positions": self.use_added_positions,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        encoding = config.get("position_encoding")
-        if encoding is not None:
-            encoding = keras.saving.deserialize_keras_object(encoding)
-        return cls(**{**config, "position_encoding": encoding})
+        return {"position_encoding": own and keras.saving.serialize_keras_object(own)}
 
 
 def _as_tuple(shape):

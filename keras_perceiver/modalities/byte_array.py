@@ -8,13 +8,14 @@ import keras
 from keras import ops
 
 from keras_perceiver._checks import check_fraction, check_positive
+from keras_perceiver.layers.arguments import ArgumentsConfig
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 from keras_perceiver.modalities.base import Modality
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
-class ByteArray(keras.layers.Layer):
+class ByteArray(ArgumentsConfig, keras.layers.Layer):
     """Concatenates the elements of all modalities into the inputs of a Perceiver.
 
     The elements of a single modality are returned unchanged. With several modalities,
@@ -233,22 +234,6 @@ class ByteArray(keras.layers.Layer):
                 f"{sorted(inputs)}. Add {missing}."
             )
         return inputs
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "modality": keras.saving.serialize_keras_object(self.modality),
-            "modality_dim": self.modality_dim,
-            "modality_dropout": self.modality_dropout,
-            "element_dropout": self.element_dropout,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        modality = keras.saving.deserialize_keras_object(
-            config["modality"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "modality": modality})
 
 
 def modality_layers(modality):

@@ -144,13 +144,6 @@ class Array(Modality):
         mask = group(mask, self._patch_sizes)
         return ops.reshape(ops.any(mask, axis=-1), (ops.shape(mask)[0], -1))
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "shape": self.shape,
-            "patch_size": self.patch_size,
-        }
-
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Image(Array):

@@ -230,20 +230,6 @@ class MelSpectrogram(Waveform):
         label_seconds(axis, len(inputs) / self.sample_rate)
         return drawn
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_mel_bins": self.num_mel_bins,
-            "frame_length": self.frame_length,
-            "frame_step": self.frame_step,
-            "min_frequency": self.min_frequency,
-            "max_frequency": self.max_frequency,
-            "patch_size": self.patch_size,
-            "time_masks": self.time_masks,
-            "frequency_masks": self.frequency_masks,
-            "seed": self.seed,
-        }
-
 
 def _mask_sizes(name, masks, length):
     """Returns number and maximum length of masked spans as a tuple, or `None`."""

@@ -114,10 +114,3 @@ class PointCloud(Modality):
         # Reversed, so that weights of zero are pale on the white background.
         colors = {"cmap": f"{COLOR_MAP}_r", "vmin": 0, "vmax": maximum}
         return axis.scatter(x, y, z, c=weights[shown], s=4, **colors)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_points": self.num_points,
-            "num_features": self.num_features,
-        }

@@ -97,11 +97,3 @@ class Sequence(Series):
 
     def elements(self, inputs):
         return self.embedding(inputs)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "max_length": self.max_length,
-            "vocabulary_size": self.vocabulary_size,
-            "embedding_dim": self.embedding_dim,
-        }

@@ -51,13 +51,6 @@ class SensorSeries(Series):
     def elements(self, inputs):
         return inputs
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "max_length": self.max_length,
-            "num_sensors": self.num_sensors,
-        }
-
 
 @keras.saving.register_keras_serializable(package="tests")
 class SensorPreprocessor(Preprocessor):

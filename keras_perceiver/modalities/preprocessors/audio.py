@@ -156,13 +156,3 @@ class AudioPreprocessor(Preprocessor):
             file.setframerate(self.sample_rate)
             file.writeframes(samples.astype("<i2").tobytes())
         return ".wav", content.getvalue()
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "sample_rate": self.sample_rate,
-            "num_samples": self.num_samples,
-            "use_mask": self.use_mask,
-            "resample": self.resample,
-            "max_samples": self.max_samples,
-        }

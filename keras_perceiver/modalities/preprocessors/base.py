@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_perceiver._checks import check_positive, not_defined
+from keras_perceiver.layers.arguments import ArgumentsConfig
 from keras_perceiver.modalities.preprocessors.file_rules import (
     IS_FINITE,
     FileRule,
@@ -16,7 +17,7 @@ from keras_perceiver.modalities.preprocessors.file_rules import (
 from keras_perceiver.modalities.preprocessors.regular_files import read_bytes
 
 
-class Preprocessor:
+class Preprocessor(ArgumentsConfig):
     """Base class of preprocessors, which turn files into the raw inputs of a model.
 
     There are two steps. `decode` turns the bytes of a file into an array. If files can be
@@ -307,13 +308,6 @@ class Preprocessor:
                 )
             )
         return rules
-
-    def get_config(self):
-        return {}
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config)
 
     def __repr__(self):
         arguments = (f"{name}={value!r}" for name, value in self.get_config().items())

@@ -264,17 +264,6 @@ class ImagePreprocessor(Preprocessor):
         image.save(file, "JPEG" if is_jpeg else "PNG")
         return ".jpg" if is_jpeg else ".png", file.getvalue()
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "shape": self.shape,
-            "value_range": self.value_range,
-            "crop_to_aspect_ratio": self.crop_to_aspect_ratio,
-            "crop_fraction": self.crop_fraction,
-            "interpolation": self.interpolation,
-            "max_pixels": self.max_pixels,
-        }
-
 
 def _header(content):
     """Returns the first bytes of a file as numbers, padded with zeros."""

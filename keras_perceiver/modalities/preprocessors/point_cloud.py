@@ -191,17 +191,6 @@ class PointCloudPreprocessor(Preprocessor):
         np.save(content, points)
         return ".npy", content.getvalue()
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_points": self.num_points,
-            "num_features": self.num_features,
-            "use_unit_cube": self.use_unit_cube,
-            "use_mask": self.use_mask,
-            "seed": self.seed,
-            "max_points": self.max_points,
-        }
-
 
 def scale_to_unit_cube(points: Tensor) -> Tensor:
     """Centers point clouds and scales them equally along all axes to fill -1..1.

@@ -80,10 +80,3 @@ class VideoPreprocessor(Preprocessor):
         content = io.BytesIO()
         np.save(content, rng.integers(0, 256, self.shape).astype("uint8"))
         return ".npy", content.getvalue()
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "shape": self.shape,
-            "value_range": self.value_range,
-        }
