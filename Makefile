@@ -20,6 +20,7 @@ EXTRAS_tune := demo,jax
 EXTRAS_test := demo,jax,torch,audio,serving,onnx,litert,notebooks,study,docs,test
 EXTRAS_study := study,jax
 EXTRAS_figures := demo,jax
+EXTRAS_notebooks := notebooks
 EXTRAS_docs := docs
 EXTRAS_benchmark := benchmark
 
@@ -27,7 +28,7 @@ EXTRAS_benchmark := benchmark
 SITE ?= site
 PUBLIC := config data distribution layers modalities models serving training tuning visualization
 
-.PHONY: help train evaluate tune results test test-slow lint benchmark study figures docs constraints
+.PHONY: help train evaluate tune results test test-slow lint benchmark study figures notebooks docs constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -73,6 +74,9 @@ study: $(VENV)/.installed-study  ## Run STUDY=permutation|ablation|scaling: many
 
 figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of docs/attention_maps.md
 	KERAS_BACKEND=jax $(RUN) tools/figures.py $(ARGS)
+
+notebooks: $(VENV)/.installed-notebooks  ## Run the notebooks and write their outputs, ARGS="01 05"
+	KERAS_BACKEND=jax $(RUN) tools/run_notebooks.py $(ARGS)
 
 docs: $(VENV)/.installed-docs  ## Write the API reference from the docstrings to SITE=site
 	PDOC_ALLOW_EXEC=1 $(RUN) -m pdoc keras_perceiver $(PUBLIC:%=keras_perceiver.%) \

@@ -1,4 +1,4 @@
-"""The README and the pages in docs/: code blocks, their marks, and links.
+"""The READMEs and the pages in docs/: code blocks, their marks, and links.
 
 A mark is an HTML comment on the line before a code block:
 
@@ -26,7 +26,11 @@ import keras
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "notebooks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 MARKS = ("run", "output", "parse", "shown")
 
 _BLOCK = re.compile(

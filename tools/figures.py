@@ -42,9 +42,9 @@ def main(arguments=None):
     )
     figures = {
         "overview": visualization.plot_architecture(together, test[0], example),
-        "attention": visualization.plot_attention(image_maps, latents=range(6)),
+        "attention": visualization.plot_attention(image_maps),
         "attention_points": visualization.plot_attention(
-            maps, cross_attends=[2], latents=range(6), modality="points"
+            maps, cross_attends=[2], modality="points"
         ),
         "entropy": visualization.plot_entropy(image_maps),
     }
@@ -126,31 +126,16 @@ def trained(model, inputs, labels, epochs, test):
 
 def examples(rng, count):
     """Returns a dict of arrays of three modalities, and labels from 0 to 9."""
-    labels = rng.integers(10, size=count).astype("int32")
-    images = np.stack([_drawing(rng, label) for label in labels])
+    from keras_perceiver.data import draw_letters
+
+    seed = int(rng.integers(1_000))
+    images, labels = draw_letters(count, SIZE, seed, characters="0123456789")
     inputs = {
-        "image": images[..., None] * 2 - 1,
+        "image": images,
         "sound": np.stack([_beeps(rng, label) for label in labels]),
         "points": np.stack([_points(rng, image) for image in images]),
     }
     return {name: x.astype("float32") for name, x in inputs.items()}, labels
-
-
-def _drawing(rng, label):
-    """Returns a picture of a number, `(SIZE, SIZE)`, in 0 to 1."""
-    import matplotlib
-    from PIL import Image, ImageDraw, ImageFont
-
-    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
-    fonts = [font for font in fonts if "Display" not in font.name]
-    font = ImageFont.truetype(
-        fonts[rng.integers(len(fonts))], int(rng.integers(20, 30))
-    )
-    picture = Image.new("L", (SIZE, SIZE))
-    x, y = SIZE / 2 + rng.uniform(-4, 4, 2)
-    ImageDraw.Draw(picture).text((x, y), str(label), fill=255, font=font, anchor="mm")
-    picture = picture.rotate(rng.uniform(-15, 15), resample=Image.Resampling.BILINEAR)
-    return np.asarray(picture) / 255
 
 
 def _beeps(rng, label):
@@ -163,7 +148,7 @@ def _beeps(rng, label):
 
 def _points(rng, image):
     """Returns points in a number that stands upright, `(NUM_POINTS, 3)`."""
-    rows, columns = np.nonzero(image > 0.5)
+    rows, columns = np.nonzero(image[..., 0] > 0)
     chosen = rng.integers(len(rows), size=NUM_POINTS)
     plane = np.stack([columns[chosen], SIZE - 1 - rows[chosen]], axis=-1)
     plane = (plane + rng.uniform(0, 1, (NUM_POINTS, 2))) / SIZE * 2 - 1

@@ -14,14 +14,23 @@ class Calibration(NamedTuple):
     """Calibration of predicted probabilities, in bins of equal width.
 
     Attributes:
-        share: Array `(num_bins,)`, the share of the predictions in each bin.
+        counts: Integer array `(num_bins,)`, the number of predictions in each bin.
         confidence: Array `(num_bins,)`, their mean probability.
         frequency: Array `(num_bins,)`, the fraction that is correct.
+        frequency_label: String, name of `frequency`, such as `"accuracy"`.
+        unit: String, name of the predictions, such as `"examples"`.
     """
 
-    share: np.ndarray
+    counts: np.ndarray
     confidence: np.ndarray
     frequency: np.ndarray
+    frequency_label: str = "accuracy"
+    unit: str = "examples"
+
+    @property
+    def share(self):
+        """Array `(num_bins,)`, the share of all predictions in each bin."""
+        return self.counts / self.counts.sum()
 
     @property
     def error(self):
@@ -54,6 +63,7 @@ class Report:
     targets: np.ndarray
     logits: np.ndarray
     class_names: tuple
+    _calibration_labels = ("accuracy", "examples")
 
     def metrics(self):
         """Returns a dict of metrics over all examples."""
@@ -90,7 +100,7 @@ class Report:
             np.bincount(bins, weights, _NUM_BINS)[is_used] / counts[is_used]
             for weights in (confidence, is_right)
         ]
-        return Calibration(counts[is_used] / len(bins), *means)
+        return Calibration(counts[is_used], *means, *self._calibration_labels)
 
 
 class ClassificationReport(Report):
@@ -150,6 +160,8 @@ class ClassificationReport(Report):
 
 class MultiLabelReport(Report):
     """Evaluation of a classifier with any number of labels per example."""
+
+    _calibration_labels = ("share of positive labels", "labels")
 
     @classmethod
     def of(cls, y_true, y_pred, class_names):

@@ -353,8 +353,10 @@ def _difference(model, served, work, test_data):
 
 
 def _score(model, batches):
+    # JAX takes no tensors of TensorFlow.
+    batches = keras.tree.map_structure(np.asarray, batches)
     predictions = [model.predict_on_batch(inputs) for inputs, _ in batches]
-    targets = [np.asarray(y) for _, y in batches]
+    targets = [y for _, y in batches]
     report = model.report(np.concatenate(targets), np.concatenate(predictions))
     return report.metrics()[model.score]
 

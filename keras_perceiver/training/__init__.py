@@ -3,6 +3,7 @@
 from keras_perceiver.training.evaluate import evaluate, write_report
 from keras_perceiver.training.fit import compile_task
 from keras_perceiver.training.lamb import Lamb
+from keras_perceiver.training.plots import draw_report
 from keras_perceiver.training.recipe import PRECISIONS, Recipe
 from keras_perceiver.training.resume import (
     NonFiniteLossError,
@@ -24,6 +25,7 @@ __all__ = [
     "TrackingOptimizer",
     "TrainingInterruptedError",
     "compile_task",
+    "draw_report",
     "evaluate",
     "flat_cosine",
     "saved_overrides",

@@ -13,7 +13,7 @@ import numpy as np
 from keras_perceiver._files import replace_file
 from keras_perceiver._names import in_csv, in_markdown
 from keras_perceiver.distribution import predict_on_batch
-from keras_perceiver.training.plots import plot_figure
+from keras_perceiver.training.plots import draw_report
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -121,7 +121,7 @@ def write_report(report: Report, folder: PathLike) -> None:
     for name, figure in report.figures().items():
         replace_file(
             folder / f"{name}.png",
-            lambda path, figure=figure: plot_figure(figure, path),
+            lambda path, figure=figure: draw_report(figure).savefig(path, dpi=120),
         )
 
 

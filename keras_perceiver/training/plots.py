@@ -1,12 +1,21 @@
 """Plots of training and evaluation."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver._names import one_line
 from keras_perceiver.models.reports import Calibration, Confusion, ratio
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Predictions of a bin, for its frequency to be more than chance.
+_MIN_FOR_LINE = 10
 
 
 def plot_history(history, metrics, score, path):
@@ -42,52 +51,56 @@ def plot_history(history, metrics, score, path):
 
 
 @functools.singledispatch
-def _draw(data):
+def draw_report(data: Any) -> Figure:
+    """Draws a figure of a report, such as `report.figures()["confusion"]`.
+
+    Args:
+        data: `Calibration` or `Confusion` of `keras_perceiver.models.reports`.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: if Matplotlib is not installed.
+        TypeError: if there is no figure of `data`.
+    """
     raise TypeError(
         f"There is no plot of {type(data).__name__}. Register one in "
         "`keras_perceiver.training.plots`."
     )
 
 
-def plot_figure(data, path):
-    """Plots the data of a figure of a report.
-
-    Args:
-        data: `Calibration` or `Confusion` of `keras_perceiver.models.reports`.
-        path: Path of the image.
-
-    Raises:
-        ImportError: if Matplotlib is not installed.
-    """
-    _draw(data).savefig(path, dpi=120)
-
-
-@_draw.register
-def _(data: Calibration):
+@draw_report.register(Calibration)
+def _(data: Calibration) -> Figure:
     figure = matplotlib("figure").Figure(figsize=(5, 6), layout="constrained")
     axes = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     axes[0].plot([0, 1], [0, 1], color="gray", linestyle=":", label="calibrated")
-    # Bins with few examples are noisy, so their points are small.
-    axes[0].plot(data.confidence, data.frequency, color="tab:blue", lw=0.8)
-    axes[0].scatter(
-        data.confidence,
-        data.frequency,
-        s=15 + 300 * data.share,
-        color="tab:blue",
-        label="predictions (size: share)",
-        zorder=3,
-        clip_on=False,
+    # Bins with few predictions are noisy, so they are small and not connected.
+    is_shown = data.counts >= _MIN_FOR_LINE
+    points = np.stack([data.confidence, data.frequency], axis=-1)
+    axes[0].plot(*points[is_shown].T, marker="o", label="model", clip_on=False)
+    if not is_shown.all():
+        axes[0].plot(
+            *points[~is_shown].T,
+            color="silver",
+            linestyle="",
+            marker=".",
+            label=f"fewer than {_MIN_FOR_LINE} {data.unit}",
+            clip_on=False,
+        )
+    axes[0].set(ylabel=data.frequency_label, xlim=(0, 1), ylim=(0, 1))
+    total = data.counts.sum()
+    axes[0].set_title(
+        f"expected calibration error {data.error:.3f}, {total:,} {data.unit}"
     )
-    axes[0].set(ylabel="fraction correct", xlim=(0, 1), ylim=(0, 1))
-    axes[0].set_title(f"expected calibration error {data.error:.4f}")
-    axes[0].legend()
+    axes[0].legend(loc="upper left")
     axes[1].bar(data.confidence, data.share, width=0.8 / 15)
-    axes[1].set(xlabel="predicted probability", ylabel="share of\npredictions")
+    axes[1].set(xlabel="predicted probability", ylabel=f"share of\n{data.unit}")
     return figure
 
 
-@_draw.register
-def _(data: Confusion):
+@draw_report.register(Confusion)
+def _(data: Confusion) -> Figure:
     size = len(data.class_names)
     shares = ratio(data.counts, data.counts.sum(axis=1, keepdims=True))
     side = min(4 + 0.3 * size, 14)
@@ -105,7 +118,7 @@ def _(data: Confusion):
             if count:
                 color = "white" if shares[row, column] > 0.5 else "black"
                 axis.text(column, row, count, ha="center", va="center", color=color)
-    right, total = np.trace(data.counts), data.counts.sum()
-    axis.set_title(f"{right:,} of {total:,} correct: {ratio(right, total):.1%}")
-    axis.set(xlabel="predicted class", ylabel="true class")
+    accuracy = ratio(np.trace(data.counts), data.counts.sum())
+    axis.set_title(f"accuracy {accuracy:.1%} of {data.counts.sum():,} examples")
+    axis.set(xlabel="predicted", ylabel="true")
     return figure

@@ -182,7 +182,8 @@ def _parallel(rows, names):
 
     With colors by the score itself, an outlier would make all others look the same.
     """
-    figure, axis = _figure(figsize=(1.3 * len(names) + 2, 5))
+    # At most as wide as a notebook shows without making the text too small.
+    figure, axis = _figure(figsize=(min(1.3 * len(names) + 2, 10), 5))
     scores = np.array([row["score"] for row in rows])
     order = np.argsort(scores)
     ranks = np.argsort(order) / max(len(rows) - 1, 1)

@@ -159,7 +159,8 @@ class _Drawing:
     def __init__(self, width, height):
         self._plt = matplotlib("pyplot")
         self._width, self._height = width, height
-        self.figure = self._plt.figure(figsize=(width, height))
+        # Places are given: no layout of the user's style moves them.
+        self.figure = self._plt.figure(figsize=(width, height), layout="none")
         self._axis = self.figure.add_axes([0, 0, 1, 1])
         self._axis.set(xlim=(0, width), ylim=(0, height))
         self._axis.set_axis_off()

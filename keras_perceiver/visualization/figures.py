@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def plot_attention(
     maps: AttentionMaps,
     cross_attends: Sequence[int] | None = None,
-    latents: Sequence[int] = range(8),
+    latents: Sequence[int] | None = None,
     example: int = 0,
     head: int = 0,
     modality: str | None = None,
@@ -32,7 +32,7 @@ def plot_attention(
     Args:
         maps: `AttentionMaps`.
         cross_attends: Sequence of integers, indices of cross-attends. Defaults to all.
-        latents: Sequence of integers, indices of latents.
+        latents: Sequence of integers, indices of latents. Defaults to the first six.
         example: Integer, index of the example in the batch.
         head: Integer, index of the head.
         modality: String, name of the modality. It is optional if there is only one.
@@ -40,7 +40,8 @@ def plot_attention(
     Returns:
         `matplotlib.figure.Figure`. The maps of a row have the same scale, in multiples of
         uniform attention: equal weights on all elements that are not padding. Titles have
-        the maximum of each map on this scale.
+        the maximum of each map on this scale, which is shown by a color bar, or for
+        curves by the axis of the last one.
 
     Raises:
         ValueError: if `modality` is unknown, or missing with several modalities.
@@ -54,6 +55,7 @@ def plot_attention(
             f"modality={modality!r}. Choose one of them."
         )
     cross_attends = range(len(maps)) if cross_attends is None else cross_attends
+    latents = range(min(6, maps.num_latents)) if latents is None else latents
     rows, columns = len(cross_attends), 1 + len(latents)
     layer = maps.modalities[modality]
     inputs, mask = (
@@ -85,6 +87,9 @@ def plot_attention(
             scale = figure.colorbar(drawn, ax=list(row), aspect=12, pad=0.01)
             scale.ax.tick_params(labelsize=8)
             scale.ax.yaxis.set_major_formatter("{x:g}x")
+        else:  # curves, whose height is the weight
+            row[-1].yaxis.tick_right()
+            row[-1].set_yticks([0, maximum], ["0x", f"{maximum:.3g}x"], fontsize=8)
         # Three-dimensional axes have no label on their left side.
         row[0].annotate(
             f"cross-attend {read + 1}",
@@ -112,25 +117,33 @@ def plot_entropy(maps: AttentionMaps, example: int = 0) -> Figure:
 
     Returns:
         `matplotlib.figure.Figure` with a thin line per latent and head, their median, and
-        a dotted line for uniform attention over all elements that are not padding.
+        a dashed line for uniform attention over all elements that are not padding.
 
     Raises:
         ImportError: if matplotlib is not installed.
     """
     entropy = maps.entropy()[:, example].reshape(len(maps), -1)
-    uniform = np.log(max(maps.num_inputs[example], 1))
-    figure, axis = matplotlib("pyplot").subplots(figsize=(5, 3.5), layout="constrained")
+    num_inputs = max(maps.num_inputs[example], 1)
+    uniform = np.log(num_inputs)
+    figure, axis = matplotlib("pyplot").subplots(figsize=(6, 3.5), layout="constrained")
     reads = np.arange(1, len(maps) + 1)
     marker = "o" if len(maps) == 1 else None
-    axis.plot(reads, entropy, color="tab:blue", alpha=0.25, lw=0.8, marker=marker)
+    lines = axis.plot(reads, entropy, color="tab:blue", alpha=0.3, lw=1, marker=marker)
+    lines[0].set_label("one latent and head")
     median = np.median(entropy, axis=1)
     axis.plot(reads, median, color="tab:red", lw=2, marker="o", label="median")
-    axis.axhline(uniform, color="gray", ls=":", label="uniform attention")
+    axis.axhline(
+        uniform,
+        color="black",
+        ls="--",
+        lw=1.5,
+        label=f"uniform attention to {num_inputs:,} inputs",
+    )
     axis.set(
         xlabel="cross-attend",
-        ylabel="entropy of a latent's attention, nats",
+        ylabel="entropy of the attention, nats",
         xticks=reads,
         ylim=(0, max(1.08 * uniform, 0.1)),
     )
-    axis.legend()
+    figure.legend(loc="outside upper center", ncols=3, fontsize=9)
     return figure

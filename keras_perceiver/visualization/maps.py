@@ -95,6 +95,7 @@ class AttentionMaps:
         inputs: Dict of the raw inputs and masks, NumPy arrays by name.
         grids: Dict from modality names to the number of elements along each axis, such as
             rows and columns of patches, or the number of points.
+        num_latents: Integer, number of latents.
         num_inputs: Integer array, the number of elements of each example that are not
             padding, over all modalities.
     """
@@ -116,6 +117,7 @@ class AttentionMaps:
             )
             for name, modality in modalities.items()
         }
+        self.num_latents = reads[0][1].shape[1]
         self.num_inputs = (
             np.full(elements.shape[0], elements.shape[1])
             if mask is None

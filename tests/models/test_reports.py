@@ -81,10 +81,11 @@ def test_calibration():
     logits = np.log(np.stack([probabilities, 1 - probabilities], axis=1))
     labels = np.array([0, 0, 1, 1, 0, 0, 0, 0])
     found = ClassificationReport.of(labels, logits, ("yes", "no"))
-    for values, expected in zip(
-        found.calibration(), ([0.5, 0.5], [0.6, 0.9], [1.0, 0.5]), strict=True
-    ):
-        np.testing.assert_allclose(values, expected)
+    calibration = found.calibration()
+    np.testing.assert_array_equal(calibration.counts, [4, 4])
+    np.testing.assert_allclose(calibration.share, [0.5, 0.5])
+    np.testing.assert_allclose(calibration.confidence, [0.6, 0.9])
+    np.testing.assert_allclose(calibration.frequency, [1.0, 0.5])
     error = found.metrics()["expected_calibration_error"]
     assert error == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
     # The same for each class independently.

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+from mpl_toolkits.mplot3d import proj3d
 
 from keras_perceiver import (
     Array,
@@ -86,9 +87,43 @@ def test_attention_to_every_modality(model_and_inputs):
             if artist.get_array() is not None
         } or {axis.get_ylim()[1] for axis in drawn}
         assert list(scales) == pytest.approx([weights.max()])
+        bars = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
+        if not bars:  # the axis of the last curve
+            bars = drawn[-1:]
+            assert bars[0].yaxis.get_ticks_position() == "right"
+        (bar,) = bars
+        assert all(tick.get_text()[-1] == "x" for tick in bar.get_yticklabels())
         figure.canvas.draw()
     with pytest.raises(ValueError, match="`modality` must be one of"):
         visualization.plot_attention(maps)
+
+
+@pytest.mark.one_backend
+def test_attention_draws_all_cross_attends_and_at_most_six_latents():
+    for num_latents, shown in ((5, 5), (8, 6)):
+        settings = {**SMALL, "num_latents": num_latents}
+        encoder = Perceiver(Image((8, 8, 1), num_bands=2), **settings)
+        maps = attention_maps(encoder, np.zeros((1, 8, 8, 1), "float32"))
+        assert maps.num_latents == num_latents
+        figure = visualization.plot_attention(maps)
+        titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
+        assert titles.count("inputs") == len(maps) == 2
+        assert sum(title.startswith("latent ") for title in titles) == 2 * shown
+
+
+@pytest.mark.one_backend
+def test_points_have_one_scale_along_all_axes():
+    axis = matplotlib.pyplot.figure().add_subplot(projection="3d")
+    rng = np.random.default_rng(0)
+    PointCloud().draw(axis, None, rng.uniform(-1, 1, (400, 3)) * (1, 0.5, 0.25))
+    axis.set_proj_type("ortho")
+    units = np.concatenate([np.zeros((1, 3)), 0.1 * np.eye(3)])
+    # From the front x goes to the right, from the side y; z goes up.
+    for azimuth, right in ((-90, 1), (0, 2)):
+        axis.view_init(elev=0, azim=azimuth)
+        screen = np.stack(proj3d.proj_transform(*units.T, axis.get_proj())[:2], axis=-1)
+        lengths = np.linalg.norm(screen[[right, 3]] - screen[0], axis=-1)
+        assert lengths[0] == pytest.approx(lengths[1])
 
 
 @pytest.mark.one_backend
@@ -104,6 +139,26 @@ def test_entropy_ignores_padding(model_and_inputs):
         num_inputs = sum(np.prod(grid) for grid in maps.grids.values()) - padding
         assert uniform.get_ydata() == pytest.approx([np.log(num_inputs)] * 2)
         assert axis.get_ylim()[1] > np.log(num_inputs)
+        (legend,) = axis.figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [
+            "one latent and head",
+            "median",
+            f"uniform attention to {num_inputs} inputs",
+        ]
+
+
+@pytest.mark.one_backend
+def test_figures_in_the_style_of_notebooks(model_and_inputs):
+    model, inputs = model_and_inputs
+    with matplotlib.pyplot.style.context("keras_perceiver.visualization.notebook"):
+        maps = attention_maps(model, inputs)
+        for figure in (
+            visualization.plot_attention(maps, modality="image"),
+            visualization.plot_entropy(maps),
+            visualization.plot_architecture(model, inputs),
+        ):
+            assert figure.dpi == 90
+            figure.canvas.draw()  # without a warning, which is an error here
 
 
 def _texts(figure):
