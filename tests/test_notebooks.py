@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 # Only one of them is fast, since each takes as long as dozens of tests.
 FAST = "06_attention_maps"
 # Notebooks whose outputs are still missing.
-NOT_RUN = {"04_search_settings", "05_export_and_serve"}
+NOT_RUN = {"04_search_settings"}
 ALL = [pytest.param(path, id=path.stem) for path in run_notebooks.find()]
 
 
