@@ -355,9 +355,8 @@ def _difference(model, served, work, test_data):
 def _score(model, batches):
     # JAX takes no tensors of TensorFlow.
     batches = keras.tree.map_structure(np.asarray, batches)
-    predictions = [model.predict_on_batch(inputs) for inputs, _ in batches]
-    targets = [y for _, y in batches]
-    report = model.report(np.concatenate(targets), np.concatenate(predictions))
+    y_pred = np.concatenate([model.predict_on_batch(inputs) for inputs, _ in batches])
+    report = model.report(np.concatenate([y for _, y in batches]), y_pred)
     return report.metrics()[model.score]
 
 
@@ -368,10 +367,8 @@ def _difference_text(weights, difference):
     )
     for key, value in difference.items():
         if key.startswith("same_"):
-            text += (
-                f", {value} of {difference['random_examples']} random examples keep "
-                f"their {key.removeprefix('same_')}"
-            )
+            num, name = difference["random_examples"], key.removeprefix("same_")
+            text += f", {value} of {num} random examples keep their {name}"
         if f"{key}_float32" in difference:
             text += (
                 f", {key.replace('_', ' ')} {value:.4f} "

@@ -447,7 +447,7 @@ if BACKEND == "tensorflow":
         for engine in ("auto", "mirrored"):
             with pytest.raises(
                 ValueError,
-                match="on JAX only.*MultiWorkerMirroredStrategy fails.*--address first:1",
+                match="needs JAX.*MultiWorkerMirroredStrategy fails.*--address first:1",
             ):
                 Distribution(engine)
         monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["one:1"]}}))

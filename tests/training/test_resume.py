@@ -120,7 +120,7 @@ def test_other_configuration_is_refused(tmp_path):
     assert "dropout: 0.2 in the checkpoint, 0.3 now" in text
     assert "learning_rate" in text
     assert "latent_dim" not in text  # which is the same
-    with pytest.raises(FileExistsError, match="holds step-0000000004.*--resume"):
+    with pytest.raises(FileExistsError, match="contains step-0000000004.*--resume"):
         _run(tmp_path)
 
 
