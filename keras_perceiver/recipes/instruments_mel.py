@@ -1,10 +1,11 @@
 """Notes of 6 instrument families: a Perceiver on mel spectrograms of WAV files.
 
 Command:   make train RECIPE=instruments_mel ARGS="--data DIR", DIR with train/ and test/
-Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
-Time:      204 to 205 s of training, on a shared machine
-Score:     test accuracy 0.807, the median of seeds 0, 1 and 2 (0.795 to 0.818), on 88
-           notes; tree-based models on hand-crafted features reach 0.78
+Hardware:  1 CPU core (Intel Xeon with AMX), JAX, 2026-11-26
+Time:      83 s of training, on a shared machine
+Score:     test accuracy 0.761, the median of seeds 0, 1 and 2 (0.750 to 0.773), on 88
+           notes; three other draws of the initial weights gave 0.795 to 0.818, and
+           tree-based models on hand-crafted features reach 0.78
 """
 
 from keras_perceiver.config import Config
