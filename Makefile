@@ -26,7 +26,7 @@ EXTRAS_benchmark := benchmark
 
 # The folder of the API reference, and its subpackages
 SITE ?= site
-PUBLIC := config data distribution layers modalities models serving training tuning visualization
+PUBLIC := config convert data distribution layers modalities models serving training tuning visualization
 
 .PHONY: help train evaluate tune results test test-slow lint benchmark study figures notebooks docs constraints
 .DEFAULT_GOAL := help

@@ -5,7 +5,8 @@ in a `ByteArray`. A task, such as `PerceiverClassifier`, adds a head. The packag
 
 - `keras_perceiver.modalities`: from raw inputs to elements with positions, and from files
   to raw inputs.
-- `keras_perceiver.models`: encoder, tasks, presets, losses, metrics, FLOPs.
+- `keras_perceiver.models`: encoder, decoder, tasks, presets, losses, metrics, FLOPs.
+- `keras_perceiver.convert`: weights of DeepMind and Hugging Face.
 - `keras_perceiver.layers`: attention blocks, latents, position encodings.
 - `keras_perceiver.data`: folders of files, TensorFlow Datasets, augmentation.
 - `keras_perceiver.recipes`, `keras_perceiver.training`: training runs, optimizers,
@@ -40,6 +41,7 @@ def _is_command():
 
 # The command reports errors in its arguments before it imports Keras.
 if typing.TYPE_CHECKING or not _is_command():
+    from keras_perceiver import convert as convert
     from keras_perceiver.config import Config
     from keras_perceiver.layers import (
         CrossAttend,
@@ -56,6 +58,7 @@ if typing.TYPE_CHECKING or not _is_command():
         Audio,
         AudioPreprocessor,
         ByteArray,
+        ConvImage,
         Image,
         ImagePreprocessor,
         MelSpectrogram,
@@ -69,9 +72,16 @@ if typing.TYPE_CHECKING or not _is_command():
         VideoPreprocessor,
     )
     from keras_perceiver.models import (
+        InputQueries,
+        LearnedQueries,
+        ModalityQueries,
         Perceiver,
         PerceiverClassifier,
+        PerceiverDecoder,
+        PerceiverDensePredictor,
         PerceiverMultiLabelClassifier,
+        PerceiverSegmenter,
+        PositionQueries,
         SmoothedCrossentropy,
         flops,
     )
@@ -99,24 +109,32 @@ __all__ = [
     "AudioPreprocessor",
     "ByteArray",
     "Config",
+    "ConvImage",
     "CrossAttend",
     "Distribution",
     "FourierPositionEncoding",
     "Image",
     "ImagePreprocessor",
+    "InputQueries",
     "IterativeAttention",
     "Lamb",
     "LatentArray",
     "LatentTransformer",
     "LearnedPositionEncoding",
+    "LearnedQueries",
     "MelSpectrogram",
     "Modality",
+    "ModalityQueries",
     "Perceiver",
     "PerceiverClassifier",
+    "PerceiverDecoder",
+    "PerceiverDensePredictor",
     "PerceiverHyperModel",
     "PerceiverMultiLabelClassifier",
+    "PerceiverSegmenter",
     "PointCloud",
     "PointCloudPreprocessor",
+    "PositionQueries",
     "Preprocessor",
     "SelfAttend",
     "Sequence",

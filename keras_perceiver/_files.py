@@ -1,6 +1,7 @@
 """Atomic file writes, and numbered folders that are published atomically."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -30,6 +31,26 @@ def replace_file(path, write):
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
+
+
+def read_json(path):
+    """Returns the dict in a JSON file.
+
+    Raises:
+        ValueError: if it is no JSON, or no dict.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(
+            f"{path} must be a JSON file. Received: {error}. Get the file again."
+        ) from error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} must contain a JSON object. Received: {type(found).__name__}. Get the "
+            "file again."
+        )
+    return found
 
 
 def write_if_missing(path, text):

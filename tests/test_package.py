@@ -47,6 +47,7 @@ _ALLOWED = {
     "layers": set(),
     "modalities": {"layers"},
     "models": {"layers", "modalities"},
+    "convert": {"config", "layers", "modalities", "models"},
     "data": {"layers", "modalities"},
     "serving": {"layers", "modalities", "models", "data"},
     "training": {"distribution", "layers", "modalities", "models", "serving"},
@@ -96,7 +97,9 @@ def test_imports_flow_one_way(path):
             is_in_tensorflow = part == "serving" and path.stem in _IN_TENSORFLOW
             assert part == "data" or is_in_tensorflow, "only data imports TensorFlow"
         if root in ("jax", "torch"):
-            assert part in ("layers", "distribution"), "backends belong to fast paths"
+            is_reader = path.stem == "files" and part == "convert"
+            is_fast_path = part in ("layers", "distribution")
+            assert is_fast_path or is_reader, "backends belong to fast paths"
         assert root not in ("tools", "tests", "notebooks")
 
 

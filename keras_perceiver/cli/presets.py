@@ -35,6 +35,8 @@ def run(options):
         print(preset.source)
         for path, value in preset.encoder.paths().items():
             print(f"{path}={value}")
+        for path, value in (preset.decoder.paths() if preset.decoder else {}).items():
+            print(f"decoder.{path}={value}")
         return
     width = max(map(len, PRESETS))
     print(f"{'preset':{width}}  {'parameters':>11}  {'GFLOPs':>8}  inputs  classes")

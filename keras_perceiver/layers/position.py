@@ -11,8 +11,6 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive, check_rank
 from keras_perceiver.layers.arguments import ArgumentsConfig
-from keras_perceiver.layers.arrays import learned_array_initializer
-from keras_perceiver.layers.composite import CompositeLayer
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -37,6 +35,9 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
             whose Nyquist frequency mu / 2 is the highest frequency. Defaults to the
             shape of the grid. It is required for a grid with unknown axes and for
             `positions`.
+        use_endpoint: Boolean. `True`: the positions of an axis of the grid end at 1.
+            `False`: they are `-1 + 2 i / n`, as in the queries of the published
+            Perceiver IO for multimodal autoencoding.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
@@ -69,6 +70,7 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
         self,
         num_bands: int,
         max_resolution: int | tuple[int, ...] | None = None,
+        use_endpoint: bool = True,
         **kwargs: Any,
     ) -> None:
         # In bfloat16 the sine of a coordinate is off by up to 1.7, so only the result
@@ -84,6 +86,7 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
             check_positive(max_resolution=max_resolution)
         self.num_bands = num_bands
         self.max_resolution = max_resolution
+        self.use_endpoint = use_endpoint
 
     def call(self, inputs, positions=None):
         if positions is None:
@@ -114,29 +117,63 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
             )
         return np.stack([np.linspace(1.0, r / 2, self.num_bands) for r in resolution])
 
-    def _grid_features(self, inputs):
-        grid = _grid_of(inputs.shape)
+    def at(self, grid, indices):
+        """Returns the features of some points of a grid, those of a call bit for bit.
+
+        Args:
+            grid: Tuple of integers.
+            indices: Integer tensor of shape `(batch, num_points)`, the numbers of the
+                points, last axis of the grid fastest.
+
+        Returns:
+            Tensor of shape `(batch, num_points, num_axes * (2 * num_bands + 1))`.
+        """
+        tables = self._axis_tables(grid, grid)
+        features = [
+            [ops.take(table, index, axis=0) for table in tables_of_axis]
+            for index, tables_of_axis in zip(
+                unravel_index(indices, grid), tables, strict=True
+            )
+        ]
+        return ops.cast(_joined(features), self.compute_dtype)
+
+    def _axis_tables(self, grid, lengths):
+        """Returns positions `(n, 1)`, sines and cosines `(n, K)` of every axis, float32.
+
+        Args:
+            grid: Tuple of integers, `None` where unknown.
+            lengths: The same with tensors where unknown.
+        """
+        tables = []
         frequencies = self._frequencies(len(grid), grid)
-        lengths = ops.shape(inputs)[1:-1]
-        raw, sines, cosines = [], [], []
-        for axis, (length, bands) in enumerate(zip(lengths, frequencies, strict=True)):
-            positions = 2 * _fractions(length)[:, None] - 1  # (n, 1), float64
+        for length, bands in zip(lengths, frequencies, strict=True):
+            fractions = fractions_of(length, self.use_endpoint)  # float64
+            positions = 2 * fractions[:, None] - 1  # (n, 1)
             angles = math.pi * positions * bands  # (n, K)
             sine, cosine = (
                 (np.sin, np.cos) if isinstance(length, int) else (ops.sin, ops.cos)
             )
+            tables.append(
+                [
+                    ops.cast(x, "float32")
+                    for x in (positions, sine(angles), cosine(angles))
+                ]
+            )
+        return tables
+
+    def _grid_features(self, inputs):
+        grid = grid_of(inputs.shape)
+        lengths = ops.shape(inputs)[1:-1]
+        features = []
+        for axis, tables in enumerate(self._axis_tables(grid, lengths)):
             shape = [1] * len(grid)
-            shape[axis] = length
-            for tables, table in (
-                (raw, positions),
-                (sines, sine(angles)),
-                (cosines, cosine(angles)),
-            ):
-                # A graph stores only these tables, one per axis.
-                width = table.shape[-1]
-                table = ops.reshape(ops.cast(table, "float32"), (*shape, width))
-                tables.append(ops.broadcast_to(table, (*lengths, width)))
-        features = ops.concatenate([*raw, *sines, *cosines], axis=-1)  # (*grid, P)
+            shape[axis] = lengths[axis]
+            # Only these tables, one per axis, are stored in a graph.
+            tables = [ops.reshape(x, (*shape, x.shape[-1])) for x in tables]
+            features.append(
+                [ops.broadcast_to(x, (*lengths, x.shape[-1])) for x in tables]
+            )
+        features = _joined(features)  # (*grid, P)
         return ops.reshape(features, (1, -1, features.shape[-1]))
 
     def _coordinate_features(self, positions):
@@ -149,117 +186,12 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape, positions_shape=None):
         if positions_shape is None:
-            grid = _grid_of(inputs_shape)
+            grid = grid_of(inputs_shape)
             self._frequencies(len(grid), grid)  # checks the settings
             num_inputs, num_axes = grid_size(grid), len(grid)
         else:
             _, num_inputs, num_axes = positions_shape
         return (inputs_shape[0], num_inputs, num_axes * (2 * self.num_bands + 1))
-
-
-@keras.saving.register_keras_serializable(package="keras_perceiver")
-class LearnedPositionEncoding(CompositeLayer):
-    """Learned position vectors, one for every point of a grid.
-
-    They have no spatial prior. On a grid of another size, the vectors are interpolated
-    linearly along each axis, with the first and last points of both grids aligned.
-
-    Reference:
-        [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.1 and table 2
-        (learned positions on ImageNet). The projection is Hugging Face's
-        `project_pos_dim`.
-
-    Args:
-        dim: Integer, width of each vector.
-        grid: Tuple of integers, number of vectors along each axis. Defaults to the grid
-            that the layer is built on.
-        projected_dim: Integer, width to which a learned linear layer projects the
-            vectors. Defaults to no projection.
-        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
-
-    Call arguments:
-        inputs: Tensor of shape `(batch, *grid, channels)` with a grid of the same rank,
-            of which only the shape is used.
-
-    Returns:
-        Tensor of shape `(batch, num_inputs, dim)`, or `(batch, num_inputs,
-        projected_dim)`, where `num_inputs` is the number of grid points, last axis
-        fastest.
-
-    Raises:
-        ValueError: if a size is not positive, if `grid` is missing and the layer is
-            built on a grid with unknown axes, or if it has another rank.
-
-    Example:
-
-    >>> images = keras.random.normal((2, 32, 48, 3))
-    >>> tuple(LearnedPositionEncoding(dim=16)(images).shape)
-    (2, 1536, 16)
-    >>> encoding = LearnedPositionEncoding(16, grid=(8, 8), projected_dim=5)
-    >>> tuple(encoding(images).shape)
-    (2, 1536, 5)
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        grid: tuple[int, ...] | None = None,
-        projected_dim: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        check_positive(dim=dim)
-        if grid is not None:
-            grid = tuple(grid)
-            check_positive(**{f"grid[{i}]": n for i, n in enumerate(grid)})
-        if projected_dim is not None:
-            check_positive(projected_dim=projected_dim)
-        self.dim = dim
-        self.grid = grid
-        self.projected_dim = projected_dim
-
-    def build(self, inputs_shape):
-        built_on = _grid_of(inputs_shape)
-        grid = self.grid or built_on
-        if None in grid or len(grid) != len(built_on):
-            raise ValueError(
-                "`grid` must have a length for every axis of the inputs. Received: "
-                f"grid={self.grid}, inputs.shape={tuple(inputs_shape)}. "
-                f"Set `grid` to {len(built_on)} integers."
-            )
-        self.positions = self.add_weight(
-            shape=(*grid, self.dim),
-            initializer=learned_array_initializer(),
-            name="positions",
-        )
-        if self.projected_dim is not None:
-            self.projection = keras.layers.Dense(
-                self.projected_dim,
-                kernel_initializer="lecun_normal",
-                dtype=self.dtype_policy,
-                name="projection",
-            )
-            self.projection.build((1, None, self.dim))
-        self.restore_inner_settings()
-
-    def call(self, inputs):
-        table = ops.convert_to_tensor(self.positions)  # (*grid, dim)
-        if _grid_of(inputs.shape) != tuple(table.shape[:-1]):
-            for length in ops.shape(inputs)[1:-1]:
-                # Contracts the first axis and appends the new one.
-                matrix = _interpolation(table.shape[0], length)
-                matrix = ops.cast(matrix, table.dtype)
-                table = ops.tensordot(table, matrix, [[0], [1]])
-            table = ops.moveaxis(table, 0, -1)
-        positions = ops.reshape(table, (1, -1, self.dim))  # (1, M, dim)
-        if self.projected_dim is not None:
-            positions = self.projection(positions)
-        shape = (ops.shape(inputs)[0], *ops.shape(positions)[1:])
-        return ops.broadcast_to(positions, shape)
-
-    def compute_output_shape(self, inputs_shape):
-        dim = self.projected_dim or self.dim
-        return (inputs_shape[0], grid_size(_grid_of(inputs_shape)), dim)
 
 
 def grid_size(grid):
@@ -292,7 +224,7 @@ def _angles(positions, frequencies):
     return math.pi * half_turns
 
 
-def _grid_of(inputs_shape):
+def grid_of(inputs_shape):
     grid = tuple(inputs_shape[1:-1])
     if not grid:
         raise ValueError(
@@ -303,22 +235,37 @@ def _grid_of(inputs_shape):
     return grid
 
 
-def _fractions(length):
+def _joined(features):
+    """Joins positions, sines and cosines of each axis: all of one kind come first."""
+    return ops.concatenate(
+        [x for kind in zip(*features, strict=True) for x in kind], -1
+    )
+
+
+def unravel_index(indices, grid):
+    """Returns the indices along each axis of a grid of points with flat indices.
+
+    Args:
+        indices: Integer tensor.
+        grid: Tuple of integers, last axis fastest.
+
+    Returns:
+        List of integer tensors like `indices`, one per axis.
+    """
+    found = []
+    for length in reversed(grid):
+        found.insert(0, indices % length)
+        indices = indices // length
+    return found
+
+
+def fractions_of(length, use_endpoint=True):
     """Returns `length` numbers evenly spaced from 0 to 1, in float64.
 
     The result is a tensor if the length is unknown in a TensorFlow graph, otherwise an
     array.
     """
     if isinstance(length, int):
-        return np.linspace(0.0, 1.0, length)
-    steps = ops.cast(ops.maximum(length - 1, 1), "float64")
+        return np.linspace(0.0, 1.0, length, endpoint=use_endpoint)
+    steps = ops.cast(ops.maximum(length - int(use_endpoint), 1), "float64")
     return ops.cast(ops.arange(length), "float64") / steps
-
-
-def _interpolation(old_length, new_length):
-    """Returns the matrix `(new, old)` of linear interpolation along one axis."""
-    positions = _fractions(new_length)[:, None] * (old_length - 1)
-    distances = abs(positions - np.arange(old_length))
-    if isinstance(new_length, int):
-        return np.maximum(1 - distances, 0)
-    return ops.relu(1 - distances)

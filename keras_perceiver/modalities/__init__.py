@@ -3,6 +3,7 @@
 from keras_perceiver.modalities.audio import Audio
 from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.byte_array import ByteArray
+from keras_perceiver.modalities.conv_image import ConvImage
 from keras_perceiver.modalities.grids import Array, Image, Video
 from keras_perceiver.modalities.mel_spectrogram import MelSpectrogram
 from keras_perceiver.modalities.points import PointCloud
@@ -21,6 +22,7 @@ __all__ = [
     "Audio",
     "AudioPreprocessor",
     "ByteArray",
+    "ConvImage",
     "Image",
     "ImagePreprocessor",
     "MelSpectrogram",

@@ -362,9 +362,7 @@ class Modality(CompositeLayer):
             for _ in range(len(inputs.shape) - len(mask.shape)):
                 mask = ops.expand_dims(mask, -1)
             inputs = ops.where(mask, inputs, 0)
-        elements = self.elements(inputs)  # (B, *grid, E)
-        if training:
-            elements = self.augment(elements)
+        elements = self._elements(inputs, training)  # (B, *grid, E)
         positions = self.positions(elements, inputs)  # (B, M, P)
         if len(elements.shape) > 3:  # ONNX cannot reshape elements of width zero
             shape = (*ops.shape(positions)[:2], self.element_dim)
@@ -376,6 +374,10 @@ class Modality(CompositeLayer):
         if self.use_added_positions:
             return elements + positions  # (B, M, C)
         return ops.concatenate([elements, positions], axis=-1)  # (B, M, C)
+
+    def _elements(self, inputs, training):
+        elements = self.elements(inputs)
+        return self.augment(elements) if training else elements
 
     def compute_output_shape(self, inputs_shape):
         num_inputs = grid_size(self.grid_of(inputs_shape[1 : 1 + len(self.mask_shape)]))

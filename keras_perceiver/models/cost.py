@@ -9,6 +9,7 @@ import keras
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
+from keras_perceiver.models.decoder import PerceiverDecoder
 from keras_perceiver.models.encoder import Perceiver
 
 if TYPE_CHECKING:
@@ -63,12 +64,18 @@ def flops(model: Perceiver | Task, num_inputs: int | None = None) -> int:
     check_positive(num_inputs=num_inputs)
     macs = encoder.macs(num_inputs)
     if model is not encoder:
-        macs += sum(_head_macs(layer) for layer in model.layers if layer is not encoder)
+        macs += sum(
+            _head_macs(layer, encoder, num_inputs)
+            for layer in model.layers
+            if layer is not encoder
+        )
     return 2 * macs
 
 
-def _head_macs(layer):
+def _head_macs(layer, encoder, num_inputs):
     """Returns the multiply-accumulates per example of a layer of a head."""
+    if isinstance(layer, PerceiverDecoder):
+        return layer.macs(*encoder.output_shape[1:], num_inputs, encoder.input_dim)
     if isinstance(layer, keras.layers.Dense):
         # Not from the shape of the kernel, which is packed in a quantized layer.
         return math.prod(layer.input.shape[1:]) * layer.units

@@ -10,6 +10,7 @@ import numpy as np
 from keras_perceiver.layers import IterativeAttention, LatentArray
 from keras_perceiver.layers.composite import inner_settings, restore_inner_settings
 from keras_perceiver.modalities import ByteArray, Modality
+from keras_perceiver.models import handles
 from keras_perceiver.models.checked_model import CheckedModel
 from keras_perceiver.models.lora import (
     LORA_LAYER_NAMES,
@@ -181,6 +182,38 @@ class Perceiver(CheckedModel):
             self._encoded["inputs_mask"] = mask  # (B, M)
         restore_inner_settings(self, inner_settings, byte_array.modalities.values())
 
+    @classmethod
+    def from_preset(cls, name, load_weights=True, **overrides):
+        """Creates an encoder from a preset: its settings, and its weights if it has any.
+
+        Args:
+            name: As for `PerceiverClassifier.from_preset`.
+            load_weights: Boolean. `False`: only the settings of a folder or hub.
+            **overrides: Arguments of `Perceiver` that replace those of the preset, by
+                dotted paths such as `num_latents` and `cross_attend.num_heads`.
+
+        Returns:
+            `Perceiver`.
+
+        Raises:
+            ValueError: as `PerceiverClassifier.from_preset`.
+            FileNotFoundError: as `PerceiverClassifier.from_preset`.
+        """
+        from keras_perceiver.models.presets import built_in  # which needs this class
+
+        if not handles.is_handle(name):
+            return built_in(name).encoder.replace(overrides)()
+        model = handles.load(name, load_weights=load_weights, overrides=overrides)
+        return model if isinstance(model, cls) else model.encoder
+
+    def save_to_preset(self, folder):
+        """Writes the encoder for `from_preset`.
+
+        Args:
+            folder: Path of a folder, which is created.
+        """
+        handles.save(self, folder)
+
     def encode(self, inputs, training=None):
         """Returns the latents together with the inputs that they attend to.
 
@@ -194,8 +227,16 @@ class Perceiver(CheckedModel):
         Returns:
             `Encoded`.
         """
-        view = keras.Model(self.input, self._encoded, name=self.name)
-        return Encoded(**view(inputs, training=training))
+        return Encoded(**self.view(inputs, training=training))
+
+    @property
+    def view(self):
+        """The functional model of the same layers behind `encode`."""
+        if "_view" not in self.__dict__:
+            # Not tracked: Keras would take it for a part of the model.
+            view = keras.Model(self.input, self._encoded, name=self.name)
+            self.__dict__["_view"] = view
+        return self.__dict__["_view"]
 
     def enable_lora(self, rank, target_layer_names=LORA_LAYER_NAMES):
         """Freezes all layers and adds low-rank adapters to some of them.
@@ -248,11 +289,15 @@ class Perceiver(CheckedModel):
         Args:
             num_inputs: Integer, number of elements of all modalities together.
         """
-        input_dim = self._encoded["inputs"].shape[-1]
         num_latents, latent_dim = self.output_shape[1:]
         return self.iterative_attention.macs(
-            num_latents, num_inputs, latent_dim, input_dim
+            num_latents, num_inputs, latent_dim, self.input_dim
         )
+
+    @property
+    def input_dim(self):
+        """Width of the inputs: an element with its positions."""
+        return self._encoded["inputs"].shape[-1]
 
     @property
     def modality(self):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import keras
 from keras import ops
 
@@ -41,6 +43,87 @@ def _is_correct(y_true, y_pred):
         return ops.cast((ops.cast(labels, "float32") > 0.5) == found, "float32")
     found = ops.argmax(y_pred, axis=-1)
     return ops.cast(ops.cast(labels, found.dtype) == found, "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class MeanIoU(keras.metrics.MeanIoU):
+    """Computes the mean over classes of intersection over union, from logits.
+
+    Args:
+        num_classes: Integer, number of classes.
+        ignore_class: Integer, a label that is left out, or `None`.
+        name: String.
+        dtype: Dtype of the result.
+
+    Call arguments:
+        y_true: Integer tensor of shape `(batch, *grid)`.
+        y_pred: Tensor of shape `(batch, *grid, num_classes)`, logits.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_class: int | None = None,
+        name: str = "mean_iou",
+        dtype: str | None = None,
+    ) -> None:
+        super().__init__(
+            num_classes,
+            name=name,
+            dtype=dtype,
+            ignore_class=ignore_class,
+            sparse_y_pred=False,
+        )
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        with warnings.catch_warnings():
+            # Keras asks JAX for int64, which it has only if it is told so.
+            warnings.filterwarnings("ignore", "Explicitly requested dtype int64")
+            return super().update_state(y_true, y_pred, sample_weight)
+
+    def get_config(self):
+        return {
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+            "name": self.name,
+            "dtype": self.dtype,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_perceiver")
+class R2(keras.metrics.R2Score):
+    """Computes the coefficient of determination over all points of all examples.
+
+    1 for perfect predictions, 0 for those of the mean of each channel.
+
+    Args:
+        name: String.
+        dtype: Dtype of the result.
+
+    Call arguments:
+        y_true: Tensor of shape `(batch, *grid, channels)`.
+        y_pred: Tensor of the same shape.
+        sample_weight: Tensor of shape `(batch,)` or `(batch, *grid)`, or `None`.
+    """
+
+    def __init__(self, name: str = "r2", dtype: str | None = None) -> None:
+        super().__init__(name=name, dtype=dtype)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        y_true = ops.convert_to_tensor(y_true)
+        shape, num_channels = ops.shape(y_true)[:-1], y_true.shape[-1]
+        if sample_weight is not None:
+            weights = ops.convert_to_tensor(sample_weight)
+            for _ in range(len(shape) - len(weights.shape)):
+                weights = ops.expand_dims(weights, -1)
+            sample_weight = ops.reshape(ops.broadcast_to(weights, shape), (-1,))
+        rows = (-1, num_channels)
+        super().update_state(
+            ops.reshape(y_true, rows), ops.reshape(y_pred, rows), sample_weight
+        )
+
+    def get_config(self):
+        return {"name": self.name, "dtype": self.dtype}
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")

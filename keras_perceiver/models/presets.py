@@ -8,12 +8,15 @@ from keras_perceiver.layers import CrossAttend, LearnedPositionEncoding, SelfAtt
 from keras_perceiver.modalities import (
     Audio,
     ByteArray,
+    ConvImage,
     Image,
     MelSpectrogram,
     PointCloud,
     Video,
 )
+from keras_perceiver.models.decoder import PerceiverDecoder
 from keras_perceiver.models.encoder import Perceiver
+from keras_perceiver.models.queries import LearnedQueries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +27,12 @@ class Preset:
         source: String, where the settings are from, and which are our choice.
         encoder: `Config` of the `Perceiver`.
         num_classes: Integer, number of classes of the dataset.
-        parameters: Integer, number of parameters with that many classes.
+        parameters: Integer, number of trainable parameters with that many classes.
         num_inputs: Integer, number of input elements per example.
         gflops: Float, GFLOPs of a forward pass per example, two FLOPs per
             multiply-accumulate (see `keras_perceiver.flops`).
+        decoder: `Config` of the `PerceiverDecoder`, or `None` for the mean over the
+            latents.
     """
 
     source: str
@@ -36,6 +41,7 @@ class Preset:
     parameters: int
     num_inputs: int
     gflops: float
+    decoder: Config | None = None
 
 
 # The paper's encoder for ImageNet, to which presets add the modality.
@@ -49,6 +55,20 @@ _IMAGENET = Config(
     self_attend=Config(SelfAttend, num_heads=8),
     share_weights=True,
 )
+# Perceiver IO's: one cross-attend, and a decoder with one query.
+_IMAGENET_IO = _IMAGENET.replace({"num_cross_attends": 1})
+
+
+def _io_decoder(use_query_residual=True):
+    return Config(
+        PerceiverDecoder,
+        queries=Config(LearnedQueries, num_queries=1, query_dim=1024),
+        cross_attend=Config(
+            CrossAttend, num_heads=1, use_query_residual=use_query_residual
+        ),
+    )
+
+
 _AUDIOSET = _IMAGENET.replace(
     {"num_blocks": 2, "num_self_attends_per_block": 8, "share_weights": False}
 )
@@ -109,6 +129,59 @@ PRESETS = MappingProxyType(
             parameters=57_857_662,
             num_inputs=50_176,
             gflops=706.3,
+        ),
+        "imagenet_io": Preset(
+            source="Jaegle et al., 2021 (Perceiver IO), appendix H: Fourier features.",
+            encoder=_IMAGENET_IO.replace(
+                {
+                    "modality": Config(
+                        Image, shape=(224, 224, 3), num_bands=64, max_resolution=224
+                    )
+                }
+            ),
+            decoder=_io_decoder(),
+            num_classes=1000,
+            parameters=48_440_627,
+            num_inputs=50_176,
+            gflops=406.1,
+        ),
+        "imagenet_io_learned": Preset(
+            source="Jaegle et al., 2021 (Perceiver IO), appendix H: learned positions, "
+            "pixels and positions projected to 256 channels.",
+            encoder=_IMAGENET_IO.replace(
+                {
+                    "modality": Config(
+                        Image,
+                        shape=(224, 224, 3),
+                        projection_dim=256,
+                        position_encoding=Config(
+                            LearnedPositionEncoding, dim=256, projected_dim=256
+                        ),
+                    )
+                }
+            ),
+            # Alone among the image models of DeepMind's release.
+            decoder=_io_decoder(use_query_residual=False),
+            num_classes=1000,
+            parameters=62_255_848,
+            num_inputs=50_176,
+            gflops=471.4,
+        ),
+        "imagenet_io_conv": Preset(
+            source="Jaegle et al., 2021 (Perceiver IO), appendix H: a convolution of 7x7 "
+            "and pooling before the Fourier features.",
+            encoder=_IMAGENET_IO.replace(
+                {
+                    "modality": Config(
+                        ConvImage, shape=(224, 224, 3), num_bands=64, max_resolution=56
+                    )
+                }
+            ),
+            decoder=_io_decoder(),
+            num_classes=1000,
+            parameters=48_646_522,
+            num_inputs=3_136,
+            gflops=369.1,
         ),
         "audioset_raw": Preset(
             source=_AUDIOSET_SOURCE + "61,440 samples at 48 kHz as 480 x 128.",
@@ -186,3 +259,18 @@ PRESETS = MappingProxyType(
         ),
     }
 )
+
+
+def built_in(name):
+    """Returns the preset of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in PRESETS:
+        raise ValueError(
+            f"`name` must be one of the presets {sorted(PRESETS)}. Received: "
+            f"name={name!r}. Choose one of them, or give a folder or "
+            "'hf://<owner>/<model>'."
+        )
+    return PRESETS[name]

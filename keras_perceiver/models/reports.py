@@ -194,6 +194,84 @@ class MultiLabelReport(Report):
         }
 
 
+class SegmentationReport(ClassificationReport):
+    """The evaluation of a class for every point of a grid; every point counts."""
+
+    @classmethod
+    def of(cls, y_true, y_pred, class_names, ignore_class=None):
+        """Creates the report of class indices `(..., *grid)` and logits, one axis more."""
+        labels = y_true.reshape(-1)
+        is_kept = (
+            np.ones(len(labels), bool)
+            if ignore_class is None
+            else labels != ignore_class
+        )
+        logits = y_pred.reshape(-1, y_pred.shape[-1])[is_kept]
+        return cls(labels[is_kept].astype("int64"), logits, tuple(class_names))
+
+    def metrics(self):
+        """Returns a dict of `mean_iou`, `accuracy`, `expected_calibration_error`.
+
+        The mean of intersection over union is over the classes that occur.
+        """
+        return {
+            "mean_iou": float(np.nanmean(self._intersection_over_union())),
+            "accuracy": top_accuracy(self.targets, self.logits, 1),
+            "expected_calibration_error": self.calibration().error,
+        }
+
+    def _intersection_over_union(self):
+        confusion = self.confusion()
+        right = np.diag(confusion)
+        return ratio(right, confusion.sum(axis=1) + confusion.sum(axis=0) - right)
+
+    def _columns(self):
+        return {**super()._columns(), "iou": self._intersection_over_union()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RegressionReport:
+    """The evaluation of values for every point of a grid.
+
+    Attributes:
+        targets: Array `(num_examples, *grid, num_channels)`.
+        values: Array of the same shape, the predictions.
+    """
+
+    targets: np.ndarray
+    values: np.ndarray
+
+    def metrics(self):
+        """Returns a dict of `r2`, `mean_squared_error` and `mean_absolute_error`."""
+        columns = self._columns()
+        return {name: float(np.mean(values)) for name, values in columns.items()}
+
+    def rows(self):
+        """Returns a list of dicts, one per channel: its metrics."""
+        columns = self._columns()
+        return [
+            {
+                "channel": i,
+                **{name: values[i].item() for name, values in columns.items()},
+            }
+            for i in range(self.targets.shape[-1])
+        ]
+
+    def figures(self):
+        """Returns a dict from names of figures to their data."""
+        return {}
+
+    def _columns(self):
+        targets = self.targets.reshape(-1, self.targets.shape[-1]).astype("float64")
+        errors = self.values.reshape(targets.shape) - targets
+        squares = np.mean(errors**2, axis=0)
+        return {
+            "r2": 1 - squares / np.var(targets, axis=0),
+            "mean_squared_error": squares,
+            "mean_absolute_error": np.mean(np.abs(errors), axis=0),
+        }
+
+
 def top_accuracy(labels, scores, num):
     """Returns the fraction of examples whose label is among the top `num` classes.
 

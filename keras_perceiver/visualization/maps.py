@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from keras_perceiver._typing import Tensor
     from keras_perceiver.modalities import Modality
+    from keras_perceiver.models import PerceiverDecoder
 
 
 def attention_maps(
@@ -53,6 +54,7 @@ def attention_maps(
     >>> weights["image"].shape  # batch, heads, latents, rows, columns
     (2, 8, 2, 8, 8)
     """
+    decoder = getattr(model, "decoder", None)
     if isinstance(model, Task):
         model = model.encoder
     if not isinstance(model, Perceiver):
@@ -85,6 +87,8 @@ def attention_maps(
         mask=None if mask is None else ops.convert_to_numpy(mask),
         reads=reads,
         chunk_size=chunk_size,
+        decoder=decoder,
+        latents=latents,
     )
 
 
@@ -108,6 +112,8 @@ class AttentionMaps:
         mask: np.ndarray | None,
         reads: list[tuple[CrossAttend, Tensor]],
         chunk_size: int,
+        decoder: PerceiverDecoder | None = None,
+        latents: Tensor | None = None,
     ) -> None:
         self.modalities = modalities
         self.inputs = inputs
@@ -127,6 +133,7 @@ class AttentionMaps:
         self._mask = mask
         self._reads = reads
         self._chunk_size = chunk_size
+        self._decoder, self._latents = decoder, latents
 
     def __len__(self):
         return len(self._reads)
@@ -168,6 +175,28 @@ class AttentionMaps:
             IndexError: if there is no such cross-attend or latent.
         """
         return self._by_modality(_softmax(self._scores(cross_attend, latents)))
+
+    def output_weights(self, outputs):
+        """Returns the attention weights of some outputs of a decoder over the latents.
+
+        Args:
+            outputs: Sequence of integers, the numbers of the outputs, last axis of their
+                grid fastest.
+
+        Returns:
+            Float32 array of shape `(batch, heads, outputs, num_latents)`.
+
+        Raises:
+            ValueError: if the model has no decoder.
+        """
+        if self._decoder is None:
+            raise ValueError(
+                "The model must have a decoder. Received: a model without one. Look at "
+                "`weights`, what its latents attend to."
+            )
+        indices = np.asarray(outputs, "int32").reshape(1, -1)
+        scores = self._decoder.scores(self._latents, indices, self._elements)
+        return _softmax(np.array(ops.convert_to_numpy(ops.stop_gradient(scores))))
 
     def entropy(self):
         """Returns the entropy of the attention weights in nats.

@@ -2,13 +2,18 @@
 
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_perceiver import (
     Audio,
     CrossAttend,
     Image,
+    InputQueries,
     Perceiver,
     PerceiverClassifier,
+    PerceiverDecoder,
+    PerceiverDensePredictor,
+    PositionQueries,
     SelfAttend,
     attention_maps,
 )
@@ -21,6 +26,10 @@ SMALL = {
     "num_self_attends_per_block": 1,
     "self_attend": SelfAttend(num_heads=2),
 }
+
+
+def _numpy(x):
+    return np.asarray(ops.convert_to_numpy(ops.stop_gradient(x)))
 
 
 def _reference_maps(model, elements, num_heads, mask):
@@ -124,3 +133,28 @@ def test_other_models_and_inputs_are_refused():
     encoder = Perceiver(Image((4, 4, 1), num_bands=2), **SMALL)
     with pytest.raises(ValueError, match="must have shape"):
         attention_maps(encoder, np.zeros((1, 5, 4, 1), "float32"))
+
+
+@pytest.mark.parametrize("uses_inputs", [False, True])
+def test_outputs_attend_to_latents_as_in_the_reference(uses_inputs):
+    queries = InputQueries() if uses_inputs else PositionQueries((4, 6), num_bands=2)
+    encoder = Perceiver(Image((4, 6, 1), num_bands=2), **SMALL)
+    decoder = PerceiverDecoder(queries, CrossAttend(num_heads=2, qk_dim=6))
+    model = PerceiverDensePredictor(encoder, 1, decoder)
+    images = np.random.default_rng(0).normal(size=(2, 4, 6, 1)).astype("float32")
+    found = attention_maps(model, images).output_weights([0, 7, 23])
+    assert found.shape == (2, 2, 3, encoder.output_shape[1])
+    latents = _numpy(encoder(images)).astype("float64")
+    elements = _numpy(encoder.modality(images)).astype("float64")
+    block = model.decoder.cross_attend
+    w = reference.weights_of(block)
+    query = elements if uses_inputs else elements[..., 1:][:1]  # positions alone
+    query = reference.linear(reference.layer_norm(query, w["query_norm"]), w["query"])
+    key = reference.linear(reference.layer_norm(latents, w["inputs_norm"]), w["key"])
+    query, key = (np.stack(np.split(x, 2, -1), 1) for x in (query, key))
+    scores = query[:, :, [0, 7, 23]] @ key.swapaxes(-1, -2) / np.sqrt(3)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found, weights, atol=1e-5)
+    with pytest.raises(ValueError, match="must have a decoder"):
+        attention_maps(encoder, images).output_weights([0])

@@ -29,8 +29,8 @@ from keras_perceiver.layers.attention.masks import (
     zero_padding,
 )
 from keras_perceiver.layers.attention.problem import PerDevice, device_of
-from keras_perceiver.layers.attention.two_passes import run_two_passes
 from keras_perceiver.layers.chunks import over_chunks
+from keras_perceiver.layers.two_passes import run_two_passes
 
 
 @dataclass(frozen=True)

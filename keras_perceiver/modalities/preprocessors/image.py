@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -76,6 +77,10 @@ class ImagePreprocessor(Preprocessor):
         crop_fraction: Float in (0, 1], fraction of height and width that a center crop
             keeps.
         interpolation: String, `"bilinear"` or `"bicubic"`.
+        mean: Sequence of floats, one per channel, subtracted after scaling to the value
+            range, or `None`.
+        standard_deviation: Sequence of floats, one per channel, by which the result is
+            divided, or `None`.
         max_pixels: Integer, maximum number of pixels. It is checked before an image is
             decoded. Defaults to the number above which Pillow warns. Above twice that
             number, `PIL.Image.MAX_IMAGE_PIXELS` must be increased as well.
@@ -113,6 +118,8 @@ class ImagePreprocessor(Preprocessor):
         crop_to_aspect_ratio: bool = False,
         crop_fraction: float = 1.0,
         interpolation: str = "bilinear",
+        mean: Sequence[float] | None = None,
+        standard_deviation: Sequence[float] | None = None,
         max_pixels: int = 89_478_485,
     ) -> None:
         check_positive(max_pixels=max_pixels)
@@ -131,7 +138,28 @@ class ImagePreprocessor(Preprocessor):
         self.crop_to_aspect_ratio = crop_to_aspect_ratio
         self.crop_fraction = crop_fraction
         self.interpolation = interpolation
+        self.mean = self._per_channel("mean", mean)
+        self.standard_deviation = self._per_channel(
+            "standard_deviation", standard_deviation
+        )
+        if min(self.standard_deviation or (1,)) <= 0:
+            raise ValueError(
+                "`standard_deviation` must be positive. Received: "
+                f"standard_deviation={standard_deviation}. Correct it."
+            )
         self.max_pixels = max_pixels
+
+    def _per_channel(self, name, numbers):
+        """Returns one number per channel as a tuple, or `None`."""
+        if numbers is None:
+            return None
+        numbers = tuple(map(float, numbers))
+        if len(numbers) != self.shape[-1]:
+            raise ValueError(
+                f"`{name}` must have one number per channel. Received: "
+                f"{name}={numbers} for shape={self.shape}. Give {self.shape[-1]} numbers."
+            )
+        return numbers
 
     @property
     def _channels_rule(self):
@@ -219,8 +247,13 @@ class ImagePreprocessor(Preprocessor):
             return self.scale(image)
 
     def scale(self, pixels):
-        """Scales float pixels from 0..255 to the value range."""
-        return scale_pixels(pixels, self.value_range)
+        """Scales float pixels from 0..255 to the value range, and normalizes them."""
+        pixels = scale_pixels(pixels, self.value_range)
+        if self.mean is not None:
+            pixels = pixels - np.asarray(self.mean, "float32")
+        if self.standard_deviation is not None:
+            pixels = pixels / np.asarray(self.standard_deviation, "float32")
+        return pixels
 
     def _crop(self, image):
         import tensorflow as tf

@@ -7,6 +7,10 @@ from keras_perceiver._checks import check_positive
 # Zero mean, and about the scale of position features.
 PIXEL_RANGE = (-1.0, 1.0)
 
+# Those of the channels of ImageNet's images in 0 to 1, as everybody has them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+
 
 def scale_pixels(pixels, value_range=PIXEL_RANGE):
     """Scales float pixels from 0..255 to a value range.

@@ -62,6 +62,8 @@ class Task(CheckedModel):
         outputs: `keras.KerasTensor` that depends on `encoder.input`.
         preprocessor: `Preprocessor` that turns files into raw inputs, or dict of
             preprocessors by modality name. It is saved with the model.
+        inputs: `keras.KerasTensor` or dict of these: the inputs of the encoder with those
+            of the task. Defaults to those of the encoder.
         inner_settings: Dict of settings of the layers outside of the encoder, such as
             `trainable`, in the config of a saved model, see `CompositeLayer`.
         **kwargs: `name` and `trainable`, as for every Keras model.
@@ -77,11 +79,12 @@ class Task(CheckedModel):
         outputs: keras.KerasTensor,
         preprocessor: Preprocessors | None = None,
         *,
+        inputs: dict[str, keras.KerasTensor] | None = None,
         inner_settings: dict | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            inputs=encoder.input,
+            inputs=encoder.input if inputs is None else inputs,
             outputs=outputs,
             # The policy of the encoder, so that the loss is scaled in float16.
             dtype=encoder.dtype_policy,
@@ -89,7 +92,7 @@ class Task(CheckedModel):
         )
         self.encoder = encoder
         self.preprocessor = preprocessor
-        restore_inner_settings(self, inner_settings, (encoder,))
+        restore_inner_settings(self, inner_settings, (encoder, encoder.view))
 
     @property
     def modalities(self):
@@ -209,7 +212,7 @@ class Task(CheckedModel):
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
-        settings = settings_of(self, (self.encoder,))
+        settings = settings_of(self, (self.encoder, self.encoder.view))
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -224,7 +227,8 @@ class Task(CheckedModel):
             name: keras.saving.deserialize_keras_object(
                 config[name], custom_objects=custom_objects
             )
-            for name in ("encoder", "preprocessor")
+            for name in ("encoder", "preprocessor", "decoder")
+            if name in config
         }
         return cls(**{**config, **objects})
 

@@ -1,4 +1,4 @@
-"""The base class of classifiers: the paper's head and class names."""
+"""The base class of classifiers: their heads and class names."""
 
 from __future__ import annotations
 
@@ -9,84 +9,23 @@ import keras
 import numpy as np
 
 from keras_perceiver._checks import check_ordered, check_positive
-from keras_perceiver.models.presets import PRESETS
+from keras_perceiver.layers.composite import check_template
+from keras_perceiver.models import handles
+from keras_perceiver.models.decoder import (
+    PerceiverDecoder,
+    decoder_of,
+    serialized_template,
+)
+from keras_perceiver.models.encoder import Perceiver
+from keras_perceiver.models.presets import PRESETS, built_in
 from keras_perceiver.models.tasks.base import Task, check_encoder
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
-    from keras_perceiver.models.encoder import Perceiver
 
 
-class ClassificationTask(Task):
-    """A task with one logit per class, from the mean latent and a linear layer.
-
-    Args:
-        encoder: `Perceiver`.
-        num_classes: Integer, number of logits.
-        preprocessor: See `Task`.
-        class_names: Sequence of strings, or `None`.
-        **kwargs: `name` and `trainable`.
-    """
-
-    presets = PRESETS
-
-    def __init__(
-        self,
-        encoder: Perceiver,
-        num_classes: int,
-        preprocessor: Preprocessors | None = None,
-        class_names: Sequence[str] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        check_encoder(encoder, type(self))
-        check_positive(num_classes=num_classes)
-        # float32 from here on, since the mean is over many latents, and losses need it.
-        pool = keras.layers.GlobalAveragePooling1D(dtype="float32", name="latent_mean")
-        head = keras.layers.Dense(
-            num_classes,
-            kernel_initializer="lecun_normal",
-            dtype="float32",
-            name="head",
-        )
-        logits = head(pool(encoder(encoder.input)))
-        super().__init__(encoder, logits, preprocessor, **kwargs)
-        self.head = head
-        self.num_classes = num_classes
-        self.class_names = class_names
-
-    @classmethod
-    def from_preset(cls, name, num_classes=None, **overrides):
-        """Creates a model with the settings of a preset and random weights.
-
-        Args:
-            name: String, a key of `presets`.
-            num_classes: Integer, number of classes. Defaults to that of the preset.
-            **overrides: Arguments of `Perceiver` that replace those of the preset, by
-                dotted paths such as `num_latents` and `cross_attend.num_heads`.
-
-        Returns:
-            Model that is not trained.
-
-        Raises:
-            ValueError: if there is no such preset, or no such argument.
-
-        Example:
-
-        >>> overrides = {"num_latents": 16, "self_attend.dropout": 0.2}
-        >>> model = PerceiverClassifier.from_preset("digits", **overrides)
-        >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
-        (2, 10)
-        """
-        if name not in PRESETS:
-            raise ValueError(
-                f"`name` must be one of the presets {sorted(PRESETS)}. "
-                f"Received: name={name!r}. Choose one of them."
-            )
-        preset = PRESETS[name]
-        encoder = preset.encoder.replace(overrides)
-        if num_classes is None:
-            num_classes = preset.num_classes
-        return cls(encoder(), num_classes)
+class ClassNames:
+    """What every task with classes has: their number and names."""
 
     @property
     def class_names(self):
@@ -119,6 +58,155 @@ class ClassificationTask(Task):
     def card_entries(self):
         return {"labels": list(self.names())}
 
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "class_names": self.class_names and list(self.class_names),
+        }
+
+
+class ClassificationTask(ClassNames, Task):
+    """A task that gives one logit per class.
+
+    Args:
+        encoder: `Perceiver`.
+        num_classes: Integer, number of logits.
+        preprocessor: See `Task`.
+        class_names: Sequence of strings, or `None`.
+        decoder: `PerceiverDecoder` with one query, not built, whose settings the decoder
+            of the model has, or `None` for the mean over the latents and a linear layer.
+        **kwargs: `name` and `trainable`.
+    """
+
+    presets = PRESETS
+
+    def __init__(
+        self,
+        encoder: Perceiver,
+        num_classes: int,
+        preprocessor: Preprocessors | None = None,
+        class_names: Sequence[str] | None = None,
+        decoder: PerceiverDecoder | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_encoder(encoder, type(self))
+        check_positive(num_classes=num_classes)
+        if decoder is None:
+            # float32 from here on, since the mean is over many latents, and losses need
+            # it.
+            pool = keras.layers.GlobalAveragePooling1D(
+                dtype="float32", name="latent_mean"
+            )
+            head = keras.layers.Dense(
+                num_classes,
+                kernel_initializer="lecun_normal",
+                dtype="float32",
+                name="head",
+            )
+            logits = head(pool(encoder(encoder.input)))
+        else:
+            _check_decoder(decoder)
+            decoder = decoder_of(decoder, num_classes, encoder.dtype_policy)
+            logits = decoder(encoder(encoder.input))  # (B, 1, C)
+            logits = keras.layers.Reshape(
+                (num_classes,), dtype="float32", name="logits"
+            )(logits)
+            head = None
+        super().__init__(encoder, logits, preprocessor, **kwargs)
+        self.decoder = decoder
+        self.head = head  # with a decoder it is inside that
+        self.num_classes = num_classes
+        self.class_names = class_names
+
+    @classmethod
+    def from_preset(cls, name, num_classes=None, load_weights=True, **overrides):
+        """Creates a model from a preset: its settings, and its weights if it has any.
+
+        The built-in presets are settings only: their models have the initial weights of
+        their layers. A folder or a hub has weights, a preprocessor and class names.
+
+        Args:
+            name: String, a key of `presets`; or the path of a folder that
+                `save_to_preset` or `transformers` has written; or
+                `"hf://<owner>/<model>"`, which is downloaded from Hugging Face's hub.
+            num_classes: Integer, number of classes. Defaults to the preset's. Another
+                number than that of pretrained weights gives a new head.
+            load_weights: Boolean. `False`: only the settings of a folder or hub.
+            **overrides: Arguments of `Perceiver` that replace those of the preset, by
+                dotted paths such as `num_latents` and `cross_attend.num_heads`.
+
+        Returns:
+            Model.
+
+        Raises:
+            ValueError: if there is no such preset or argument, or if weights do not fit
+                the settings.
+            FileNotFoundError: if there is no such folder or model, or no connection.
+
+        Example:
+
+        >>> overrides = {"num_latents": 16, "self_attend.dropout": 0.2}
+        >>> model = PerceiverClassifier.from_preset("digits", **overrides)
+        >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
+        (2, 10)
+        """
+        if handles.is_handle(name):
+            model = handles.load(name, num_classes, load_weights, overrides)
+            return model if isinstance(model, cls) else cls._of(model, num_classes)
+        preset = built_in(name)
+        encoder = preset.encoder.replace(overrides)
+        if num_classes is None:
+            num_classes = preset.num_classes
+        decoder = preset.decoder and preset.decoder()
+        return cls(encoder(), num_classes, decoder=decoder)
+
+    def save_to_preset(self, folder):
+        """Writes the model, its preprocessor and its class names for `from_preset`.
+
+        Args:
+            folder: Path of a folder, which is created.
+        """
+        handles.save(self, folder)
+
+    @classmethod
+    def _of(cls, model, num_classes):
+        """Returns a task of this class with the encoder of another model.
+
+        Of a decoder the weights are copied, but for its last layer.
+        """
+        if isinstance(model, Perceiver):
+            if num_classes is None:
+                raise ValueError(
+                    "`num_classes` must be given for the preset of an encoder. Received: "
+                    "num_classes=None. Give the number of classes."
+                )
+            return cls(model, num_classes)
+        decoder = model.decoder
+        if decoder is not None:
+            decoder = decoder_of(decoder, model.num_classes, decoder.dtype_policy)
+        task = cls(
+            model.encoder,
+            num_classes or model.num_classes,
+            model.preprocessor,
+            decoder=decoder,
+        )
+        if decoder is not None:
+            for name in ("queries", "cross_attend"):
+                weights = getattr(task.decoder, name).weights
+                own = getattr(model.decoder, name).weights
+                for weight, other in zip(weights, own, strict=True):
+                    weight.assign(other)
+        return task
+
+    def with_num_classes(self, num_classes):
+        """Returns a model of other classes: with the same encoder, and a new head.
+
+        Args:
+            num_classes: Integer, number of logits.
+        """
+        return self._of(self, num_classes)
+
     def check_targets(self, targets):
         spec = self.target_spec
         if spec is not None:
@@ -131,8 +219,7 @@ class ClassificationTask(Task):
     def get_config(self):
         return {
             **super().get_config(),
-            "num_classes": self.num_classes,
-            "class_names": self.class_names and list(self.class_names),
+            "decoder": serialized_template(self.decoder),
         }
 
     def _named(self, indices):
@@ -142,6 +229,19 @@ class ClassificationTask(Task):
 
             return tf.gather(tf.constant(self.names()), indices)
         return np.array(self.names())[keras.ops.convert_to_numpy(indices)]
+
+
+def _check_decoder(decoder):
+    """Raises an error unless a decoder has one query for the class of an example."""
+    check_template("decoder", decoder, PerceiverDecoder)
+    number = None if decoder.queries.uses_inputs else decoder.queries.num_queries()
+    if number != 1:
+        received = "as many as inputs" if number is None else number
+        raise ValueError(
+            "`decoder` of a classifier must have one query. Received: "
+            f"{received} queries. Pass for example "
+            "`PerceiverDecoder(LearnedQueries(1, 1024))`."
+        )
 
 
 def check_labels(spec, rule, labels):

@@ -38,6 +38,8 @@ class PerceiverClassifier(ClassificationTask):
             preprocessors by modality name. It is saved with the model.
         class_names: Sequence of strings, the names of the classes (both of them if there
             is one logit). Defaults to the class indices.
+        decoder: `PerceiverDecoder` with one query, not built, whose settings the decoder
+            of the model has. Defaults to the mean over the latents and a linear layer.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:

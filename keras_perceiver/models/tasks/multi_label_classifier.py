@@ -27,6 +27,8 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
             preprocessors by modality name. It is saved with the model.
         class_names: Sequence of strings, the names of the classes. Defaults to the class
             indices.
+        decoder: `PerceiverDecoder` with one query, not built, whose settings the decoder
+            of the model has. Defaults to the mean over the latents and a linear layer.
         **kwargs: `name` and `trainable`, as for every Keras model.
 
     Call arguments:

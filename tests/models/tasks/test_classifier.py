@@ -9,8 +9,10 @@ import pytest
 from keras_perceiver import (
     CrossAttend,
     Image,
+    LearnedQueries,
     Perceiver,
     PerceiverClassifier,
+    PerceiverDecoder,
     SelfAttend,
     export_for_serving,
 )
@@ -20,7 +22,7 @@ from tests import contracts, reference
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def _model(use_mask=False, **settings):
+def _model(use_mask=False, decoder=None, **settings):
     # All widths differ: 3 + 10 = 13 channels, latents of width 16, 4 classes.
     settings = {
         "num_latents": 5,
@@ -31,7 +33,8 @@ def _model(use_mask=False, **settings):
         **settings,
     }
     image = Image((4, 6, 3), num_bands=2, use_mask=use_mask)
-    return PerceiverClassifier(Perceiver(image, **settings), num_classes=4)
+    encoder = Perceiver(image, **settings)
+    return PerceiverClassifier(encoder, num_classes=4, decoder=decoder)
 
 
 def _data(batch=6):
@@ -284,3 +287,17 @@ def test_bad_arguments():
         PerceiverClassifier(encoder, num_classes=0)
     with pytest.raises(TypeError, match="`encoder` must be a `Perceiver`"):
         PerceiverClassifier(keras.layers.Dense(3), num_classes=2)
+
+
+def test_decoder_with_one_query(tmp_path):
+    def make():
+        decoder = PerceiverDecoder(LearnedQueries(1, 12), CrossAttend(dropout=0.1))
+        return _model(num_blocks=1, num_self_attends_per_block=1, decoder=decoder)
+
+    images, labels = _data()
+    contracts.check_model(make, images, labels, tmp_path, half_policies=())
+    assert [layer.name for layer in make().layers][-2:] == ["decoder", "logits"]
+    with pytest.raises(ValueError, match="must have one query.*3 queries"):
+        _model(decoder=PerceiverDecoder(LearnedQueries(3, 12)))
+    with pytest.raises(TypeError, match="`decoder` must be a `PerceiverDecoder`"):
+        _model(decoder=CrossAttend())

@@ -1,0 +1,11 @@
+"""Weights of other packages: to and from the layouts of Hugging Face and DeepMind."""
+
+from keras_perceiver.convert import hugging_face
+from keras_perceiver.convert.deepmind import load_deepmind
+from keras_perceiver.models.handles import LOADERS
+
+__all__ = ["load_deepmind", "save_to_hugging_face"]
+
+save_to_hugging_face = hugging_face.save_classifier
+
+LOADERS.append(hugging_face.loader)

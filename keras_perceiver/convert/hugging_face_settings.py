@@ -1,0 +1,277 @@
+"""Settings of Perceiver models of `transformers`: `config.json` and that of the images.
+
+Reference:
+    `transformers.models.perceiver`, version 5.24.
+"""
+
+from pathlib import Path
+
+import keras
+
+from keras_perceiver._files import read_json
+from keras_perceiver.config import Config
+from keras_perceiver.layers import (
+    CrossAttend,
+    LearnedPositionEncoding,
+    SelfAttend,
+    gelu_tanh,
+)
+from keras_perceiver.modalities import ConvImage, Image, ImagePreprocessor
+from keras_perceiver.modalities.preprocessors.pixels import (
+    IMAGENET_MEAN,
+    IMAGENET_STANDARD_DEVIATION,
+)
+from keras_perceiver.models import LearnedQueries, Perceiver, PerceiverDecoder
+
+LEARNED = "PerceiverForImageClassificationLearned"
+_FOURIER = "PerceiverForImageClassificationFourier"
+CONV = "PerceiverForImageClassificationConvProcessing"
+ARCHITECTURES = (LEARNED, _FOURIER, CONV)
+
+# What is written into the code of `transformers`, not into its configuration.
+_IMAGE_SIZE, _NUM_BANDS = 224, 64
+CONV_RESOLUTION, CONV_FILTERS = 56, 64
+_POSITION_DIM = 256
+
+_ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
+_ACTIVATIONS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), gelu_tanh)
+
+
+def architecture_of(config, place):
+    architectures = config.get("architectures") or [None]
+    if architectures[0] not in ARCHITECTURES:
+        raise ValueError(
+            f"{place}/config.json must be that of a Perceiver for images, one of "
+            f"{', '.join(ARCHITECTURES)}. Received: model_type="
+            f"{config.get('model_type')!r}, architectures={architectures}. Choose another "
+            "model."
+        )
+    return architectures[0]
+
+
+def encoder_config(config, architecture):
+    """Returns the `Config` of the encoder."""
+    size = config.get("image_size", _IMAGE_SIZE)
+    height, width = (size, size) if isinstance(size, int) else size
+    if architecture == LEARNED:
+        modality = Config(
+            Image,
+            shape=(height, width, 3),
+            projection_dim=_POSITION_DIM,
+            position_encoding=Config(
+                LearnedPositionEncoding,
+                dim=_POSITION_DIM,
+                grid=(height, width),
+                projected_dim=_POSITION_DIM,
+            ),
+        )
+    elif architecture == _FOURIER:
+        modality = Config(
+            Image,
+            shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
+            num_bands=_NUM_BANDS,
+            max_resolution=_IMAGE_SIZE,
+        )
+    else:
+        modality = Config(
+            ConvImage,
+            shape=(_IMAGE_SIZE, _IMAGE_SIZE, 3),
+            filters=CONV_FILTERS,
+            use_same_padding=False,
+            num_bands=_NUM_BANDS,
+            max_resolution=CONV_RESOLUTION,
+        )
+    activation = _activation(config)
+    widths = {"qk_dim": config.get("qk_channels"), "v_dim": config.get("v_channels")}
+    of_cross = dict(widths)
+    if (
+        of_cross["qk_dim"] is None
+        and config.get("cross_attention_shape_for_attention", "kv") == "q"
+    ):
+        of_cross["qk_dim"] = config["d_latents"]
+    return Config(
+        Perceiver,
+        modality=modality,
+        num_latents=config["num_latents"],
+        latent_dim=config["d_latents"],
+        num_blocks=config["num_blocks"],
+        num_self_attends_per_block=config["num_self_attends_per_block"],
+        num_cross_attends=1,
+        cross_attend=Config(
+            CrossAttend,
+            num_heads=config["num_cross_attention_heads"],
+            widening_factor=config.get("cross_attention_widening_factor", 1),
+            use_query_residual=bool(config.get("use_query_residual", True)),
+            activation=activation,
+            **of_cross,
+        ),
+        self_attend=Config(
+            SelfAttend,
+            num_heads=config["num_self_attention_heads"],
+            widening_factor=config.get("self_attention_widening_factor", 1),
+            activation=activation,
+            **widths,
+        ),
+        share_weights=True,
+    )
+
+
+def decoder_template(config):
+    """Returns the decoder, as a template."""
+    return PerceiverDecoder(
+        LearnedQueries(1, config["d_latents"]),
+        CrossAttend(num_heads=1, activation=_activation(config)),
+    )
+
+
+def _activation(config):
+    name = config.get("hidden_act", "gelu")
+    if name not in _ACTIVATIONS:
+        raise ValueError(
+            f"`hidden_act` must be one of {sorted(_ACTIVATIONS)}. Received: "
+            f"hidden_act={name!r}. Choose another model."
+        )
+    return _ACTIVATIONS[name]
+
+
+def classes_of(config):
+    """Returns the number of classes and their names, `None` if they have none."""
+    names = config.get("id2label")
+    if not names:
+        return config.get("num_labels", 2), None
+    names = [names[key] for key in sorted(names, key=int)]
+    if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
+        return len(names), None
+    # ImageNet has two cranes and two maillots.
+    return len(names), [
+        name if names.count(name) == 1 else f"{name} ({i})"
+        for i, name in enumerate(names)
+    ]
+
+
+def preprocessor_of(folder, shape):
+    """Returns the preprocessor of images, with the settings of the folder if it has any."""
+    path = Path(folder) / "preprocessor_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    size, crop_size = (
+        _side(settings.get(name), default)
+        for name, default in (("size", _IMAGE_SIZE), ("crop_size", 256))
+    )
+    is_cropped = settings.get("do_center_crop", True)
+    is_normalized = settings.get("do_normalize", True)
+    return ImagePreprocessor(
+        shape,
+        value_range=(0.0, 1.0),
+        crop_to_aspect_ratio=is_cropped,
+        crop_fraction=size / crop_size if is_cropped else 1.0,
+        interpolation="bilinear" if settings.get("resample", 3) == 2 else "bicubic",
+        mean=settings.get("image_mean", IMAGENET_MEAN) if is_normalized else None,
+        standard_deviation=(
+            settings.get("image_std", IMAGENET_STANDARD_DEVIATION)
+            if is_normalized
+            else None
+        ),
+    )
+
+
+def _side(size, default):
+    if isinstance(size, dict):
+        size = size.get("height", size.get("shortest_edge"))
+    return default if size is None else size
+
+
+def preprocessor_config(preprocessor):
+    height, width, _ = preprocessor.shape
+    crop = preprocessor.crop_fraction
+    return {
+        "image_processor_type": "PerceiverImageProcessor",
+        "do_center_crop": preprocessor.crop_to_aspect_ratio,
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": preprocessor.mean is not None,
+        "size": {"height": height, "width": width},
+        "crop_size": {"height": round(height / crop), "width": round(width / crop)},
+        "resample": {"bilinear": 2, "bicubic": 3}[preprocessor.interpolation],
+        "image_mean": preprocessor.mean,
+        "image_std": preprocessor.standard_deviation,
+    }
+
+
+def config_of(model):
+    """Returns the `config.json` of a model, the inverse of `_encoder`."""
+    encoder, modality = model.encoder, model.encoder.modality
+    trunk, decoder = encoder.iterative_attention, model.decoder
+    cross_attend = trunk.cross_attends[0]
+    self_attend = trunk.latent_transformers[0].self_attends[0]
+    activations = {
+        keras.activations.get(value): key
+        for key, value in reversed(_ACTIVATIONS.items())
+    }
+    config = {
+        "model_type": "perceiver",
+        "architectures": [_class_of(modality)],
+        "num_latents": encoder.latent_array.num_latents,
+        "d_latents": encoder.latent_array.latent_dim,
+        "d_model": encoder.input_dim,
+        "num_blocks": trunk.num_blocks,
+        "num_self_attends_per_block": trunk.num_self_attends_per_block,
+        "num_self_attention_heads": self_attend.num_heads,
+        "num_cross_attention_heads": cross_attend.num_heads,
+        "qk_channels": self_attend.qk_dim,
+        "v_channels": self_attend.v_dim,
+        "cross_attention_shape_for_attention": "kv",
+        "self_attention_widening_factor": self_attend.widening_factor,
+        "cross_attention_widening_factor": cross_attend.widening_factor,
+        "use_query_residual": cross_attend.use_query_residual,
+        "hidden_act": activations.get(cross_attend.activation),
+        "image_size": modality.shape[0],
+    }
+    is_q = self_attend.qk_dim is None and cross_attend.qk_dim == config["d_latents"]
+    if is_q:
+        config["cross_attention_shape_for_attention"] = "q"
+    names = {str(i): name for i, name in enumerate(_labels(model))}
+    config["id2label"] = names
+    config["label2id"] = {name: int(i) for i, name in names.items()}
+    # What this module would make of it must be the model.
+    problem = None
+    if trunk.num_cross_attends != 1 or decoder is None or config["hidden_act"] is None:
+        problem = "cross-attends, decoder or activation"
+    else:
+        expected = encoder_config(config, config["architectures"][0])().get_config()
+        own = encoder.get_config()
+        unlike = {
+            key
+            for key in expected
+            if key not in ("name", "dtype", "use_remat", "trainable")
+            and _plain(expected[key]) != _plain(own.get(key))
+        }
+        if unlike:
+            problem = ", ".join(sorted(unlike))
+    if problem:
+        raise ValueError(
+            "`transformers` must have such a model: one cross-attend, shared weights, a "
+            "decoder with one learned query, images of 224 x 224 but with learned "
+            f"positions. Received: other settings of {problem}. Save it as a `.keras` "
+            "file."
+        )
+    return config
+
+
+def _plain(value):
+    """Returns a config without what differs between equal layers."""
+    if isinstance(value, dict):
+        unlike = ("name", "dtype", "build_config", "module", "dropout", "trainable")
+        return {k: _plain(v) for k, v in value.items() if k not in unlike}
+    return list(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _labels(model):
+    if model.class_names is None:
+        return [f"LABEL_{i}" for i in range(model.num_classes)]
+    return model.class_names
+
+
+def _class_of(modality):
+    if isinstance(modality, ConvImage):
+        return CONV
+    return _FOURIER if modality.projection_dim is None else LEARNED

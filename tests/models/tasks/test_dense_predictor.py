@@ -1,0 +1,200 @@
+"""Outputs for every point of a grid: losses, parts of the outputs, reports, files."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_perceiver import (
+    CrossAttend,
+    Image,
+    InputQueries,
+    LearnedQueries,
+    Perceiver,
+    PerceiverDecoder,
+    PerceiverDensePredictor,
+    PerceiverSegmenter,
+    PositionQueries,
+    SelfAttend,
+    flops,
+)
+from keras_perceiver.models import R2
+from tests import contracts
+
+GRID = (6, 5)
+
+
+def _encoder(**settings):
+    return Perceiver(
+        Image((6, 5, 3), num_bands=2, **settings),
+        num_latents=8,
+        latent_dim=16,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+        self_attend=SelfAttend(num_heads=2),
+    )
+
+
+def _decoder(**settings):
+    return PerceiverDecoder(PositionQueries(GRID, num_bands=2), **settings)
+
+
+def _values(**settings):
+    return PerceiverDensePredictor(_encoder(), 2, _decoder(), **settings)
+
+
+def _classes(**settings):
+    return PerceiverSegmenter(_encoder(), 3, _decoder(), **settings)
+
+
+def _data(num=8):
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(num, 6, 5, 3)).astype("float32")
+    return images, rng.normal(size=(num, *GRID, 2)).astype("float32")
+
+
+def test_contract(tmp_path):
+    images, _ = _data()
+
+    def make():
+        decoder = _decoder(cross_attend=CrossAttend(dropout=0.1), chunk_size=7)
+        return PerceiverSegmenter(_encoder(), 3, decoder)
+
+    labels = (images[..., 0] > 0).astype("int32")
+    contracts.check_model(make, images, labels, tmp_path)
+
+
+def test_learns_what_is_in_the_pixels():
+    images, _ = _data(64)
+    targets = images[..., :1] * 2 + 1
+    model = PerceiverDensePredictor(_encoder(), 1, PerceiverDecoder(InputQueries()))
+    model.compile(keras.optimizers.Adam(1e-2))
+    history = model.fit(images, targets, batch_size=16, epochs=15, verbose=0).history
+    assert history["r2"][-1] > 0.8 > history["r2"][0]
+    assert model.grid == GRID
+
+
+@pytest.mark.parametrize("make", [_values, _classes])
+def test_saved_model_is_whole(make, tmp_path):
+    images, values = _data()
+    model = make()
+    targets = values if make is _values else (values[..., 0] > 0).astype(int)
+    model.decoder.cross_attend.key.trainable = False
+    model.compile()
+    model.fit(images, targets, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
+    assert not again.decoder.cross_attend.key.trainable
+    assert again.grid == GRID
+    assert expected.shape == (8, *GRID, expected.shape[-1])
+    again.fit(images, targets, verbose=0)
+
+
+@pytest.mark.parametrize("make", [_values, _classes])
+def test_some_outputs_equal_those_of_all(make):
+    images, values = _data()
+    whole, part = make(), make(use_indices=True)
+    part.set_weights(whole.get_weights())
+    indices = np.random.default_rng(1).integers(0, 30, (8, 7)).astype("int32")
+    inputs = {"image": images, "indices": indices}
+    expected = whole.predict(images, verbose=0).reshape(8, 30, -1)
+    expected = np.take_along_axis(expected, indices[:, :, None], axis=1)
+    outputs = part.predict(inputs, verbose=0)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    # Targets are those of the whole grid: the loss is that of the wanted ones.
+    targets = values if make is _values else (values[..., 0] > 0).astype("int32")
+    part.compile(loss="auto")
+    found = part.evaluate(inputs, targets, verbose=0, return_dict=True)
+    rest = targets.shape[3:]
+    wanted = np.take_along_axis(
+        targets.reshape(8, 30, -1), indices[:, :, None], axis=1
+    ).reshape(8, 7, *rest)
+    loss = part.default_loss()(wanted, outputs)
+    assert found["loss"] == pytest.approx(float(loss), rel=1e-5)
+    weights = np.zeros((8, *GRID), "float32")
+    weights.reshape(8, 30)[np.arange(8), indices[:, 0]] = 1
+    weighted = part.evaluate(inputs, targets, sample_weight=weights, verbose=0)
+    assert weighted[0] != pytest.approx(found["loss"])
+    part.fit(inputs, targets, verbose=0)
+
+
+def test_ignored_labels_and_those_outside_the_classes():
+    images, values = _data()
+    labels = (values[..., 0] > 0).astype("int32")
+    model = _classes(ignore_class=255)
+    model.compile()
+    labels[:, 0] = 255
+    expected = model.evaluate(images, labels, verbose=0, return_dict=True)
+    logits = model.predict(images, verbose=0)[:, 1:]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert expected["loss"] == pytest.approx(
+        float(loss(labels[:, 1:], logits)), rel=1e-5
+    )
+    report = model.report(labels, model.predict(images, verbose=0))
+    assert report.metrics()["mean_iou"] == pytest.approx(expected["mean_iou"], rel=1e-5)
+    assert len(report.targets) == 8 * 25
+    labels[0, 3, 3] = 3
+    with pytest.raises(ValueError, match=r"Labels must be in \[0, 3\).*or 255"):
+        model.fit(images, labels, verbose=0)
+
+
+def test_report_of_values():
+    images, values = _data()
+    model = _values()
+    model.compile()
+    found = model.evaluate(images, values, verbose=0, return_dict=True)
+    report = model.report(values, model.predict(images, verbose=0))
+    metrics = report.metrics()
+    assert metrics["r2"] == pytest.approx(found["r2"], rel=1e-4)
+    assert metrics["mean_squared_error"] == pytest.approx(found["loss"], rel=1e-5)
+    assert [row["channel"] for row in report.rows()] == [0, 1]
+    metric = R2()
+    metric.update_state(values, values * 1.0, np.arange(8.0))
+    assert float(metric.result()) == pytest.approx(1.0)
+    metric.reset_state()
+    means = np.broadcast_to(values.mean((0, 1, 2)), values.shape)
+    metric.update_state(values, means)
+    assert float(metric.result()) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_targets_that_are_no_numbers_are_refused():
+    images, values = _data()
+    values[0, 0, 0, 0] = np.nan
+    model = _values()
+    model.compile()
+    with pytest.raises(ValueError, match="Targets must be finite.*1 that are not"):
+        model.fit(images, values, verbose=0)
+
+
+def test_serving_outputs():
+    images, _ = _data(2)
+    outputs = _classes().serving_outputs(_classes().predict(images, verbose=0))
+    shapes = {name: tuple(x.shape) for name, x in outputs.items()}
+    assert shapes == {"probabilities": (2, *GRID, 3), "classes": (2, *GRID)}
+    assert _values().serving_outputs(images) == {"outputs": images}
+
+
+def test_flops_are_those_of_the_products():
+    model = _values()
+    encoder = flops(model.encoder)
+    # Per query of width 10: query, output and two of the MLP, scores and weights with 8
+    # latents of width 16, two channels.
+    width, latents = 10, 8
+    expected = 30 * width * (16 + 16 + 2 * width) + latents * 16 * 32
+    expected += 30 * latents * 32 + 30 * width * 2
+    assert flops(model) - encoder == 2 * expected
+
+
+def test_bad_arguments_name_the_fix():
+    with pytest.raises(TypeError, match="`decoder` must be a `PerceiverDecoder`"):
+        PerceiverDensePredictor(_encoder(), 1, LearnedQueries(3, 4))
+    with pytest.raises(ValueError, match="as many points as the decoder has queries"):
+        PerceiverDensePredictor(_encoder(), 1, _decoder(), grid=(4, 4))
+    images, _ = _data()
+    model = _values(use_indices=True)
+    indices = np.full((8, 2), 30, "int32")
+    with pytest.raises(ValueError, match=r"`indices` must be in \[0, 30\)"):
+        model.predict({"image": images, "indices": indices}, verbose=0)
+    with pytest.raises(ValueError, match="must have `indices`"):
+        model({"image": images})

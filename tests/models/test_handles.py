@@ -1,0 +1,149 @@
+"""Handles: hubs through their own client, and what they say when something is missing."""
+
+import hashlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+
+from keras_perceiver import Image, ImagePreprocessor, Perceiver, PerceiverClassifier
+
+pytestmark = pytest.mark.integration
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class _Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as Hugging Face's hub does, for one model in a folder."""
+
+    folder = None
+
+    def log_message(self, *_):
+        pass
+
+    def _send(self, content, **headers):
+        self.send_response(200)
+        headers = {"Content-Length": len(content), "X-Repo-Commit": COMMIT, **headers}
+        for name, value in headers.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_GET(self):
+        path = unquote(urlparse(self.path).path)
+        files = {p.name: p.read_bytes() for p in self.folder.iterdir()}
+        if path.startswith("/api/models/me/model/revision/"):
+            self._send(json.dumps({"id": "me/model", "sha": COMMIT}).encode())
+        elif path.startswith("/api/models/me/model/tree/"):
+            entries = [
+                {"type": "file", "path": name, "size": len(x), "oid": _oid(x)}
+                for name, x in files.items()
+            ]
+            self._send(json.dumps(entries).encode())
+        elif (
+            name := path.rsplit("/", 1)[-1]
+        ) in files and "/me/model/resolve/" in path:
+            self._send(files[name], ETag=f'"{_oid(files[name])}"')
+        else:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815
+
+
+def _oid(content):
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def model():
+    encoder = Perceiver(
+        Image((8, 8, 3), num_bands=2), num_latents=4, latent_dim=16, num_blocks=1
+    )
+    return PerceiverClassifier(
+        encoder, 3, ImagePreprocessor((8, 8, 3)), class_names=["a", "b", "c"]
+    )
+
+
+@pytest.fixture
+def hub(tmp_path, model):
+    """The address of a hub that has a model."""
+    model.save_to_preset(tmp_path / "model")
+    (tmp_path / "model" / "code.py").write_text("raise SystemExit")
+    handler = type("Hub", (_Hub,), {"folder": tmp_path / "model"})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+_PROGRAM = """
+import sys
+import numpy as np
+from keras_perceiver import PerceiverClassifier
+try:
+    model = PerceiverClassifier.from_preset(sys.argv[1])
+except Exception as error:
+    raise SystemExit(f"{type(error).__name__}: {error}")
+print(model.class_names, model.preprocessor.shape)
+np.save(sys.argv[2], model.predict(np.ones((1, 8, 8, 3)), verbose=0))
+"""
+
+
+def _run(handle, endpoint, tmp_path, **environment):
+    # A separate process, since the client reads its settings when it is imported.
+    return subprocess.run(
+        [sys.executable, "-c", _PROGRAM, handle, tmp_path / "logits.npy"],
+        env={
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HOME": str(tmp_path / "cache"),
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_hub_and_its_cache(hub, model, tmp_path):
+    result = _run("hf://me/model", hub, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["('a',", "'b',", "'c')", "(8,", "8,", "3)"]
+    expected = model.predict(np.ones((1, 8, 8, 3)), verbose=0)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), expected)
+    names = {path.name for path in (tmp_path / "cache").rglob("*")}
+    assert {"config.json", "model.weights.h5"} <= names
+    assert "code.py" not in names
+    # Without a connection the cache serves.
+    result = _run("hf://me/model", hub, tmp_path, HF_HUB_OFFLINE="1")
+    assert result.returncode == 0, result.stderr
+
+
+def test_errors_of_a_hub_say_what_to_do(hub, tmp_path):
+    result = _run("hf://me/other", hub, tmp_path)
+    assert result.returncode == 1
+    assert "FileNotFoundError: 'hf://me/other' could not be downloaded" in result.stderr
+    result = _run("hf://me/model", "http://127.0.0.1:9", tmp_path, HF_HUB_OFFLINE="1")
+    assert "download the files on another machine" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_own_preset_with_quantized_weights(model, tmp_path):
+    model.quantize("int8", filters="^(query|key|value)$")
+    model.save_to_preset(tmp_path / "int8")
+    again = PerceiverClassifier.from_preset(tmp_path / "int8")
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
