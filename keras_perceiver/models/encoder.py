@@ -199,9 +199,12 @@ class Perceiver(CheckedModel):
             ValueError: as `PerceiverClassifier.from_preset`.
             FileNotFoundError: as `PerceiverClassifier.from_preset`.
         """
-        from keras_perceiver.models.presets import built_in  # which needs this class
+        from keras_perceiver.models.presets import (  # which needs this class
+            PRESETS,
+            built_in,
+        )
 
-        if not handles.is_handle(name):
+        if name in PRESETS or not handles.is_handle(name):
             return built_in(name).encoder.replace(overrides)()
         model = handles.load(name, load_weights=load_weights, overrides=overrides)
         return model if isinstance(model, cls) else model.encoder

@@ -24,7 +24,7 @@ LOADERS: list[Callable[[Path, dict], Callable | None]] = []
 
 
 def is_handle(name):
-    """Returns whether a preset is a folder or on a hub, and not built in."""
+    """Returns whether a name that is not built in is that of a folder or on a hub."""
     is_path = isinstance(name, os.PathLike)
     return is_path or "://" in name or os.sep in name or Path(name).is_dir()
 

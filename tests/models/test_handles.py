@@ -147,3 +147,12 @@ def test_own_preset_with_quantized_weights(model, tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
     expected = model.predict(images, verbose=0)
     np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
+
+
+@pytest.mark.parametrize("cls", [Perceiver, PerceiverClassifier])
+def test_a_folder_does_not_hide_a_built_in_preset(cls, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert cls.from_preset("digits").input_shape == (None, 8, 8, 1)
+    model.save_to_preset("flowers")
+    assert cls.from_preset("flowers").input_shape == (None, 8, 8, 3)

@@ -151,7 +151,8 @@ class ClassificationTask(ClassNames, Task):
         >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
         (2, 10)
         """
-        if handles.is_handle(name):
+        # A folder of the name of a built-in preset does not hide that.
+        if name not in PRESETS and handles.is_handle(name):
             model = handles.load(name, num_classes, load_weights, overrides)
             return model if isinstance(model, cls) else cls._of(model, num_classes)
         preset = built_in(name)
