@@ -231,6 +231,8 @@ def test_a_model_is_served_on_the_values_that_it_was_trained_on(tmp_path, capsys
         "crop_to_aspect_ratio": False,
         "crop_fraction": 1.0,
         "interpolation": "bilinear",
+        "mean": None,
+        "standard_deviation": None,
         "max_pixels": 89_478_485,
     }
 
