@@ -46,8 +46,9 @@ class Chunked:
 
     chunk_size: int | None = None
     # CPU: 8 MiB, which fits into the caches of a few cores (measured). The self-attends
-    # of the paper, 8 x 512 x 512, are one chunk. GPU, TPU: 32 MiB, so that each product
-    # keeps the device busy with little of its memory (estimated).
+    # of the paper, 8 x 512 x 512, are one chunk. GPU: 32 MiB, so that each product
+    # keeps the device busy: on an H100 four times as many save a third of the time of
+    # training and double its memory. TPU: as on GPU (estimated).
     scores_per_chunk: PerDevice = field(
         default=PerDevice(cpu=2**21, gpu=2**23, tpu=2**23)
     )
