@@ -5,7 +5,7 @@ from pathlib import Path
 
 from keras_perceiver._files import read_json
 
-_SAFETENSORS, _TORCH = "model.safetensors", "pytorch_model.bin"
+SAFETENSORS, _TORCH = "model.safetensors", "pytorch_model.bin"
 _INSTALL = 'Install it: pip install "keras_perceiver[hub]".'
 
 
@@ -23,7 +23,7 @@ def weights_in(folder):
         ValueError: if a file is damaged.
     """
     folder = Path(folder)
-    for name, reader in ((_SAFETENSORS, SafetensorsFiles), (_TORCH, TorchFiles)):
+    for name, reader in ((SAFETENSORS, SafetensorsFiles), (_TORCH, TorchFiles)):
         if (folder / name).is_file():
             return reader(folder, [name])
         index = folder / f"{name}.index.json"
@@ -38,7 +38,7 @@ def weights_in(folder):
                 folder, sorted({_file_name(index, n) for n in places.values()})
             )
     raise FileNotFoundError(
-        f"{folder} must contain weights, `{_SAFETENSORS}` or `{_TORCH}`. Received: "
+        f"{folder} must contain weights, `{SAFETENSORS}` or `{_TORCH}`. Received: "
         f"{sorted(path.name for path in folder.iterdir())}. Get the files of the model "
         "again."
     )
@@ -52,16 +52,20 @@ def _file_name(index, name):
     return name
 
 
+def safetensors_for(file):
+    """Returns the library for a safetensors file, or raises what to install."""
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(f"{file} needs safetensors. {_INSTALL}") from error
+    return safetensors
+
+
 class SafetensorsFiles(Mapping):
     """The tensors of some safetensors files, read when they are asked for."""
 
     def __init__(self, folder, names):
-        try:
-            import safetensors
-        except ImportError as error:
-            raise ImportError(
-                f"Reading {names[0]} needs safetensors. {_INSTALL}"
-            ) from error
+        safetensors = safetensors_for(names[0])
         self._folder, self._files, self._place = folder, [], {}
         for name in names:
             try:
@@ -98,7 +102,7 @@ class TorchFiles(Mapping):
         except ImportError as error:
             raise ImportError(
                 f"Reading {names[0]} needs PyTorch. Install it: pip install torch. Or get "
-                f"the weights as `{_SAFETENSORS}`."
+                f"the weights as `{SAFETENSORS}`."
             ) from error
         self._folder, self._tensors = folder, {}
         for name in names:
@@ -109,7 +113,7 @@ class TorchFiles(Mapping):
                 raise ValueError(
                     f"{folder / name} must be a file of PyTorch that holds tensors and "
                     f"nothing else. Received: {str(error).splitlines()[0]} Get the "
-                    f"weights as `{_SAFETENSORS}`."
+                    f"weights as `{SAFETENSORS}`."
                 ) from error
             self._tensors |= found
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_perceiver._files import replace_file
-from keras_perceiver.convert.files import weights_in
+from keras_perceiver.convert.files import SAFETENSORS, safetensors_for, weights_in
 from keras_perceiver.convert.hugging_face_settings import (
     CONV,
     architecture_of,
@@ -108,15 +108,14 @@ def save_classifier(model: PerceiverClassifier, folder: str | Path) -> None:
         ValueError: if `transformers` has no such model.
         ImportError: if safetensors is not installed.
     """
-    import safetensors.numpy
-
     folder = Path(folder)
+    safetensors = safetensors_for(folder / SAFETENSORS)
     config, tensors = config_of(model), tensors_of(pairs_of(model))
     if isinstance(model.encoder.modality, ConvImage):
         tensors[_COUNTER] = np.zeros((), "int64")
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(
-        folder / "model.safetensors",
+        folder / SAFETENSORS,
         lambda path: safetensors.numpy.save_file(
             tensors, path, metadata={"format": "pt"}
         ),

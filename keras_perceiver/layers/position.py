@@ -194,6 +194,36 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
         return (inputs_shape[0], num_inputs, num_axes * (2 * self.num_bands + 1))
 
 
+def encoding_of(position_encoding, num_bands, max_resolution, dtype, default=None):
+    """Returns the position encoding of a layer whose user gives one, or its settings.
+
+    Args:
+        position_encoding: Layer, or `None` for Fourier features.
+        num_bands: Integer, or `None` for 64, the paper's on images and point clouds.
+        max_resolution: Integer, tuple of integers, or `None` for `default`.
+        dtype: Dtype policy of the Fourier features.
+        default: Integer, or `None` for the lengths of the grid.
+
+    Raises:
+        ValueError: if Fourier settings and `position_encoding` are both given.
+    """
+    if position_encoding is None:
+        return FourierPositionEncoding(
+            64 if num_bands is None else num_bands,
+            default if max_resolution is None else max_resolution,
+            dtype=dtype,
+            name="position_encoding",
+        )
+    if num_bands is not None or max_resolution is not None:
+        raise ValueError(
+            "`num_bands` and `max_resolution` are for Fourier features only. "
+            f"Received: num_bands={num_bands}, max_resolution={max_resolution}, "
+            f"position_encoding={position_encoding}. "
+            "Remove them, or set them on the position encoding."
+        )
+    return position_encoding
+
+
 def grid_size(grid):
     """Returns the number of points of a grid, or `None` if an axis is unknown."""
     return None if None in grid else math.prod(grid)

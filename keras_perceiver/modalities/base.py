@@ -9,18 +9,14 @@ import numpy as np
 from keras import ops
 
 from keras_perceiver._checks import check_positive, not_defined
-from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.composite import CompositeLayer
-from keras_perceiver.layers.position import grid_size
+from keras_perceiver.layers.position import encoding_of, grid_size
 from keras_perceiver.modalities.drawing import (
     draw_line,
     draw_lines,
     draw_over_picture,
     picture_of,
 )
-
-# The paper's number of Fourier bands on ImageNet and on point clouds.
-_NUM_BANDS = 64
 
 
 class Modality(CompositeLayer):
@@ -135,25 +131,15 @@ class Modality(CompositeLayer):
         if isinstance(max_resolution, list):
             max_resolution = tuple(max_resolution)
         self._has_own_encoding = position_encoding is not None
-        if position_encoding is None:
-            position_encoding = FourierPositionEncoding(
-                _NUM_BANDS if num_bands is None else num_bands,
-                self.default_max_resolution
-                if max_resolution is None
-                else max_resolution,
-                dtype=self.dtype_policy,
-                name="position_encoding",
-            )
-        elif num_bands is not None or max_resolution is not None:
-            raise ValueError(
-                "`num_bands` and `max_resolution` are for Fourier features only. "
-                f"Received: num_bands={num_bands}, max_resolution={max_resolution}, "
-                f"position_encoding={position_encoding}. "
-                "Remove them, or set them on the position encoding."
-            )
         if projection_dim is not None:
             check_positive(projection_dim=projection_dim)
-        self.position_encoding = position_encoding
+        self.position_encoding = encoding_of(
+            position_encoding,
+            num_bands,
+            max_resolution,
+            self.dtype_policy,
+            default=self.default_max_resolution,
+        )
         self.num_bands = num_bands
         self.max_resolution = max_resolution
         self.use_mask = use_mask

@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from keras_perceiver._checks import check_positive, check_rank, not_defined
-from keras_perceiver.layers import FourierPositionEncoding
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.composite import CompositeLayer
+from keras_perceiver.layers.position import encoding_of
 
 
 class Queries(CompositeLayer):
@@ -175,24 +175,12 @@ class PositionQueries(Queries):
         if isinstance(max_resolution, list):
             max_resolution = tuple(max_resolution)
         self._has_own_encoding = position_encoding is not None
-        if position_encoding is None:
-            position_encoding = FourierPositionEncoding(
-                64 if num_bands is None else num_bands,
-                max_resolution,
-                dtype=self.dtype_policy,
-                name="position_encoding",
-            )
-        elif num_bands is not None or max_resolution is not None:
-            raise ValueError(
-                "`num_bands` and `max_resolution` are for Fourier features only. "
-                f"Received: num_bands={num_bands}, max_resolution={max_resolution}, "
-                f"position_encoding={position_encoding}. "
-                "Remove them, or set them on the position encoding."
-            )
         self.grid = grid
         self.num_bands = num_bands
         self.max_resolution = max_resolution
-        self.position_encoding = position_encoding
+        self.position_encoding = encoding_of(
+            position_encoding, num_bands, max_resolution, self.dtype_policy
+        )
 
     def build(self, indices_shape):
         self.query_dim()  # raises where the grid needs a setting

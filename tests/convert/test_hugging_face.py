@@ -57,6 +57,16 @@ def test_logits_are_those_of_transformers(folders, name):
     assert model.preprocessor.interpolation == "bicubic"
 
 
+def test_missing_safetensors_is_named(folders, tmp_path, monkeypatch):
+    model = _load(folders, "fourier")
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r"needs safetensors.*keras_perceiver\[hub\]"):
+        save_to_hugging_face(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(ImportError, match=r"needs safetensors.*keras_perceiver\[hub\]"):
+        _load(folders, "fourier")
+
+
 @pytest.mark.parametrize("name", ["learned", "conv", "widths"])
 def test_transformers_reads_back_what_it_wrote(folders, name, tmp_path):
     options = {} if name == "learned" else {"modality.shape": (224, 224, 3)}

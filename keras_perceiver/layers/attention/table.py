@@ -18,10 +18,9 @@ from keras_perceiver.layers.attention.torch_fused import TorchFused
 KERNELS = (
     # PyTorch's own kernel stores no scores and is the fastest on PyTorch, by up to four
     # times on CPU. Scaled copies of the inputs make it slower in training than chunks
-    # on CPU. On GPU, chunks are slower, since PyTorch runs their loop in Python. A
-    # causal mask of 16 MiB is that of 2,048 latents and 8,192 inputs. Its backward pass
-    # for heads wider than 256 is twice as slow on an H100 as with all scores in memory,
-    # in a sixth of the memory.
+    # on CPU. On an H100 chunks need twice its memory then. Its backward pass for heads
+    # wider than 256 takes twice the time there of that with all scores, in a sixth of
+    # the memory. A causal mask of 16 MiB is that of 2,048 latents and 8,192 inputs.
     TorchFused(devices_with_scale=("gpu", "tpu"), max_causal_mask=2**24),
     # cuDNN's kernel stores no scores. It needs a GPU.
     JaxFused(),
