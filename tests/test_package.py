@@ -192,6 +192,7 @@ def test_docstring_examples_run(name):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_reference_has_every_public_name(tmp_path):
     makefile = (ROOT.parent / "Makefile").read_text()
     (listed,) = (x for x in makefile.splitlines() if x.startswith("PUBLIC := "))

@@ -81,28 +81,30 @@ class CompositeLayer(ArgumentsConfig, keras.layers.Layer):
 
     @property
     def separately_stored(self):
-        """The inner layers that are arguments and have their own config."""
+        """The inner layers that are arguments and have their own config.
+
+        Models have this property too. `inner_settings` skips these layers with all that
+        is inside them.
+        """
         return ()
 
     def restore_inner_settings(self):
         """Applies the settings from the config to the inner layers, which must be built."""
-        restore_inner_settings(self, self._restored_settings, self.separately_stored)
+        restore_inner_settings(self, self._restored_settings)
 
     def get_config(self):
         settings = self._restored_settings
         if self.built:
-            settings = inner_settings(self, self.separately_stored)
+            settings = inner_settings(self)
         stored = {"inner_settings": dict(settings)} if settings else {}
         return {**super().get_config(), **stored}
 
 
-def inner_settings(layer, exclude=()):
+def inner_settings(layer):
     """Returns the settings of inner layers that differ from those of the outer layer.
 
     Args:
         layer: Keras layer or model.
-        exclude: Layers that are skipped with all their inner layers, since they are
-            stored separately.
 
     Returns:
         Dict from the names of inner layers, joined by `/`, to JSON-serializable dicts
@@ -110,7 +112,7 @@ def inner_settings(layer, exclude=()):
         of the enclosing layer. Inner layers without differences are omitted.
     """
     settings = {}
-    for path, inner, outer in inner_layers(layer, exclude):
+    for path, inner, outer in inner_layers(layer, skipped=()):
         found = {}
         if outer.trainable and not inner.trainable:
             found["trainable"] = False
@@ -129,19 +131,18 @@ def inner_settings(layer, exclude=()):
     return settings
 
 
-def restore_inner_settings(layer, settings, exclude=()):
+def restore_inner_settings(layer, settings):
     """Applies the result of `inner_settings` to the inner layers of a built layer.
 
     Args:
         layer: Keras layer or model, built.
         settings: Dict from `inner_settings`, or `None`.
-        exclude: As for `inner_settings`.
 
     Raises:
         ValueError: if there is no inner layer with a stored name.
     """
     settings = settings or {}
-    layers = {path: inner for path, inner, _ in inner_layers(layer, exclude)}
+    layers = {path: inner for path, inner, _ in inner_layers(layer, skipped=())}
     unknown = sorted(set(settings) - set(layers))
     if unknown:
         raise ValueError(
@@ -179,11 +180,20 @@ def _set_dtype(layer, dtype, quantization_config):
         layer.quantize(config=config)
 
 
-def inner_layers(layer, exclude=(), path=""):
-    """Yields `(path, inner layer, enclosing layer)`, outer layers first."""
+def inner_layers(layer, path="", skipped=None):
+    """Yields `(path, inner layer, enclosing layer)`, outer layers first.
+
+    Args:
+        layer: Keras layer or model.
+        path: String that paths begin with.
+        skipped: Tuple of layers that are skipped with all that is inside them, as those
+            that are stored separately are. `None` yields all layers.
+    """
+    if skipped is not None:
+        skipped = (*skipped, *getattr(layer, "separately_stored", ()))
     for inner in layer._flatten_layers(include_self=False, recursive=False):
-        if any(inner is other for other in exclude):
+        if any(inner is other for other in skipped or ()):
             continue
         inner_path = f"{path}{inner.name}"
         yield inner_path, inner, layer
-        yield from inner_layers(inner, exclude, f"{inner_path}/")
+        yield from inner_layers(inner, f"{inner_path}/", skipped)

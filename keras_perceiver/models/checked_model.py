@@ -50,6 +50,14 @@ class CheckedModel(GuardedModel):
             self, "a checked model", "check_inputs", "nothing or raise `ValueError`"
         )
 
+    @property
+    def index_inputs(self):
+        """Dict from the names of inputs that are indices to their upper bound.
+
+        Such an input has shape `(batch, any)`, and all others are those of modalities.
+        """
+        return {}
+
     def has_values_to_check(self, name):
         """Returns whether `check_inputs` checks the values of the input of this name."""
         return False
@@ -77,7 +85,7 @@ class CheckedModel(GuardedModel):
         """
         is_jax = keras.backend.backend() == "jax" and format == "tf_saved_model"
         if is_jax and kwargs.get("input_signature") is None:
-            kwargs.setdefault("jax2tf_kwargs", jax2tf_arguments(self.modalities))
+            kwargs.setdefault("jax2tf_kwargs", jax2tf_arguments(self))
         super().export(filepath, format, **kwargs)
 
     def make_train_function(self, force=False):

@@ -42,6 +42,8 @@ def serialized_template(decoder):
     config = keras.saving.serialize_keras_object(decoder)
     if config is not None:
         config.pop("build_config", None)
+        # Included in those of the task.
+        config["config"].pop("inner_settings", None)
     return config
 
 

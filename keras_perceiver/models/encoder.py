@@ -180,7 +180,7 @@ class Perceiver(CheckedModel):
         self._encoded = {"latents": latents, "inputs": elements}  # (B, N, D), (B, M, C)
         if mask is not None:
             self._encoded["inputs_mask"] = mask  # (B, M)
-        restore_inner_settings(self, inner_settings, byte_array.modalities.values())
+        restore_inner_settings(self, inner_settings)
 
     @classmethod
     def from_preset(cls, name, load_weights=True, **overrides):
@@ -333,6 +333,10 @@ class Perceiver(CheckedModel):
         """Returns the dict of outputs of an exported encoder."""
         return {"latents": y_pred}
 
+    @property
+    def separately_stored(self):
+        return tuple(self.byte_array.modalities.values())
+
     def card_entries(self):
         """Returns a dict of additional entries for the card of an exported encoder."""
         return {}
@@ -344,7 +348,7 @@ class Perceiver(CheckedModel):
 
     def get_config(self):
         config = {**self.iterative_attention.get_config()}
-        settings = inner_settings(self, self.byte_array.modalities.values())
+        settings = inner_settings(self)
         config.pop("inner_settings", None)  # included in those of the model
         if settings:
             config["inner_settings"] = settings

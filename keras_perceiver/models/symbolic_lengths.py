@@ -1,20 +1,20 @@
 """Dynamic lengths of inputs in programs that JAX exports."""
 
 
-def jax2tf_arguments(modalities):
+def jax2tf_arguments(model):
     """Returns arguments of `jax2tf.convert` for a model with dynamic lengths.
 
     By default, Keras gives an input and its mask two unrelated lengths, so that they
     cannot be combined.
 
     Args:
-        modalities: Dict of modality layers by name.
+        model: `CheckedModel`.
 
     Returns:
         Dict, empty if no length is dynamic.
     """
     shapes, constraints = {}, []
-    for name, modality in modalities.items():
+    for name, modality in model.modalities.items():
         symbols = {}
         for axis, (multiple, limit) in modality.dynamic_lengths.items():
             symbol = symbols[axis] = f"length_{len(constraints)}_{axis}"
@@ -26,6 +26,7 @@ def jax2tf_arguments(modalities):
             shapes[f"{name}_mask"] = _shape(modality.mask_shape, symbols)
     if not constraints:
         return {}
+    shapes |= {name: f"(batch, num_{name})" for name in model.index_inputs}
     if len(shapes) == 1:
         (shapes,) = shapes.values()
     return {

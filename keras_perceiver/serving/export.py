@@ -170,7 +170,8 @@ def export_for_serving(
         text = card.text(model, tables, weights, difference, metrics, notes)
         (path / card.NAME).write_text(text)
         write_if_missing(folder / "models.config", models_config(job["name"]))
-        if not any(m.dynamic_lengths for m in model.modalities.values()):
+        has_lengths = any(m.dynamic_lengths for m in model.modalities.values())
+        if not has_lengths and not model.index_inputs:
             write_if_missing(folder / "batching.config", batching_config())
         return publish_folder(path, folder, version, is_chosen)
 

@@ -14,6 +14,8 @@ def _to_onnx(model, path):
         if modality.use_mask:
             shape = inputs[name].shape[: 1 + len(modality.mask_shape)]
             inputs[f"{name}_mask"] = np.ones(shape, "bool")
+    for name in model.index_inputs:
+        inputs[name] = np.zeros((1, 1), "int32")
     # Keras exports the signature of the last call to ONNX.
     model(inputs if isinstance(model.input, dict) else inputs[model.inputs[0].name])
     with warnings.catch_warnings():

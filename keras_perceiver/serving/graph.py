@@ -24,13 +24,12 @@ def save(model, path, signatures, weights):
             files, a dict by modality name.
         weights: String, how weights are stored.
     """
-    modalities = model.modalities
     module = tf.Module()
     call, module.weights = _call_with(model, weights)
     call = tf.function(call)  # traced once, for all signatures
 
     def answer(arrays):
-        arrays = checked_inputs(modalities, arrays)
+        arrays = checked_inputs(model, arrays)
         inputs = (
             arrays if isinstance(model.input, dict) else next(iter(arrays.values()))
         )
@@ -38,11 +37,11 @@ def save(model, path, signatures, weights):
 
     functions, shapes = {}, {}
     for name, preprocessors in signatures.items():
-        table = input_table(modalities, preprocessors)
+        table = input_table(model, preprocessors)
         # Shapes are unknown, so that the graph checks them. A server does not check
         # them, and TensorFlow would remove checks of known shapes from the graph.
         specs = {k: tf.TensorSpec(None, dtype, k) for k, (dtype, _) in table.items()}
-        function = tf.function(_of_files(answer, modalities, preprocessors))
+        function = tf.function(_of_files(answer, model, preprocessors))
         with use_portable_kernels():
             functions[name] = function.get_concrete_function(**specs)
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
@@ -52,26 +51,26 @@ def save(model, path, signatures, weights):
     _name_shapes(path, shapes)
 
 
-def input_table(modalities, preprocessors):
+def input_table(model, preprocessors):
     """Returns the dtype and shape of the inputs of a signature by name."""
     table = {}
-    for name, modality in modalities.items():
+    for name, modality in model.modalities.items():
         if name in preprocessors:
             table[name] = "string", (None,)
             continue
         table[name] = modality.input_dtype, (None, *modality.input_shape)
         if modality.use_mask:
             table[f"{name}_mask"] = "bool", (None, *modality.mask_shape)
-    return table
+    return table | {name: ("int32", (None, None)) for name in model.index_inputs}
 
 
-def _of_files(answer, modalities, preprocessors):
+def _of_files(answer, model, preprocessors):
     def function(**inputs):
         arrays = dict(inputs)
         for name, preprocessor in preprocessors.items():
-            use_mask = modalities[name].use_mask
+            use_mask = model.modalities[name].use_mask
             arrays |= encoded.decode(name, inputs[name], preprocessor, use_mask)
-        return answer({name: arrays[name] for name in input_table(modalities, {})})
+        return answer({name: arrays[name] for name in input_table(model, {})})
 
     return function
 

@@ -31,10 +31,9 @@ def run(model, work):
             `saved_model` and `signatures.json` unless the job names another file.
     """
     job = json.loads((work / "job.json").read_text())
-    modalities = model.modalities
     if "format" in job:
         formats.EXPORT[job["format"]](model, job["file"])
-        _write_examples(modalities, {graph.DEFAULT: {}}, work / "inputs.npz")
+        _write_examples(model, {graph.DEFAULT: {}}, work / "inputs.npz")
         return
     preprocessors = {
         name: keras.saving.deserialize_keras_object(config)
@@ -45,17 +44,17 @@ def run(model, work):
         signatures[encoded.ENCODED] = preprocessors
     path = work / "saved_model"
     graph.save(model, path, signatures, job["weights"])
-    warmup.write(path, modalities, signatures, job["name"], job["batch_sizes"])
-    tables = {name: _table(modalities, files) for name, files in signatures.items()}
+    warmup.write(path, model, signatures, job["name"], job["batch_sizes"])
+    tables = {name: _table(model, files) for name, files in signatures.items()}
     (work / "signatures.json").write_text(json.dumps(tables))
-    _write_examples(modalities, signatures, work / "inputs.npz")
+    _write_examples(model, signatures, work / "inputs.npz")
 
 
-def _table(modalities, preprocessors):
+def _table(model, preprocessors):
     """Returns the inputs of a signature as JSON-serializable values."""
     table = {
         name: {"dtype": dtype, "shape": shape}
-        for name, (dtype, shape) in graph.input_table(modalities, preprocessors).items()
+        for name, (dtype, shape) in graph.input_table(model, preprocessors).items()
     }
     for name, preprocessor in preprocessors.items():
         table[name]["files"] = {
@@ -65,7 +64,7 @@ def _table(modalities, preprocessors):
     return table
 
 
-def _write_examples(modalities, signatures, path):
+def _write_examples(model, signatures, path):
     """Writes random requests for every signature, and the resulting model inputs.
 
     Keys are `signature/inputs/name`, `signature/base64/name` for bytes, and
@@ -74,7 +73,7 @@ def _write_examples(modalities, signatures, path):
     rng = np.random.default_rng(0)
     arrays = {}
     for signature, preprocessors in signatures.items():
-        for name, modality in modalities.items():
+        for name, modality in model.modalities.items():
             if name in preprocessors:
                 files, inputs = _files(name, preprocessors[name], modality, rng)
                 coded = [base64.b64encode(file) for file in files]
@@ -83,6 +82,10 @@ def _write_examples(modalities, signatures, path):
                 inputs = _inputs(name, modality, rng)
                 arrays |= {f"{signature}/inputs/{k}": x for k, x in inputs.items()}
             arrays |= {f"{signature}/arrays/{k}": x for k, x in inputs.items()}
+        for name, limit in model.index_inputs.items():
+            indices = rng.integers(0, limit, (_NUM_EXAMPLES, 3)).astype("int32")
+            for kind in ("inputs", "arrays"):
+                arrays[f"{signature}/{kind}/{name}"] = indices
     np.savez(path, **arrays)
 
 

@@ -39,17 +39,17 @@ def checked(tensor, *requirements):
         return tf.identity(tensor)
 
 
-def checked_inputs(modalities, inputs):
-    """Checks the shapes, masks and values of the inputs of a model.
+def checked_inputs(model, inputs):
+    """Checks the shapes, masks, indices and values of the inputs of a model.
 
     Args:
-        modalities: Dict of modality layers by name.
+        model: `Perceiver` or a task.
         inputs: Dict of tensors of unknown shapes by input name.
 
     Returns:
         Dict of tensors with the shapes of the modalities.
     """
-    arrays, batch_sizes = {}, {}
+    modalities, arrays, batch_sizes = model.modalities, {}, {}
     for name, modality in modalities.items():
         x = _of_shape(name, inputs[name], modality)
         arrays[name], batch_sizes[name] = x, tf.shape(x)[0]
@@ -58,8 +58,10 @@ def checked_inputs(modalities, inputs):
             arrays[mask_name] = _mask_of(
                 mask_name, inputs[mask_name], name, x, modality
             )
-    _, *others = modalities
-    if others:
+    for name, limit in model.index_inputs.items():
+        arrays[name] = x = _indices(name, inputs[name], limit)
+        batch_sizes[name] = tf.shape(x)[0]
+    if len(batch_sizes) > 1:
         arrays = _same_batch_size(arrays, batch_sizes)
     for name, modality in modalities.items():
         arrays[name] = _readable(name, arrays, modality)
@@ -99,6 +101,31 @@ def _of_shape(name, x, modality):
     x = checked(x, require(tf.reduce_all(rules), message))
     x.set_shape(expected)
     return x
+
+
+def _indices(name, x, limit):
+    shape = tf.shape(x)
+
+    def shape_message():
+        return tf.strings.format(
+            f"`{name}` must have shape (batch, num_outputs). Received: shape {{}}. "
+            "Send the numbers of the wanted outputs, as many for each example.",
+            shape,
+            summarize=-1,
+        )
+
+    def range_message():
+        return tf.strings.format(
+            f"`{name}` must be in [0, {limit}). Received: indices from {{}} to {{}}. "
+            "Correct them.",
+            [tf.reduce_min(x), tf.reduce_max(x)],
+        )
+
+    is_matrix = tf.equal(tf.size(shape), 2) & tf.reduce_all(shape > 0)
+    x = checked(x, require(is_matrix, shape_message))
+    x.set_shape((None, None))
+    is_right = tf.reduce_all((x >= 0) & (x < limit))
+    return checked(x, require(is_right, range_message))
 
 
 def _first_sizes(shape, rank):

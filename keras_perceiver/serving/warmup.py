@@ -11,12 +11,12 @@ from keras_perceiver.serving.graph import input_table
 NAME = "assets.extra/tf_serving_warmup_requests"
 
 
-def write(path, modalities, signatures, model_name, batch_sizes):
+def write(path, model, signatures, model_name, batch_sizes):
     """Writes one request per signature and batch size.
 
     Args:
         path: Path of the SavedModel.
-        modalities: Dict of modality layers by name.
+        model: `Perceiver` or a task.
         signatures: Dict from signature names to the preprocessors of inputs that are
             files, a dict by modality name.
         model_name: String, the name of the model on the server.
@@ -34,17 +34,17 @@ def write(path, modalities, signatures, model_name, batch_sizes):
                 request = log.predict_log.request
                 request.model_spec.name = model_name
                 request.model_spec.signature_name = signature
-                tensors = _request(modalities, preprocessors, size)
+                tensors = _request(model, preprocessors, size)
                 for name, tensor in tensors.items():
                     request.inputs[name].CopyFrom(tensor)
                 writer.write(log.SerializeToString(deterministic=True))
 
 
-def _request(modalities, preprocessors, size):
+def _request(model, preprocessors, size):
     """Returns a batch that repeats one valid example."""
-    table = input_table(modalities, preprocessors)
-    tensors = {}
-    for name, modality in modalities.items():
+    table = input_table(model, preprocessors)
+    tensors = {name: _constant(0, "int32", (size, 1)) for name in model.index_inputs}
+    for name, modality in model.modalities.items():
         if name in preprocessors:
             _, content = preprocessors[name].random_file(
                 np.random.default_rng(0), modality.example_shape[0]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import keras
 
     from keras_perceiver.models import Task
+
+
+def smooths_labels(task: Task | type[Task]) -> bool:
+    """Returns whether the default loss of a task, or class of tasks, smooths labels.
+
+    Args:
+        task: Task, or its class.
+    """
+    return "label_smoothing" in inspect.signature(task.default_loss).parameters
 
 
 def compile_task(
@@ -19,7 +29,15 @@ def compile_task(
         model: Task.
         optimizer: `keras.optimizers.Optimizer`.
         label_smoothing: Float in `[0, 1)`, for tasks whose default loss supports it.
+
+    Raises:
+        ValueError: if the default loss does not smooth labels.
     """
+    if label_smoothing and not smooths_labels(model):
+        raise ValueError(
+            "`label_smoothing` is for tasks whose default loss smooths labels. Received: "
+            f"label_smoothing={label_smoothing} and a {type(model).__name__}. Set it to 0."
+        )
     options = {"label_smoothing": label_smoothing} if label_smoothing else {}
     model.compile(
         optimizer,

@@ -20,6 +20,7 @@ from keras_perceiver.training import (
     compile_task,
     warm_cosine,
 )
+from keras_perceiver.training.fit import smooths_labels
 from keras_perceiver.tuning import space as spaces
 from keras_perceiver.tuning.batches import batches
 from keras_perceiver.tuning.encoders import (
@@ -224,6 +225,13 @@ class PerceiverHyperModel(kt.HyperModel):
                         f"space={changes}, and {modalities}. Remove it."
                     )
                 del space[name]
+        if not smooths_labels(self.task.cls):
+            if "label_smoothing" in changes:
+                raise ValueError(
+                    "`label_smoothing` is for tasks whose default loss smooths labels. "
+                    f"Received: space={changes} and {self.task.cls.__name__}. Remove it."
+                )
+            del space["label_smoothing"]
         known = [_NO_AUGMENTATION, *self.augmentations]
         if self.augmentations and "augmentation" not in changes:
             space["augmentation"] = known
@@ -444,7 +452,7 @@ class PerceiverHyperModel(kt.HyperModel):
             schedule=warm_cosine,
             epochs=epochs,
             batch_size=values["batch_size"],
-            label_smoothing=values["label_smoothing"],
+            label_smoothing=values.get("label_smoothing", 0.0),
             ema_momentum=None,
             accumulation_steps=1,
             patience=None,
@@ -463,7 +471,7 @@ class PerceiverHyperModel(kt.HyperModel):
     def _compile(self, model, values, num_steps):
         # As when a recipe is trained, gradients are clipped once for all devices.
         optimizer = TrackingOptimizer(self.optimizer(values, num_steps))
-        compile_task(model, optimizer, values["label_smoothing"])
+        compile_task(model, optimizer, values.get("label_smoothing", 0.0))
 
     def encoder(self, values):
         """Returns the `Config` of the `Perceiver` with these values.

@@ -49,8 +49,8 @@ OF_TRAINING = (
     "batch_size",
     "augmentation",
 )
-# Only in the space if the modality or the user provides them.
-OPTIONAL = ("num_bands", "max_resolution_scale", "augmentation")
+# Only in the space if the modality, the task or the user provides them.
+OPTIONAL = ("num_bands", "max_resolution_scale", "label_smoothing", "augmentation")
 _MAX_CHECKED = 20_000
 
 

@@ -67,7 +67,14 @@ def test_missing_safetensors_is_named(folders, tmp_path, monkeypatch):
         _load(folders, "fourier")
 
 
-@pytest.mark.parametrize("name", ["learned", "conv", "widths"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("learned", marks=pytest.mark.fast_on("torch")),
+        "conv",
+        pytest.param("widths", marks=pytest.mark.fast_on("torch")),
+    ],
+)
 def test_transformers_reads_back_what_it_wrote(folders, name, tmp_path):
     options = {} if name == "learned" else {"modality.shape": (224, 224, 3)}
     model = _load(folders, name, **options)

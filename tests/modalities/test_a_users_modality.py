@@ -131,7 +131,7 @@ def test_preprocessor(tmp_path):
     check_rule(preprocessor, b"1,2,3\n", "2 columns. Received: 3 columns. Choose")
 
 
-@pytest.mark.fast_on("tensorflow")
+@pytest.mark.slow
 def test_from_a_folder_to_a_server(folder, tmp_path):
     """On every backend. On JAX and torch, the export runs in a separate process."""
     keras.utils.set_random_seed(0)

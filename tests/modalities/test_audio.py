@@ -86,6 +86,7 @@ def test_samples_in_groups_padded_with_zeros():
     np.testing.assert_allclose(elements[1, :, 4:], expected, atol=1e-6)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 @pytest.mark.parametrize(
     "make",
     [
@@ -124,6 +125,7 @@ def test_mel_spectrogram_equals_float64_reference():
     np.testing.assert_allclose(elements[0, :, 1:], positions, atol=1e-6)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_mel_patches_are_frames_by_bins():
     sounds = _sounds(130)
     points = _numpy(_mel()(sounds))[..., 0].reshape(2, 7, 6)

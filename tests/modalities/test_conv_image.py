@@ -54,6 +54,7 @@ def test_grids():
             assert outputs.shape[1] == layer.num_inputs
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_statistics_move_in_training_only():
     model = _model()
     model.compile("sgd", metrics=None)

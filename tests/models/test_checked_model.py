@@ -316,6 +316,7 @@ def test_ids_outside_the_vocabulary_are_refused():
     model.predict(ids, verbose=0)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_nested_lists_are_arrays():
     for model in (classifier(), encoder()):
         expected = keras.ops.convert_to_numpy(model(images(2)))

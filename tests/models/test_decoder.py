@@ -36,7 +36,15 @@ def _queries(kind):
     )
 
 
-KINDS = ["learned", "fourier", "positions", "inputs", "modalities"]
+_SLOW_ON_JAX = ["learned", "fourier", "positions"]
+KINDS = [
+    *(
+        pytest.param(kind, marks=pytest.mark.fast_on("tensorflow", "torch"))
+        for kind in _SLOW_ON_JAX
+    ),
+    "inputs",
+    "modalities",
+]
 
 
 def _arrays():

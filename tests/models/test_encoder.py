@@ -150,6 +150,7 @@ def test_dtype_policy_reaches_everything_but_the_modality():
     assert again.dtype_policy.name == encoder.dtype_policy.name == "mixed_bfloat16"
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_defaults_are_the_papers_imagenet_setting():
     config = Perceiver(Image((2, 2, 3), num_bands=1)).get_config()
     assert (config["num_latents"], config["latent_dim"]) == (512, 1024)

@@ -117,6 +117,7 @@ def _run(handle, endpoint, tmp_path, **environment):
     )
 
 
+@pytest.mark.fast_on("torch")
 def test_hub_and_its_cache(hub, model, tmp_path):
     result = _run("hf://me/model", hub, tmp_path)
     assert result.returncode == 0, result.stderr
@@ -131,6 +132,7 @@ def test_hub_and_its_cache(hub, model, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.fast_on("torch")
 def test_errors_of_a_hub_say_what_to_do(hub, tmp_path):
     result = _run("hf://me/other", hub, tmp_path)
     assert result.returncode == 1

@@ -90,6 +90,7 @@ def test_contract(tmp_path):
     contracts.check_model(make, x, labels, tmp_path)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_elements_permuted_within_and_across_modalities_change_no_logit():
     model = _randomize(_model())
     x, _ = _data()

@@ -123,7 +123,7 @@ def _no_run(*arguments):
     """Disables the check, which other tests cover."""
 
 
-@pytest.mark.fast_on("tensorflow")
+@pytest.mark.slow
 def test_nothing_is_published_when_the_check_fails(tmp_path, monkeypatch):
     model = models.image_model()
     honest = type(model).predict

@@ -178,6 +178,7 @@ def test_batch_larger_than_the_data(tmp_path):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_recipe_that_reads_a_folder(tmp_path):
     from keras_perceiver.data import folder_splits
     from keras_perceiver.modalities import PointCloud, PointCloudPreprocessor

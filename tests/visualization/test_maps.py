@@ -115,6 +115,7 @@ def _byte_array(encoder, inputs):
     return ops.convert_to_numpy(elements), ops.convert_to_numpy(mask)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_a_fully_masked_example_has_no_weights():
     encoder = Perceiver(Image((4, 4, 1), num_bands=2, use_mask=True), **SMALL)
     inputs = {

@@ -92,7 +92,11 @@ class Task(CheckedModel):
         )
         self.encoder = encoder
         self.preprocessor = preprocessor
-        restore_inner_settings(self, inner_settings, (encoder, encoder.view))
+        restore_inner_settings(self, inner_settings)
+
+    @property
+    def separately_stored(self):
+        return self.encoder, self.encoder.view
 
     @property
     def modalities(self):
@@ -212,7 +216,7 @@ class Task(CheckedModel):
             self.optimizer.build(self.trainable_variables)
 
     def get_config(self):
-        settings = settings_of(self, (self.encoder, self.encoder.view))
+        settings = settings_of(self)
         return {
             "name": self.name,
             "trainable": self.trainable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ class DenseTask(Task):
                 "The inputs must have `indices`, the numbers of the outputs that are "
                 "wanted. Received: none. Add an integer array `(batch, num_outputs)`."
             )
-        number = int(np.prod(self.grid))
+        number = math.prod(self.grid)
         if isinstance(indices, np.ndarray) and indices.size:
             low, high = indices.min(), indices.max()
             if low < 0 or high >= number:
@@ -92,8 +93,12 @@ class DenseTask(Task):
                     f"{self.grid}. Received: indices from {low} to {high}. Correct them."
                 )
 
+    @property
+    def index_inputs(self):
+        return {"indices": math.prod(self.grid)} if self.use_indices else {}
+
     def has_values_to_check(self, name):
-        return name == "indices" or super().has_values_to_check(name)
+        return name in self.index_inputs or super().has_values_to_check(name)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
         return super().compute_loss(
@@ -115,7 +120,7 @@ class DenseTask(Task):
         ):  # a weight per example, or targets of indices
             return targets
         rest = tuple(targets.shape[1 + num_axes :])
-        number = int(np.prod(self.grid))
+        number = math.prod(self.grid)
         flat = ops.reshape(targets, (-1, number, int(np.prod(rest))))
         found = ops.take_along_axis(
             flat, ops.cast(indices, "int32")[:, :, None], axis=1

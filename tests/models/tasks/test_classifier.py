@@ -106,6 +106,7 @@ def test_equals_float64_reference(masked, share_weights):
     np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-5)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_pixels_permuted_with_their_positions_change_no_logit():
     model = _randomize(_model(use_mask=False))
     images, _ = _data()
@@ -132,6 +133,7 @@ def test_pixels_permuted_with_their_positions_change_no_logit():
     assert np.abs(logits(moved) - expected).max() / scale > 1e-3
 
 
+@pytest.mark.fast_on("jax")
 def test_file_gives_the_same_logits_under_another_backend(tmp_path):
     model = _randomize(_model())
     images, _ = _data()
@@ -165,6 +167,7 @@ def test_file_gives_the_same_logits_under_another_backend(tmp_path):
     assert result.stdout.strip().endswith(backend)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_fit_on_a_tf_dataset_learns():
     import tensorflow as tf
 

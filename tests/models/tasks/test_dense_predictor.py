@@ -1,20 +1,28 @@
 """Outputs for every point of a grid: losses, parts of the outputs, reports, files."""
 
+import contextlib
+
 import keras
+import keras_tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from keras_perceiver import (
+    Config,
     CrossAttend,
+    Distribution,
     Image,
     InputQueries,
     LearnedQueries,
     Perceiver,
     PerceiverDecoder,
     PerceiverDensePredictor,
+    PerceiverHyperModel,
     PerceiverSegmenter,
     PositionQueries,
     SelfAttend,
+    export_for_serving,
     flops,
 )
 from keras_perceiver.models import R2
@@ -63,6 +71,7 @@ def test_contract(tmp_path):
     contracts.check_model(make, images, labels, tmp_path)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_learns_what_is_in_the_pixels():
     images, _ = _data(64)
     targets = images[..., :1] * 2 + 1
@@ -73,7 +82,9 @@ def test_learns_what_is_in_the_pixels():
     assert model.grid == GRID
 
 
-@pytest.mark.parametrize("make", [_values, _classes])
+@pytest.mark.parametrize(
+    "make", [pytest.param(_values, marks=pytest.mark.slow), _classes]
+)
 def test_saved_model_is_whole(make, tmp_path):
     images, values = _data()
     model = make()
@@ -91,7 +102,121 @@ def test_saved_model_is_whole(make, tmp_path):
     again.fit(images, targets, verbose=0)
 
 
-@pytest.mark.parametrize("make", [_values, _classes])
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize")
+def test_quantized_model_is_saved(mode, tmp_path):
+    images, _ = _data()
+    model = _classes()
+    model.decoder.queries.trainable = False
+    expected = model.predict(images, verbose=0)
+    model.quantize(mode)
+    found = model.predict(images, verbose=0)
+    error = np.abs(found - expected).max() / np.abs(expected).max()
+    assert 0 < error < {"int8": 0.05, "int4": 0.5}[mode]
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again.predict(images, verbose=0), found)
+    assert again.decoder.head.quantization_mode == mode
+    assert not again.decoder.queries.trainable
+
+
+@pytest.mark.fast_on("tensorflow")
+@pytest.mark.parametrize("use_indices", [False, True])
+def test_is_served(use_indices, tmp_path):
+    # The export compares the SavedModel with `predict`.
+    model = _classes(use_indices=use_indices)
+    path = export_for_serving(model, tmp_path / "segmenter", preprocessor={})
+    assert (path.parent / "batching.config").exists() != use_indices
+    signature = tf.saved_model.load(path).signatures["serving_default"]
+    images, _ = _data(2)
+    inputs = {"image": tf.constant(images)}
+    if not use_indices:
+        answers = signature(**inputs)
+        assert answers["classes"].shape == (2, *GRID)
+        return
+    indices = np.array([[0, 29, 7], [1, 2, 3]], "int32")
+    answers = signature(**inputs, indices=tf.constant(indices))
+    logits = model.predict({"image": images, "indices": indices}, verbose=0)
+    expected = model.serving_outputs(logits)["probabilities"]
+    np.testing.assert_allclose(
+        answers["probabilities"], keras.ops.convert_to_numpy(expected), atol=1e-5
+    )
+    for wrong, message in (
+        (
+            [[0, 30], [1, 1]],
+            r"`indices` must be in \[0, 30\). Received: indices from 0 to 30",
+        ),
+        ([[-1], [1]], "Received: indices from -1 to 1"),
+        ([0, 1], r"must have shape \(batch, num_outputs\). Received: shape \[2\]"),
+        ([[0, 1]], "must have the same number of examples. Received: .2 1."),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signature(**inputs, indices=tf.constant(wrong))
+
+
+@pytest.mark.one_backend
+def test_is_tuned(tmp_path):
+    images, values = _data(16)
+    labels = (values[..., 0] > 0).astype("int32")
+    hyper_model = PerceiverHyperModel(
+        Image((6, 5, 3), num_bands=2),
+        Config(PerceiverSegmenter, num_classes=3, decoder=_decoder()),
+        {
+            "num_latents": 4,
+            "latent_dim": [8, 16],
+            "num_blocks": 1,
+            "num_self_attends_per_block": 1,
+            "self_attend.num_heads": 2,
+            "batch_size": 8,
+        },
+    )
+    assert "label_smoothing" not in hyper_model.space
+    tuner = keras_tuner.GridSearch(
+        hyper_model, hyper_model.objective, max_trials=1, directory=tmp_path
+    )
+    tuner.search(images, labels, validation_data=(images, labels), epochs=1, verbose=0)
+    (trial,) = tuner.oracle.trials.values()
+    assert 0 < trial.score < 1
+    with pytest.raises(
+        ValueError, match="`label_smoothing` is for tasks whose default"
+    ):
+        PerceiverHyperModel(
+            Image((6, 5, 3), num_bands=2), hyper_model.task, {"label_smoothing": 0.1}
+        )
+
+
+def _two_devices():
+    if keras.backend.backend() == "jax":
+        return Distribution("data_parallel", 2).scope()
+    # Collective operations have keys that exist once in a process.
+    return tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    ).scope()
+
+
+# Keras has no distribution on torch.
+if keras.backend.backend() != "torch":
+
+    def test_trains_on_two_devices():
+        images, values = _data()
+        indices = np.arange(8 * 4, dtype="int32").reshape(8, 4) % 30
+        losses = []
+        for scope in (contextlib.nullcontext(), _two_devices()):
+            with scope:
+                keras.utils.set_random_seed(0)
+                model = _values(use_indices=True)
+                model.compile("sgd")
+                inputs = {"image": images, "indices": indices}
+                options = {"batch_size": 8, "epochs": 2, "verbose": 0}
+                losses.append(model.fit(inputs, values, **options).history["loss"])
+        assert losses[0][1] < losses[0][0]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [_values, pytest.param(_classes, marks=pytest.mark.fast_on("tensorflow", "torch"))],
+)
 def test_some_outputs_equal_those_of_all(make):
     images, values = _data()
     whole, part = make(), make(use_indices=True)

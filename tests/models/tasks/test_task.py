@@ -29,7 +29,16 @@ def _targets(cls):
     return labels() if cls is PerceiverClassifier else np.eye(4)[labels()]
 
 
-@pytest.mark.parametrize("cls", TASKS)
+@pytest.mark.parametrize(
+    "cls",
+    [
+        PerceiverClassifier,
+        pytest.param(
+            PerceiverMultiLabelClassifier,
+            marks=pytest.mark.fast_on("tensorflow", "torch"),
+        ),
+    ],
+)
 def test_defaults_train_and_are_saved(cls, tmp_path):
     model = classifier(cls=cls)
     assert not model.compiled
