@@ -83,7 +83,8 @@ def _batches(options, model):
     recipe = recipe_of.of_run(options.model.parent, options.recipe)
     batch_size = options.batch_size or recipe.step_size
     splits = recipe.splits(batch_size, data_folder=options.data)
-    check_class_names(model, splits.class_names)
+    if splits.class_names:
+        check_class_names(model, splits.class_names)
     return getattr(splits, options.split)
 
 
@@ -97,7 +98,7 @@ def _labeled_folder(options, model):
             "A folder of files needs a model with a preprocessor. Received: "
             f"--folder {options.folder}, preprocessor=None. Choose a split."
         )
-    if model.class_names is None:
+    if getattr(model, "class_names", None) is None:
         raise ValueError(
             "The model must have class names. Received: a model without "
             "`class_names`. Create it with `class_names=`, as recipes do."

@@ -23,7 +23,7 @@ class Splits(NamedTuple):
             anew at each iteration.
         validation: `tf.data.Dataset` to choose hyperparameters by.
         test: `tf.data.Dataset` to report results on.
-        class_names: Tuple of strings, in the order of the labels.
+        class_names: Tuple of strings, in the order of the labels, empty without classes.
         epoch: Callable `(number, num_done=0)` that takes int64 scalars and returns the
             training data of that epoch without the first `num_done` batches. The same
             arguments give the same data, so that training can be resumed within an

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -11,7 +12,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import ByteArray, Image, recipes
+from keras_perceiver import (
+    ByteArray,
+    Image,
+    PerceiverDecoder,
+    PerceiverDensePredictor,
+    PositionQueries,
+    recipes,
+)
 from keras_perceiver.config import Config
 from keras_perceiver.training import (
     NonFiniteLossError,
@@ -99,6 +107,46 @@ def test_resumed_run_ends_as_if_it_had_never_stopped(tmp_path):
             assert len(values) == EPOCHS
             if name in names:
                 assert values == pytest.approx(whole.history[name], abs=1e-5)
+
+
+def _images_as_targets(**arguments):
+    """Returns the digits as images and images: an autoencoder learns them."""
+    splits = few_digits(**arguments, steps_per_epoch=STEPS_PER_EPOCH)
+
+    def both(dataset):
+        return dataset and dataset.map(lambda x, y, *weights: (x, x, *weights))
+
+    return splits._replace(
+        train=both(splits.train),
+        validation=both(splits.validation),
+        test=both(splits.test),
+        epoch=lambda number, num_done=0: both(splits.epoch(number, num_done)),
+        class_names=(),
+    )
+
+
+@pytest.mark.fast_on("torch")
+def test_dense_task_is_resumed(tmp_path):
+    recipe = _recipe().replace({"model.modality": Image((8, 8, 1), num_bands=4)})
+    decoder = PerceiverDecoder(PositionQueries((8, 8), num_bands=4))
+    recipe = dataclasses.replace(
+        recipe,
+        data=Config(_images_as_targets),
+        task=Config(PerceiverDensePredictor, num_channels=1, decoder=decoder),
+        label_smoothing=0.0,
+        overrides={},
+    )
+    whole, expected = _run(tmp_path / "whole", recipe)
+    folder = tmp_path / "stopped"
+    with pytest.raises(RuntimeError, match="crashed"):
+        _run(folder, recipe, callbacks=[BeforeStep(12, crash)])
+    resumed, found = _run(folder, recipe, resume=True)
+    check_equal(found, expected)
+    assert resumed.metrics["test_r2"] == pytest.approx(whole.metrics["test_r2"])
+    with pytest.raises(
+        ValueError, match="`label_smoothing` is for tasks whose default"
+    ):
+        _run(tmp_path / "c", dataclasses.replace(recipe, label_smoothing=0.1))
 
 
 @pytest.mark.one_backend
