@@ -36,6 +36,7 @@ def test_contract(use_same_padding):
     contracts.check_layer(ConvImage, config, _images())
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_grids():
     assert ConvImage((224, 224, 3)).grid == (56, 56)
     assert ConvImage((224, 224, 3), use_same_padding=False).grid == (55, 55)

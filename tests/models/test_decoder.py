@@ -67,7 +67,13 @@ def _numpy(x):
     return np.asarray(ops.convert_to_numpy(x))
 
 
-@pytest.mark.parametrize("kind", ["learned", "inputs"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("learned", marks=pytest.mark.fast_on("tensorflow", "torch")),
+        "inputs",
+    ],
+)
 def test_contract(kind):
     def config():
         return {

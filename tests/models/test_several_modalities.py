@@ -106,6 +106,7 @@ def test_elements_permuted_within_and_across_modalities_change_no_logit():
     assert np.abs(model.predict(x, verbose=0) - expected).max() > 1e-3
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 @pytest.mark.parametrize("padding", [0.0, np.nan])
 def test_masked_modality_equals_a_missing_one(padding):
     model = _randomize(_model())

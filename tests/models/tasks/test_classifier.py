@@ -220,6 +220,7 @@ def _weights_after_training(num_blocks=3, jit_compile="auto"):
     return [weight.numpy() for weight in model.weights]
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_chunks_change_nothing(request):
     expected = _weights_after_training()
     request.getfixturevalue("chunks")
@@ -292,6 +293,7 @@ def test_bad_arguments():
         PerceiverClassifier(keras.layers.Dense(3), num_classes=2)
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_decoder_with_one_query(tmp_path):
     def make():
         decoder = PerceiverDecoder(LearnedQueries(1, 12), CrossAttend(dropout=0.1))

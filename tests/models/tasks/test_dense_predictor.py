@@ -82,6 +82,7 @@ def test_learns_what_is_in_the_pixels():
     assert model.grid == GRID
 
 
+@pytest.mark.fast_on("tensorflow", "torch")
 @pytest.mark.parametrize(
     "make", [pytest.param(_values, marks=pytest.mark.slow), _classes]
 )
