@@ -104,7 +104,7 @@ def table(report):
 def write_report(report: Report, folder: PathLike) -> None:
     """Writes metrics, table and figures of a report to a folder.
 
-    The files are `evaluation.json`, `classes.csv` and one PNG per figure.
+    The files are `evaluation.json`, a table such as `classes.csv`, and one PNG per figure.
 
     Args:
         report: Report of a task.
@@ -117,7 +117,8 @@ def write_report(report: Report, folder: PathLike) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.metrics(), indent=2) + "\n"
     replace_file(folder / "evaluation.json", lambda path: path.write_text(text))
-    replace_file(folder / "classes.csv", lambda path: _write_rows(report, path))
+    table_file = folder / f"{report.table_name}.csv"
+    replace_file(table_file, lambda path: _write_rows(report, path))
     for name, figure in report.figures().items():
         replace_file(
             folder / f"{name}.png",

@@ -9,13 +9,20 @@ import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver._names import one_line
-from keras_perceiver.models.reports import Calibration, Confusion, ratio
+from keras_perceiver.models.reports import (
+    Agreement,
+    Calibration,
+    Confusion,
+    Maps,
+    ratio,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Predictions of a bin, for its frequency to be more than chance.
 _MIN_FOR_LINE = 10
+_MAX_CHANNELS = 4
 
 
 def plot_history(history, metrics, score, path):
@@ -55,7 +62,8 @@ def draw_report(data: Any) -> Figure:
     """Draws a figure of a report, such as `report.figures()["confusion"]`.
 
     Args:
-        data: `Calibration` or `Confusion` of `keras_perceiver.models.reports`.
+        data: `Calibration`, `Confusion`, `Agreement` or `Maps` of
+            `keras_perceiver.models.reports`.
 
     Returns:
         `matplotlib.figure.Figure`.
@@ -121,4 +129,57 @@ def _(data: Confusion) -> Figure:
     accuracy = ratio(np.trace(data.counts), data.counts.sum())
     axis.set_title(f"accuracy {accuracy:.1%} of {data.counts.sum():,} examples")
     axis.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+@draw_report.register(Agreement)
+def _(data: Agreement) -> Figure:
+    size = min(len(data.counts), _MAX_CHANNELS)
+    figure = matplotlib("figure").Figure(
+        figsize=(1 + 3 * size, 3.4), layout="constrained"
+    )
+    axes = figure.subplots(1, size, squeeze=False)[0]
+    maximum = max(int(data.counts[:size].max()), 2)
+    norm = matplotlib("colors").LogNorm(1, maximum)
+    for i, axis in enumerate(axes):
+        edges = data.edges[i]
+        counts = np.ma.masked_equal(data.counts[i].T, 0)
+        image = axis.pcolormesh(edges, edges, counts, norm=norm, cmap="Blues")
+        axis.plot(edges[[0, -1]], edges[[0, -1]], color="gray", linestyle=":")
+        channel = "" if len(data.counts) == 1 else f"channel {i}\n"
+        axis.set(
+            title=f"{channel}R2 {data.r2[i]:.3f}, {data.counts[i].sum():,} values",
+            xlabel="true value",
+            aspect="equal",
+        )
+    axes[0].set_ylabel("predicted value")
+    figure.colorbar(image, ax=axes, label="values", shrink=0.8)
+    return figure
+
+
+@draw_report.register(Maps)
+def _(data: Maps) -> Figure:
+    size = len(data.targets)
+    figure = matplotlib("figure").Figure(
+        figsize=(1.5 + 1.3 * size, 3.2), layout="constrained"
+    )
+    axes = figure.subplots(2, size, squeeze=False)
+    rows = {"true": data.targets, "predicted": data.predictions}
+    if data.class_names is None:
+        low, high = data.targets.min(), data.targets.max()
+        style = {"cmap": "gray", "vmin": low, "vmax": high}
+    else:
+        colors = matplotlib("cm").tab20.resampled(len(data.class_names))
+        style = {"cmap": colors, "vmin": -0.5, "vmax": len(data.class_names) - 0.5}
+    for axes_of_row, (name, images) in zip(axes, rows.items(), strict=True):
+        for axis, image in zip(axes_of_row, images, strict=True):
+            if data.ignore_class is not None and name == "true":
+                image = np.ma.masked_equal(image, data.ignore_class)  # left blank
+            drawn = axis.imshow(image, interpolation="nearest", **style)
+            axis.set(xticks=[], yticks=[])
+        axes_of_row[0].set_ylabel(name)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+    if data.class_names is not None and len(data.class_names) <= 20:
+        names = list(map(one_line, data.class_names))
+        bar.set_ticks(range(len(names)), labels=names, parse_math=False)
     return figure
