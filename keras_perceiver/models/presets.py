@@ -1,4 +1,4 @@
-"""Presets: the paper's models, and one for small data."""
+"""Presets: the paper's models, and sizes for data of your own."""
 
 import dataclasses
 from types import MappingProxyType
@@ -87,6 +87,23 @@ _MEL_SPECTROGRAM = Config(
     frame_step=1024,
 )
 _VIDEO = Config(Video, shape=(32, 224, 224, 3), patch_size=(2, 8, 8))
+
+
+def _sized(num_latents, latent_dim, num_blocks):
+    """Returns the encoder of a size for data of any modality, here small images."""
+    return Config(
+        Perceiver,
+        modality=Config(Image, shape=(32, 32, 3), patch_size=2, num_bands=8),
+        num_latents=num_latents,
+        latent_dim=latent_dim,
+        num_blocks=num_blocks,
+        num_self_attends_per_block=2,
+        cross_attend=Config(CrossAttend, num_heads=1, dropout=0.1),
+        self_attend=Config(SelfAttend, num_heads=4, dropout=0.1),
+    )
+
+
+_SIZE_SOURCE = "Our choice, for {}. Replace `modality` by that of your data."
 
 
 def _with_video(audio):
@@ -238,6 +255,30 @@ PRESETS = MappingProxyType(
             parameters=44_772_202,
             num_inputs=2_048,
             gflops=101.8,
+        ),
+        "tiny": Preset(
+            source=_SIZE_SOURCE.format("up to a few hundred examples"),
+            encoder=_sized(num_latents=16, latent_dim=32, num_blocks=1),
+            num_classes=10,
+            parameters=23_448,
+            num_inputs=256,
+            gflops=0.00354,
+        ),
+        "small": Preset(
+            source=_SIZE_SOURCE.format("some thousand examples"),
+            encoder=_sized(num_latents=32, latent_dim=96, num_blocks=2),
+            num_classes=10,
+            parameters=181_350,
+            num_inputs=256,
+            gflops=0.02657,
+        ),
+        "medium": Preset(
+            source=_SIZE_SOURCE.format("tens of thousands of examples"),
+            encoder=_sized(num_latents=64, latent_dim=128, num_blocks=3),
+            num_classes=10,
+            parameters=308_454,
+            num_inputs=256,
+            gflops=0.12073,
         ),
         "digits": Preset(
             source="Our choice, for scikit-learn's 8x8 digits on two CPU cores.",

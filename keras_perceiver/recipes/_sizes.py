@@ -54,15 +54,27 @@ def settings(kind, folder):
             f"{classes}. Make a folder for each class."
         )
     chosen, text = sizes(_sample(files))
-    epochs = round(_NUM_EXAMPLES / len(files))
-    batch_size = [size for least, size in _BATCH_SIZES.items() if len(files) >= least][
-        -1
-    ]
     return {
         **chosen,
-        "epochs": min(max(epochs, _MIN_EPOCHS), _MAX_EPOCHS),
-        "batch_size": batch_size,
+        **schedule(len(files)),
     }, f"{len(files):,} files of {len(classes)} classes, {text}"
+
+
+def schedule(num_examples):
+    """Returns the epochs and the batch size for a number of training examples.
+
+    Args:
+        num_examples: Integer.
+
+    Returns:
+        Dict with `"epochs"` and `"batch_size"`.
+    """
+    epochs = round(_NUM_EXAMPLES / num_examples)
+    sizes = [size for least, size in _BATCH_SIZES.items() if num_examples >= least]
+    return {
+        "epochs": min(max(epochs, _MIN_EPOCHS), _MAX_EPOCHS),
+        "batch_size": sizes[-1],
+    }
 
 
 def _sample(files):

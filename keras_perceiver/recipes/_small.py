@@ -3,9 +3,9 @@
 import keras
 
 from keras_perceiver.config import Config
-from keras_perceiver.layers import CrossAttend, SelfAttend
 from keras_perceiver.modalities import ByteArray
-from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models import PerceiverClassifier
+from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.recipes import _mock
 from keras_perceiver.training import Recipe, warm_cosine
 
@@ -26,34 +26,28 @@ def adamw(learning_rate):
 def small_encoder(
     modality, dropout=0.2, element_dropout=0.2, modality_dropout=0.0, **settings
 ):
-    """Returns the config of a small encoder.
+    """Returns the config of the preset `small`.
 
     Args:
         modality: `Config` of the modality layer, or dict of these.
         dropout: Float, of all cross-attends and self-attends.
         element_dropout: Float, see `ByteArray`.
         modality_dropout: Float, see `ByteArray`.
-        **settings: Arguments of `Perceiver` that replace those below.
+        **settings: Arguments of `Perceiver` that replace those of the preset.
     """
-    settings = {
-        "num_latents": 32,
-        "latent_dim": 96,
-        "num_blocks": 2,
-        "num_self_attends_per_block": 2,
-        **settings,
-    }
     byte_array = Config(
         ByteArray,
         modality=modality,
         modality_dropout=modality_dropout,
         element_dropout=element_dropout,
     )
-    return Config(
-        Perceiver,
-        modality=byte_array,
-        cross_attend=Config(CrossAttend, num_heads=1, dropout=dropout),
-        self_attend=Config(SelfAttend, num_heads=4, dropout=dropout),
-        **settings,
+    return PRESETS["small"].encoder.replace(
+        {
+            "modality": byte_array,
+            "cross_attend.dropout": dropout,
+            "self_attend.dropout": dropout,
+            **settings,
+        }
     )
 
 

@@ -5,7 +5,13 @@ import math
 import keras
 import pytest
 
-from keras_perceiver import Perceiver, PerceiverClassifier, PointCloud, flops
+from keras_perceiver import (
+    Perceiver,
+    PerceiverClassifier,
+    PointCloud,
+    Sequence,
+    flops,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +37,22 @@ def test_stated_counts_are_true(name):
     if name != "modelnet40":  # any number of points
         assert flops(model) == counted
     assert preset.source
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", ["tiny", "small", "medium"])
+def test_sizes_are_for_any_modality(name):
+    modality = Sequence(6, vocabulary_size=5, embedding_dim=3, num_bands=2)
+    model = PerceiverClassifier.from_preset(name, 3, modality=modality)
+    assert model.input_shape == (None, 6)
+    assert model.output_shape == (None, 3)
+    images, sequences = (
+        encoder.get_config() for encoder in (Perceiver.from_preset(name), model.encoder)
+    )
+    for key in ("num_latents", "latent_dim", "num_blocks"):
+        assert sequences[key] == images[key]
+    for key in ("cross_attend", "self_attend"):
+        assert sequences[key]["config"]["dropout"] == 0.1
 
 
 def _counts(input_dim, num_inputs, num_reads, num_transformers, num_classes, extra=0):
