@@ -1,15 +1,16 @@
 """The READMEs and the pages in docs/: code blocks, their marks, and links.
 
-A mark is an HTML comment on the line before a code block:
+A mark is an HTML comment on the line before a code block, such as `<!-- run: slow -->`:
 
-    <!-- run -->                     the block is run <!-- run: epochs=1 --> the same,
-    with another value of `epochs` in the code <!-- run: slow -->               the
-    same, in the slow tests <!-- run: continued -->          the same, in the namespace
-    of the previous block <!-- output -->                  the output of the previous
-    block, except for numbers <!-- parse -->                   commands, whose arguments
-    are parsed <!-- shown: needs a server -->   not run, for this reason
+    run                         the block is run
+    run: epochs=1               run, with another value of `epochs` in the code
+    run: slow                   run in the slow tests
+    run: continued              run in the namespace of the previous block
+    output                      the output of the previous block, except for numbers
+    parse                       commands, whose arguments are parsed
+    shown: needs a server       not run, for this reason
 
-    python -m tests.documents        writes the output of the blocks to the documents
+    python -m tests.documents   writes the output of the blocks to the documents
 """
 
 import contextlib
@@ -178,13 +179,14 @@ def run(program, use_options):
 
 
 def _write_photos(folder):
-    """Writes the folder of images for the code in the README."""
+    """Writes a folder of images, and one next to it, for the code in the README."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (folder / name).mkdir(parents=True)
         for i in range(10):
             image = rng.integers(0, 256, (48, 40, 3)).astype("uint8")
             keras.utils.save_img(folder / name / f"{i}.png", image, scale=False)
+    keras.utils.save_img(folder.parent / "photo.png", image, scale=False)
 
 
 def _write_outputs():
