@@ -88,8 +88,9 @@ def image_alone():
     """Returns a classifier of drawings of numbers."""
     import keras_perceiver as kp
 
-    # Projected, so that pixels are as wide as their positions.
-    return _classifier(kp.Image((SIZE, SIZE, 1), num_bands=4, projection_dim=16), 8)
+    # Projected, so that patches are as wide as their positions.
+    image = kp.Image((SIZE, SIZE, 1), patch_size=2, num_bands=4, projection_dim=16)
+    return _classifier(image, num_latents=8)
 
 
 def _classifier(modality, num_latents):

@@ -46,7 +46,8 @@ class Modality(CompositeLayer):
             for Fourier features, so not with `position_encoding`.
         max_resolution: Integer or tuple of one integer per axis, see
             `FourierPositionEncoding`. Defaults to the number of elements along each
-            axis, and to 2240 (frequencies up to 1120) for `PointCloud`.
+            axis, and to 2240 (frequencies up to 1120) for `PointCloud`. For an axis of
+            dynamic length, pass the maximum length.
         position_encoding: Layer that is called on a tensor of shape
             `(batch, *grid, channels)` and returns position features of shape
             `(batch, num_inputs, features)`, such as `LearnedPositionEncoding`. For

@@ -3,6 +3,9 @@
 import numpy as np
 
 COLOR_MAP = "inferno"
+# Linear up to 1, which is uniform attention, and logarithmic above: a few elements may
+# have hundreds of times that.
+COLOR_SCALE = "asinh"
 
 
 def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
@@ -59,8 +62,9 @@ def draw_over_picture(axis, weights, picture, is_upwards=False, maximum=None):
     if weights is None:
         return None
     maximum = weights.max() if maximum is None else maximum
-    alpha = np.clip(0.35 + 0.65 * weights / max(maximum, 1e-30), 0, 1)
-    options |= {"cmap": COLOR_MAP, "vmin": 0, "vmax": maximum}
+    shares = np.arcsinh(weights) / np.arcsinh(max(maximum, 1e-30))
+    alpha = np.clip(0.35 + 0.65 * shares, 0, 1)
+    options |= {"cmap": COLOR_MAP, "norm": COLOR_SCALE, "vmin": 0, "vmax": maximum}
     return axis.imshow(weights, alpha=alpha, **options)
 
 

@@ -18,7 +18,7 @@ class Array(Modality):
     """Arrays on a grid as elements: points or patches with position features.
 
     It is for data without a more specific modality: sensor readings over time, volumes,
-    tables.
+    tables. In a model, the name of the input is `"array"`.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
-from keras_perceiver.modalities.drawing import COLOR_MAP
+from keras_perceiver.modalities.drawing import COLOR_MAP, COLOR_SCALE
 
 _NUM_COORDINATES = 3  # x, y, z
 
@@ -112,5 +112,7 @@ class PointCloud(Modality):
             axis.scatter(x, y, z, c="tab:gray", s=3)
             return None
         # Reversed, so that weights of zero are pale on the white background.
-        colors = {"cmap": f"{COLOR_MAP}_r", "vmin": 0, "vmax": maximum}
-        return axis.scatter(x, y, z, c=weights[shown], s=4, **colors)
+        colors = {"cmap": f"{COLOR_MAP}_r", "norm": COLOR_SCALE}
+        return axis.scatter(
+            x, y, z, c=weights[shown], s=4, vmin=0, vmax=maximum, **colors
+        )

@@ -152,7 +152,8 @@ def _front(rows, first):
     axis.set(xscale="log", xlabel="GFLOPs per example", ylabel="validation score")
     _leave_out_the_worst(axis, [row["score"] for row in rows])
     axis.grid(alpha=0.3)
-    axis.legend(loc="lower right")
+    # Outside, since points may be anywhere.
+    figure.legend(loc="outside upper center", ncols=4)
     return figure
 
 

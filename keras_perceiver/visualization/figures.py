@@ -40,8 +40,8 @@ def plot_attention(
     Returns:
         `matplotlib.figure.Figure`. The maps of a row have the same scale, in multiples of
         uniform attention: equal weights on all elements that are not padding. Titles have
-        the maximum of each map on this scale, which is shown by a color bar, or for
-        curves by the axis of the last one.
+        the maximum of each map on this scale. Colors are linear up to `1x` and
+        logarithmic above, as the color bar shows. Curves have an axis instead.
 
     Raises:
         ValueError: if `modality` is unknown, or missing with several modalities.
@@ -84,9 +84,12 @@ def plot_attention(
             drawn = layer.draw(axis, weight, inputs, mask, maximum)
             axis.set_title(f"latent {latent}: {weight.max():.1f}x", fontsize=9)
         if drawn is not None:
-            scale = figure.colorbar(drawn, ax=list(row), aspect=12, pad=0.01)
+            scale = figure.colorbar(
+                drawn, ax=list(row), aspect=12, pad=0.01, ticks=_ticks(maximum)
+            )
+            scale.minorticks_off()
             scale.ax.tick_params(labelsize=8)
-            scale.ax.yaxis.set_major_formatter("{x:g}x")
+            scale.ax.yaxis.set_major_formatter("{x:.3g}x")
         else:  # curves, whose height is the weight
             row[-1].yaxis.tick_right()
             row[-1].set_yticks([0, maximum], ["0x", f"{maximum:.3g}x"], fontsize=8)
@@ -106,6 +109,12 @@ def plot_attention(
         f"Attention to {modality}, in multiples of uniform attention", fontsize=11
     )
     return figure
+
+
+def _ticks(maximum):
+    """Returns the labeled weights of a scale that is logarithmic above 1."""
+    powers = (factor * 10**i for i in range(7) for factor in (1, 3))
+    return [0, *([power for power in powers if power <= maximum] or [maximum])]
 
 
 def plot_entropy(maps: AttentionMaps, example: int = 0) -> Figure:

@@ -80,13 +80,18 @@ def test_attention_to_every_modality(model_and_inputs):
         if hasattr(MODALITIES[name], "duration"):
             assert ticks == ["0", "1 s"]
         # All maps of a row have the same scale, of colors or of heights.
-        scales = {
-            artist.get_clim()[1]
+        artists = [
+            artist
             for axis in drawn
             for artist in [*axis.images[1:], *axis.collections]
             if artist.get_array() is not None
-        } or {axis.get_ylim()[1] for axis in drawn}
+        ]
+        scales = {artist.get_clim()[1] for artist in artists}
+        scales = scales or {axis.get_ylim()[1] for axis in drawn}
         assert list(scales) == pytest.approx([weights.max()])
+        for artist in artists:  # logarithmic above uniform attention
+            expected = np.log(1 + np.sqrt(2)) / np.arcsinh(weights.max())
+            assert artist.norm(1.0) == pytest.approx(expected)
         bars = [axis for axis in figure.axes if axis.get_label() == "<colorbar>"]
         if not bars:  # the axis of the last curve
             bars = drawn[-1:]
