@@ -3,6 +3,7 @@
 from keras_perceiver.training.evaluate import evaluate, write_report
 from keras_perceiver.training.fit import compile_task
 from keras_perceiver.training.lamb import Lamb
+from keras_perceiver.training.layer_rates import LayerwiseOptimizer, layer_rates
 from keras_perceiver.training.plots import draw_report
 from keras_perceiver.training.recipe import PRECISIONS, Recipe
 from keras_perceiver.training.resume import (
@@ -19,6 +20,7 @@ __all__ = [
     "LOGS",
     "PRECISIONS",
     "Lamb",
+    "LayerwiseOptimizer",
     "NonFiniteLossError",
     "Recipe",
     "Run",
@@ -28,6 +30,7 @@ __all__ = [
     "draw_report",
     "evaluate",
     "flat_cosine",
+    "layer_rates",
     "saved_overrides",
     "step_decay",
     "train",

@@ -90,7 +90,7 @@ class EarlyStop(keras.callbacks.EarlyStopping):
     def __init__(self, optimizer, score, patience, epochs, steps_per_epoch):
         check_positive(patience=patience)
         first_epoch = first_epoch_after_decay(
-            schedule_of(optimizer.inner_optimizer), epochs, steps_per_epoch
+            schedule_of(optimizer.inner_optimizers[-1]), epochs, steps_per_epoch
         )
         super().__init__(
             score, patience=patience, mode="max", start_from_epoch=first_epoch

@@ -9,13 +9,8 @@ import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver._names import one_line
-from keras_perceiver.models.reports import (
-    Agreement,
-    Calibration,
-    Confusion,
-    Maps,
-    ratio,
-)
+from keras_perceiver.models.dense_reports import Agreement, Maps
+from keras_perceiver.models.reports import Calibration, Confusion, ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,8 +57,8 @@ def draw_report(data: Any) -> Figure:
     """Draws a figure of a report, such as `report.figures()["confusion"]`.
 
     Args:
-        data: `Calibration`, `Confusion`, `Agreement` or `Maps` of
-            `keras_perceiver.models.reports`.
+        data: `Calibration` or `Confusion` of `keras_perceiver.models.reports`, or
+            `Agreement` or `Maps` of `keras_perceiver.models.dense_reports`.
 
     Returns:
         `matplotlib.figure.Figure`.

@@ -8,8 +8,64 @@ from keras import ops
 from keras_perceiver._checks import check_fraction
 
 
+class OptimizerWrapper(keras.optimizers.Optimizer):
+    """Base class of optimizers that leave the update of the weights to another one.
+
+    Args:
+        inner_optimizer: `keras.optimizers.Optimizer`.
+        name: String.
+    """
+
+    def __init__(self, inner_optimizer, name):
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = inner_optimizer
+
+    def build(self, variables):
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    @property
+    def variables(self):
+        return self._variables + self.inner_optimizer.variables
+
+    @property
+    def learning_rate(self):
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate):
+        self.inner_optimizer.learning_rate = learning_rate
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    @property
+    def inner_optimizers(self):
+        """List of the optimizers inside of this one, the last of which updates weights."""
+        further = getattr(self.inner_optimizer, "inner_optimizers", [])
+        return [self.inner_optimizer, *further]
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self):
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return {"inner_optimizer": inner, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        inner = keras.saving.deserialize_keras_object(
+            config["inner_optimizer"], custom_objects=custom_objects
+        )
+        return cls(**{**config, "inner_optimizer": inner})
+
+
 @keras.saving.register_keras_serializable(package="keras_perceiver")
-class TrackingOptimizer(keras.optimizers.Optimizer):
+class TrackingOptimizer(OptimizerWrapper):
     """Wraps an optimizer to track gradient norms and an average of the weights.
 
     The average is `average * m + weight * (1 - m)` after every update, where `m` is the
@@ -41,10 +97,9 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
         ema_momentum: float | None = None,
         name: str = "tracking_optimizer",
     ) -> None:
-        super().__init__(learning_rate=0.0, name=name)
+        super().__init__(inner_optimizer, name)
         if ema_momentum is not None:
             check_fraction(ema_momentum=ema_momentum)
-        self.inner_optimizer = inner_optimizer
         self.ema_momentum = ema_momentum
         self._averages: list = []
 
@@ -71,22 +126,18 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
                 )
                 for v in variables
             ]
-        self.inner_optimizer.build(variables)
         super().build(variables)
-
-    @property
-    def variables(self):
-        return self._variables + self.inner_optimizer.variables
 
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(list(trainable_variables))
-        grads = _sums_over_replicas(self.inner_optimizer, grads)
+        innermost = self.inner_optimizers[-1]
+        grads = _sums_over_replicas(innermost, grads)
         squares = [
             ops.sum(ops.square(ops.cast(g, "float32"))) for g in _not_none(grads)
         ]
         norm = ops.sqrt(sum(squares))
-        self._norm_sum.assign_add(norm / (self.inner_optimizer.loss_scale_factor or 1))
+        self._norm_sum.assign_add(norm / (innermost.loss_scale_factor or 1))
         self._num_norms.assign_add(1)
         self.inner_optimizer.apply(grads, trainable_variables)
         self._iterations.assign_add(1)
@@ -95,7 +146,7 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
     def _update_averages(self):
         if not self._averages:
             return
-        accumulation_steps = self.inner_optimizer.gradient_accumulation_steps or 1
+        accumulation_steps = self.inner_optimizers[-1].gradient_accumulation_steps or 1
         before = ops.cast(self._iterations // accumulation_steps - 1, "float32")
         momentum = ops.minimum(self.ema_momentum, (1 + before) / (10 + before))
         is_update = self._iterations % accumulation_steps == 0
@@ -136,39 +187,8 @@ class TrackingOptimizer(keras.optimizers.Optimizer):
         for variable, value in zip(self._trainable_variables, arrays, strict=True):
             variable.assign(value)
 
-    @property
-    def learning_rate(self):
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate):
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def iterations(self):
-        return self.inner_optimizer.iterations
-
-    def scale_loss(self, loss):
-        return self.inner_optimizer.scale_loss(loss)
-
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
-
     def get_config(self):
-        return {
-            "inner_optimizer": keras.saving.serialize_keras_object(
-                self.inner_optimizer
-            ),
-            "ema_momentum": self.ema_momentum,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        inner = keras.saving.deserialize_keras_object(
-            config["inner_optimizer"], custom_objects=custom_objects
-        )
-        return cls(**{**config, "inner_optimizer": inner})
+        return {**super().get_config(), "ema_momentum": self.ema_momentum}
 
 
 def _sums_over_replicas(optimizer, gradients):

@@ -3,12 +3,8 @@
 import numpy as np
 import pytest
 
-from keras_perceiver.models.reports import (
-    Calibration,
-    Confusion,
-    RegressionReport,
-    SegmentationReport,
-)
+from keras_perceiver.models.dense_reports import RegressionReport, SegmentationReport
+from keras_perceiver.models.reports import Calibration, Confusion
 from keras_perceiver.training import draw_report
 from tests.models.test_reports import multi, single
 

@@ -18,6 +18,7 @@ from keras_perceiver.models.decoder import (
     decoder_of,
     serialized_template,
 )
+from keras_perceiver.models.dense_reports import RegressionReport, SegmentationReport
 from keras_perceiver.models.metrics import R2, MeanIoU
 from keras_perceiver.models.tasks.base import TargetSpec, Task, check_encoder
 from keras_perceiver.models.tasks.classification import ClassNames, check_labels
@@ -251,7 +252,7 @@ class PerceiverDensePredictor(DenseTask):
 
     def report(self, y_true, y_pred):
         """Returns a `RegressionReport`."""
-        return reports.RegressionReport(y_true, y_pred)
+        return RegressionReport(y_true, y_pred)
 
     def get_config(self):
         return {**super().get_config(), "num_channels": self.num_channels}
@@ -360,9 +361,7 @@ class PerceiverSegmenter(ClassNames, DenseTask):
 
     def report(self, y_true, y_pred):
         """Returns a `SegmentationReport`."""
-        return reports.SegmentationReport.of(
-            y_true, y_pred, self.names(), self.ignore_class
-        )
+        return SegmentationReport.of(y_true, y_pred, self.names(), self.ignore_class)
 
     def get_config(self):
         return {**super().get_config(), "ignore_class": self.ignore_class}
