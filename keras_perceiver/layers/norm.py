@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_perceiver.layers.chunks import over_chunks
+from keras_perceiver.layers.portable import custom_gradient
 from keras_perceiver.layers.recompute import after
 
 # Keras' default is 1e-3; the paper's implementation uses 1e-5.
@@ -57,7 +58,7 @@ def _differentiable(epsilon):
         inverse_std = ops.rsqrt(variance + epsilon)
         return centered * inverse_std, inverse_std
 
-    @ops.custom_gradient
+    @custom_gradient
     def run(inputs, scale, offset):
         normed, _ = normalize(inputs)
         outputs = normed * ops.cast(scale, "float32") + ops.cast(offset, "float32")

@@ -8,6 +8,7 @@ gradients of the query and of the tensors named in `wanted`.
 
 import keras
 
+from keras_perceiver.layers.portable import custom_gradient
 from keras_perceiver.layers.recompute import after
 
 
@@ -60,9 +61,8 @@ def _run_tensorflow(passes, query, *tensors):
     Which gradients will be used is not known here. The gradients of the inputs have a
     separate loop, which is pruned if its results are not used.
     """
-    import tensorflow as tf
 
-    @tf.custom_gradient
+    @custom_gradient
     def run(query, *tensors):
         outputs, residual = passes.forward(query, *tensors)
 

@@ -1,5 +1,7 @@
 """The SavedModel and its signatures."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -47,8 +49,21 @@ def save(model, path, signatures, weights):
         shapes[name] = {k: shape for k, (_, shape) in table.items()}
     # A server computes no gradients, whose functions are large for attention.
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-    tf.saved_model.save(module, str(path), signatures=functions, options=options)
+    with _warnings_only():
+        tf.saved_model.save(module, str(path), signatures=functions, options=options)
     _name_shapes(path, shapes)
+
+
+@contextlib.contextmanager
+def _warnings_only():
+    """Context without TensorFlow's information about files, which are moved later."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("WARNING")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def input_table(model, preprocessors):

@@ -103,7 +103,7 @@ def test_sets_and_resumes_with_the_same_settings(capsys):
     run.prepare()
     with pytest.raises(RuntimeError, match="crashed"):
         run.fit([keras.callbacks.LambdaCallback(on_test_begin=lambda logs: crash())])
-    with pytest.raises(SystemExit, match="^error: A run is resumed with the config"):
+    with pytest.raises(SystemExit, match="^error: A run must be resumed with the config"):
         main(["train", "digits", "--resume", "--set", "model.num_blocks=2"])
     main(["train", "digits", "--resume"])
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -5,12 +5,9 @@ from keras_perceiver.layers.attention.chunked import Chunked
 from keras_perceiver.layers.attention.jax_fused import JaxFused
 from keras_perceiver.layers.attention.plain import Plain
 from keras_perceiver.layers.attention.problem import PerDevice, Problem
-from keras_perceiver.layers.attention.table import (
-    KERNELS,
-    use_kernel,
-    use_portable_kernels,
-)
+from keras_perceiver.layers.attention.table import KERNELS, use_kernel
 from keras_perceiver.layers.attention.torch_fused import TorchFused
+from keras_perceiver.layers.portable import use_portable_kernels
 
 __all__ = [
     "KERNELS",

@@ -17,7 +17,8 @@ from keras_perceiver.layers.attention.problem import (
     is_exported,
     length_or_none,
 )
-from keras_perceiver.layers.attention.table import is_portable, resolve
+from keras_perceiver.layers.attention.table import resolve
+from keras_perceiver.layers.portable import is_portable
 
 
 def attend(

@@ -13,6 +13,7 @@ from keras_perceiver.layers.attention.jax_fused import JaxFused
 from keras_perceiver.layers.attention.plain import Plain
 from keras_perceiver.layers.attention.problem import PerDevice
 from keras_perceiver.layers.attention.torch_fused import TorchFused
+from keras_perceiver.layers.portable import pushed
 
 # The first kernel that supports a problem is used.
 KERNELS = (
@@ -37,11 +38,8 @@ KERNELS = (
 # Kernels without the limits of the table.
 _BY_NAME = {kernel.name: type(kernel)() for kernel in KERNELS}
 
-# Values of the active `use_kernel` and `use_portable_kernels`, the innermost last. They
-# apply to all threads: replicas of a `tf.distribute` strategy are traced in separate
-# threads, which do not inherit context variables.
+# Kernels of the active `use_kernel`, the innermost last.
 _overrides: list = []
-_portable_scopes: list = []
 
 
 def choose(problem):
@@ -110,31 +108,5 @@ def use_kernel(kernel: Any) -> Iterator[None]:
     >>> with use_kernel("plain"):
     ...     outputs = attend(query, inputs, inputs)
     """
-    with _pushed(_overrides, as_kernel(kernel)):
+    with pushed(_overrides, as_kernel(kernel)):
         yield
-
-
-@contextlib.contextmanager
-def use_portable_kernels() -> Iterator[None]:
-    """Context in which attention is traced so that it can be exported.
-
-    Exports from PyTorch, and from JAX with an unknown size, are detected without it.
-    """
-    with _pushed(_portable_scopes, True):
-        yield
-
-
-def is_portable():
-    """Returns whether `use_portable_kernels` is active."""
-    return bool(_portable_scopes)
-
-
-@contextlib.contextmanager
-def _pushed(stack, value):
-    """Keeps a value on a stack that several threads share."""
-    entry = [value]
-    stack.append(entry)
-    try:
-        yield
-    finally:
-        stack[:] = [x for x in stack if x is not entry]
