@@ -1,21 +1,58 @@
 """Atomic file writes, and numbered folders that are published atomically."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # on Windows, folders are not locked
-    fcntl = None  # type: ignore[assignment]
+from keras_perceiver import _locks
 
 UNFINISHED = "unfinished-"
+MAKE_ROOM = "Make room, or choose another folder."
+# Errors of the disk. Libraries raise them as exceptions of many classes.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
-def replace_file(path, write):
+class WriteError(OSError):
+    """Raised if the disk fails. The message names what was not written, and the fix."""
+
+
+@contextlib.contextmanager
+def writing(what, fix=MAKE_ROOM):
+    """Context in which errors of the disk name what could not be written.
+
+    Args:
+        what: String, such as "The file 'a'".
+        fix: String, a sentence.
+
+    Raises:
+        WriteError: for an error of the disk, whatever its class.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except Exception as error:
+        reason = _disk_reason(error)
+        if reason is None:
+            raise
+        message = f"{what} could not be written: {reason}. {fix}"
+        raise WriteError(message) from error
+
+
+def _disk_reason(error):
+    """Returns the reason for an error of the disk, or `None` for other errors."""
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return os.strerror(error.errno)
+    texts = map(os.strerror, _DISK_ERRORS)
+    return next((text for text in texts if text in str(error)), None)
+
+
+def replace_file(path, write, fix=MAKE_ROOM):
     """Writes a file atomically: under another name, then renamed once it is on the disk.
 
     A crash, a kill or a full disk leaves the previous file intact.
@@ -23,12 +60,17 @@ def replace_file(path, write):
     Args:
         path: Path of the file.
         write: Callable that takes the path to write to.
+        fix: String, see `writing`.
+
+    Raises:
+        WriteError: if the disk is full or fails.
     """
     unfinished = path.with_name(f"{UNFINISHED}{path.name}")
     try:
-        write(unfinished)
-        publish_file(unfinished, path)
-    except OSError:
+        with writing(f"The file {str(path)!r}", fix):
+            write(unfinished)
+            publish_file(unfinished, path)
+    except Exception:
         unfinished.unlink(missing_ok=True)
         raise
 
@@ -37,20 +79,27 @@ def read_json(path):
     """Returns the dict in a JSON file.
 
     Raises:
-        ValueError: if it is no JSON, or no dict.
+        ValueError: if it is not JSON, or not a dict. The message has its path.
     """
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # UnicodeDecodeError is one
         raise ValueError(
-            f"{path} must be a JSON file. Received: {error}. Get the file again."
+            f"{path} must be a JSON file. Received: {error}. It may be damaged or "
+            "incomplete. Copy or create it again."
         ) from error
     if not isinstance(found, dict):
         raise ValueError(
-            f"{path} must contain a JSON object. Received: {type(found).__name__}. Get the "
-            "file again."
+            f"{path} must contain a JSON object. Received: {type(found).__name__}. It may "
+            "be damaged. Copy or create it again."
         )
     return found
+
+
+def file_hash(path):
+    """Returns the SHA-256 digest of a file, as hex."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_if_missing(path, text):
@@ -79,34 +128,25 @@ def unfinished_folder(folder):
     """
     # The name hides it from TF Serving, which looks for numbers.
     prefix = f".{UNFINISHED}"
-    if fcntl:
-        for left_behind in Path(folder).glob(f"{prefix}*"):
-            with contextlib.suppress(OSError), _locked(left_behind):
-                shutil.rmtree(left_behind)
+    for left_behind in Path(folder).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError), _lock_of(left_behind) as is_locked:
+            if is_locked:
+                shutil.rmtree(left_behind, ignore_errors=True)
     with contextlib.ExitStack() as stack:
         while True:
-            work = stack.enter_context(
-                tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
-            )
-            if not fcntl:
+            work = Path(tempfile.mkdtemp(dir=folder, prefix=prefix))
+            try:
+                stack.enter_context(_lock_of(work))
                 break
-            # Another process may have removed it before it was locked.
-            with contextlib.suppress(OSError):
-                stack.enter_context(_locked(work))
-                if os.path.exists(work):
-                    break
-        yield Path(work)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # another process removes it as if it were left behind
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        yield work
 
 
-@contextlib.contextmanager
-def _locked(folder):
-    """Locks a folder. Raises `OSError` if another process holds the lock."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(descriptor)
+def _lock_of(folder):
+    path = folder / _locks.NAME
+    return _locks.locked(path, f"The folder {str(folder)!r}", is_reentrant=False)
 
 
 def publish_folder(unfinished, folder, number, is_chosen):
@@ -117,8 +157,8 @@ def publish_folder(unfinished, folder, number, is_chosen):
         folder: Path of the folder with the numbered folders.
         number: Integer, the new name.
         is_chosen: Boolean, whether the user has chosen the number. If another process
-            has taken it in the meantime, `True` raises `OSError`, and `False` uses the
-            next free number.
+            has taken it in the meantime, `True` raises `FileExistsError`, and `False`
+            uses the next free number.
 
     Returns:
         Path of the numbered folder.
@@ -130,9 +170,15 @@ def publish_folder(unfinished, folder, number, is_chosen):
     while True:
         try:
             published = unfinished.rename(folder / str(number))
-        except OSError:
-            if is_chosen or not (folder / str(number)).exists():
+        except OSError as error:
+            if not (folder / str(number)).exists():
                 raise
+            if is_chosen:
+                raise FileExistsError(
+                    f"The folder must be new. Received: {str(folder / str(number))!r}, "
+                    "which another process has just created. Choose another number, or "
+                    "none for the next free one."
+                ) from error
             number = next_number(folder)
         else:
             _flush_folder(folder)
@@ -143,6 +189,17 @@ def next_number(folder):
     """Returns the next free number in a folder of numbered folders, starting at 1."""
     numbers = [int(p.name) for p in Path(folder).glob("*") if p.name.isdigit()]
     return max(numbers, default=0) + 1
+
+
+def new_numbered_folder(folder):
+    """Creates the folder with the next free number, even if several processes do."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        numbered = folder / str(next_number(folder))
+        with contextlib.suppress(FileExistsError):
+            numbered.mkdir()
+            return numbered
 
 
 def check_writable(name, folder):

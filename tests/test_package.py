@@ -30,17 +30,19 @@ _IN_TENSORFLOW = {
 
 # Modules that every part may import.
 _BASEMENT = {
-    *("_checks", "_files", "_matplotlib", "_names", "_overrides", "_typing"),
-    "config",
+    *("_checks", "_files", "_locks", "_matplotlib", "_names", "_overrides", "_runs"),
+    *("_typing", "config"),
 }
 
 # Parts that each part may import, besides itself and the basement.
 _ALLOWED = {
     "_checks": set(),
     "_files": set(),
+    "_locks": set(),
     "_matplotlib": set(),
     "_names": set(),
     "_overrides": set(),
+    "_runs": set(),
     "_typing": {"modalities"},
     "config": set(),
     "distribution": {"layers"},

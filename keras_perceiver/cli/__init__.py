@@ -5,10 +5,12 @@ There is one module per subcommand with three functions: `parser()` and
 reported within a second, and `run(options)`.
 """
 
+import errno
 import importlib
 import os
 import sys
 import traceback
+import warnings
 
 from keras_perceiver import __version__
 from keras_perceiver._checks import check_choice
@@ -21,10 +23,13 @@ COMMANDS = {
     "export": "export a model for TF Serving, ONNX Runtime or LiteRT",
     "predict": "predict for files, or for all files in a folder",
     "results": "show a table and learning curves of all runs in a folder",
+    "verify": "check the files of an exported version against their hashes",
     "serve-client": "send requests to a TF Serving server, or run a load test",
     "recipes": "list the recipes, or print the card of one",
     "presets": "list the presets of models, or print the settings of one",
 }
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full
 
 
 def main(arguments=None):
@@ -45,6 +50,8 @@ def main(arguments=None):
         return
     use_trace = "--trace" in arguments
     arguments = [argument for argument in arguments if argument != "--trace"]
+    previous_format = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_: f"warning: {_one_line(message)}\n"
     try:
         check_choice("The command", name, list(COMMANDS))
         module = f"keras_perceiver.cli.{name.replace('-', '_')}"
@@ -53,12 +60,12 @@ def main(arguments=None):
         options.arguments = arguments
         command.check(options)
         command.run(options)
+        sys.stdout.flush()
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             _leave(error.code or 0)
         _leave(str(error.code))
-    except BrokenPipeError:  # from `| head`, so that nothing is flushed at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # from `| head`
         _leave(1)
     except KeyboardInterrupt:
         _leave("interrupted")
@@ -66,6 +73,8 @@ def main(arguments=None):
         if use_trace:
             traceback.print_exc()
         _leave(f"error: {_text(error)}")
+    finally:
+        warnings.formatwarning = previous_format
 
 
 def _help():
@@ -86,14 +95,24 @@ def _help():
 
 def _text(error):
     """Returns the message of an error on one line."""
-    text = " ".join(str(error).split())
+    text = _one_line(error)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return f"A file, or this output, could not be written: {text}. Make room."
     if isinstance(error, (ValueError, OSError, ImportError, RuntimeError, TypeError)):
         return text
     return f"{type(error).__name__}: {text}. Run it again with --trace for a traceback."
 
 
+def _one_line(text):
+    return " ".join(str(text).split())
+
+
 def _leave(status):
     """Exits the process, and others that train together with it."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a closed pipe or a full disk, which must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     # It may not be imported yet.
     distribution = sys.modules.get("keras_perceiver.distribution")
     (distribution.exit_process if distribution else sys.exit)(status)

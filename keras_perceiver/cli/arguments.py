@@ -6,12 +6,15 @@ import os
 import shlex
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 
+from keras_perceiver import _runs
 from keras_perceiver._checks import PRECISIONS, check_choice, nearest
 
 SUPPRESS = argparse.SUPPRESS
 PROGRAM = "keras-perceiver"
+_ARCHIVED = {"config.json", "metadata.json", "model.weights.h5"}
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -111,16 +114,36 @@ def model_file(path):
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
     """
     path = Path(path)
     if path.is_dir():
-        path = path / "model.keras"
+        path = path / _runs.MODEL
     if path.suffix == ".keras" and path.is_file():
+        _check_archive(path)
         return path
     raise FileNotFoundError(
         "The model must be a .keras file, or a folder with a model.keras. Received: "
         f"{str(path)!r}. {_near(path) or 'Correct the path.'}"
     )
+
+
+def _check_archive(path):
+    """Raises `ValueError` unless a `.keras` file is an intact archive of a model."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = sorted(_ARCHIVED - set(archive.namelist()))
+            damaged = archive.testzip()
+        fault = f"{damaged} in it has changed" if damaged else ""
+        if missing:
+            fault = f"{missing[0]} is missing in it"
+    except Exception as error:  # zipfile raises errors of many classes
+        fault = f"{error}"
+    if fault:
+        raise ValueError(
+            f"The model must be an intact .keras file. Received: {str(path)!r}, which is "
+            f"damaged ({fault}). Copy it again, or train it again."
+        )
 
 
 def check_file(name, path):

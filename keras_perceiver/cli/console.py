@@ -61,12 +61,13 @@ class Line:
 
 
 @contextlib.contextmanager
-def waiting(text, seconds=None):
+def waiting(text, seconds=None, more=None):
     """Context that shows a progress line with the elapsed time.
 
     Args:
         text: String, such as `"exporting"`.
         seconds: Float, see `Line`.
+        more: Callable that returns text to show after the time, or `None`.
 
     Yields:
         `Line`, which must be cleared before other output.
@@ -77,7 +78,8 @@ def waiting(text, seconds=None):
 
     def tick():
         while not is_done.wait(1 if seconds is None else seconds):
-            line.show(f"{text}: {duration(time.monotonic() - start)} so far")
+            elapsed = f"{text}: {duration(time.monotonic() - start)} so far"
+            line.show(elapsed if more is None else f"{elapsed}, {more()}")
 
     thread = threading.Thread(target=tick, daemon=True)
     thread.start()

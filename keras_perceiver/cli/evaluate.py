@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+from keras_perceiver import _locks
 from keras_perceiver._checks import check_choice
+from keras_perceiver._files import check_writable
 from keras_perceiver.cli import arguments, console, recipe_of
 
 _DESCRIPTION = """Evaluates a trained model: metrics, confusion matrix, calibration.
@@ -59,19 +61,26 @@ def check(options):
 def run(options):
     """Evaluates the model."""
     console.import_keras()
-    import keras
+    from keras_perceiver.cli import models
 
-    from keras_perceiver.training.evaluate import evaluate, table, write_report
-
-    model = keras.saving.load_model(options.model, compile=False)
+    model = models.load(options.model, is_task=True)
+    models.metrics(options.model, model)  # warns if they belong to other weights
     with console.waiting("reading the data"):
         batches = _batches(options, model)
-    report = evaluate(model, console.Batches(batches, "evaluating"))
     output = options.output or options.model.parent / "evaluation"
-    write_report(report, output)
+    check_writable("--output", output)
+    with _locks.locked(output / _locks.NAME, f"The folder {str(output)!r}"):
+        _evaluate(model, batches, output)
+
+
+def _evaluate(model, batches, output):
+    from keras_perceiver.training.evaluate import evaluate, table, write_report
+
+    report = evaluate(model, console.Batches(batches, "evaluating"))
     print(table(report))
     for name, value in report.metrics().items():
-        print(f"{name}: {value:.4f}")
+        print(f"{name}: {value:.4f}", flush=True)
+    write_report(report, output)
     print(f"written: {output}")
 
 

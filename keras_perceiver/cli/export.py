@@ -1,6 +1,5 @@
 """Exports a `.keras` file from any backend for TF Serving, ONNX Runtime or LiteRT."""
 
-import json
 import os
 from pathlib import Path
 
@@ -14,9 +13,9 @@ _DESCRIPTION = """Exports a .keras file for TF Serving, ONNX Runtime or LiteRT.
   keras-perceiver export runs/digits/1 --to exports/digits
   keras-perceiver export runs/digits/1/model.keras --to digits.onnx --format onnx
 
-The metrics in the model card are those of the metrics.json next to the file. The
-signature `encoded` uses the preprocessor of the model. The export runs under TensorFlow,
-whatever backend the model was trained on.
+The metrics in the model card are those of the metrics.json next to the file, if it belongs
+to the same weights. The signature `encoded` uses the preprocessor of the model. The export
+runs under TensorFlow, whatever backend the model was trained on.
 """
 
 
@@ -97,28 +96,34 @@ def _next(folder):
 
 
 def _export(options):
-    import keras
-
+    from keras_perceiver.cli import models
     from keras_perceiver.serving import export_file, export_for_serving
 
-    path = options.model
-    metrics_path = path.with_name("metrics.json")
-    metrics = json.loads(metrics_path.read_text()) if metrics_path.is_file() else {}
-    model = keras.saving.load_model(path, compile=False)
+    model = models.load(options.model)
     use_check = not options.no_check
     if options.format != "savedmodel":
         return export_file(model, options.to, options.format, use_check=use_check)
     if options.labels:
-        model.class_names = Path(options.labels).read_text().splitlines()
+        model.class_names = _labels(Path(options.labels))
     return export_for_serving(
         model,
         options.to,
         version=options.version,
         weights=options.weights,
-        metrics=metrics,
+        metrics=models.metrics(options.model, model),
         test_data=_test_data(options) if options.test else None,
         use_check=use_check,
     )
+
+
+def _labels(path):
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise ValueError(
+            f"The file of --labels must be text in UTF-8. Received: {str(path)!r} "
+            f"({error}). Save it as UTF-8."
+        ) from error
 
 
 def _test_data(options):

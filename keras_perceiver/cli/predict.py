@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from keras_perceiver.cli import answers, arguments, console
+from keras_perceiver.cli import arguments, console
 
 _DESCRIPTION = """Predicts for files, or all files in a folder, with a trained model.
 
@@ -57,11 +55,10 @@ def check(options):
 def run(options):
     """Prints the predictions."""
     console.import_keras()
-    import keras
-
+    from keras_perceiver.cli import answers, models
     from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 
-    model = keras.saving.load_model(options.model, compile=False)
+    model = models.load(options.model)
     readers = preprocessors_by_name(
         getattr(model, "preprocessor", None), model.modalities
     )
@@ -151,17 +148,21 @@ def _files(path, suffixes):
 
 def _array(path, model):
     """Returns an example per row of an array, or of the arrays of an .npz file."""
-    arrays = np.load(path, allow_pickle=False)
-    inputs = (
-        dict(arrays)
-        if path.suffix == ".npz"
-        else {next(iter(model.modalities)): arrays}
-    )
-    sizes = {name: len(array) for name, array in inputs.items()}
-    if len(set(sizes.values())) != 1:
+    from keras_perceiver.serving.client import read_arrays
+
+    inputs = read_arrays(path)
+    if not isinstance(inputs, dict):
+        inputs = {next(iter(model.modalities)): inputs}
+    if isinstance(model.input, dict) and inputs.keys() != model.input.keys():
         raise ValueError(
-            f"Arrays of a batch must have the same length. Received: {sizes} in {path}. "
-            "Correct the file."
+            f"The arrays must be the inputs of the model, {sorted(model.input)}. "
+            f"Received: {sorted(inputs)} in {path}. Save them with `numpy.savez`."
+        )
+    shapes = {name: array.shape for name, array in inputs.items()}
+    if len({shape[:1] for shape in shapes.values()}) != 1 or () in shapes.values():
+        raise ValueError(
+            "Arrays of a batch must have the same length. Received: arrays of shapes "
+            f"{shapes} in {path}. Correct the file."
         )
     return [
         _Example(f"{path}[{i}]", {name: array[i] for name, array in inputs.items()})
@@ -189,6 +190,8 @@ def _read(example, readers, modalities):
 
 def _stacked(rows):
     """Returns the model inputs for rows of arrays."""
+    import numpy as np
+
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -211,6 +214,7 @@ def _outputs(model, inputs):
     """Yields the dict of the outputs of each example, as plain values."""
     import keras
 
+    from keras_perceiver.cli import answers
     from keras_perceiver.distribution import predict_on_batch
 
     size = len(next(iter(inputs.values())))

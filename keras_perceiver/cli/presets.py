@@ -1,5 +1,8 @@
 """Lists the presets of models, or prints the settings of one."""
 
+import ast
+from pathlib import Path
+
 from keras_perceiver._checks import check_choice
 from keras_perceiver.cli import arguments, console
 
@@ -22,6 +25,18 @@ def parser():
 def check(options):
     """Raises an error for invalid options, as far as they can be checked without Keras."""
     arguments.check_backend()
+    if options.preset is not None:
+        check_choice("The preset", options.preset, names())
+
+
+def names():
+    """Returns the names of the presets, read from their module without importing Keras."""
+    path = Path(__file__).parents[1] / "models" / "presets.py"
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PRESETS":
+            presets = next(x for x in ast.walk(node) if isinstance(x, ast.Dict))
+            return [ast.literal_eval(key) for key in presets.keys]
+    raise RuntimeError(f"{path} must assign `PRESETS`.")
 
 
 def run(options):
@@ -30,7 +45,6 @@ def run(options):
     from keras_perceiver.models.presets import PRESETS
 
     if options.preset is not None:
-        check_choice("The preset", options.preset, list(PRESETS))
         preset = PRESETS[options.preset]
         print(preset.source)
         for path, value in preset.encoder.paths().items():

@@ -99,3 +99,26 @@ class FitProgress(keras.callbacks.Callback):
             return "time left not known yet"
         seconds = (time.monotonic() - self._start) / num_done
         return f"{console.duration(seconds * (self._num_steps - self._step))} left"
+
+
+class SearchProgress:
+    """Text with the current trial and epoch of a search, and the remaining time.
+
+    Args:
+        minutes: Float, time that the search takes from now on, or `None`.
+    """
+
+    def __init__(self, minutes):
+        self._end = None if minutes is None else time.time() + 60 * minutes
+        self._trial = ""
+
+    def begin_epoch(self, trial, epoch):
+        """Stores the trial and the epoch, see `progress` of `tuning.search`."""
+        self._trial = f"trial {trial}, epoch {epoch + 1}"
+
+    def text(self):
+        """Returns the text, for the end of a line."""
+        rest = ""
+        if self._end is not None:
+            rest = f"{console.duration(max(self._end - time.time(), 0))} left"
+        return ", ".join(filter(None, (self._trial, rest)))

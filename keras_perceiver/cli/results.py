@@ -2,9 +2,11 @@
 
 import csv
 import json
+import numbers
 import statistics
 from pathlib import Path
 
+from keras_perceiver._files import read_json, replace_file
 from keras_perceiver.cli import arguments
 
 _DESCRIPTION = """Prints a table of the runs in a folder, one row for all seeds of a recipe.
@@ -15,6 +17,7 @@ _DESCRIPTION = """Prints a table of the runs in a folder, one row for all seeds 
 Reads the metrics.json of every finished run and, for learning curves, its history.csv.
 Only learning curves need Matplotlib.
 """
+_NUMBERS = ("seed", "train_seconds")
 # Runs with equal values of these form a row.
 REPEATED = ("recipe", "backend", "precision", "epochs", "batch_size")
 HEADER = ("Recipe", "Backend", "Seeds", "Test score", "Median", "Training, s")
@@ -59,7 +62,10 @@ def run(options):
     else:
         print(table(runs))
     if options.curves:
-        histories = [_history(path.with_name("history.csv")) for path in options.paths]
+        histories = [
+            _history(path.with_name("history.csv"), _score(run))
+            for path, run in zip(options.paths, runs, strict=True)
+        ]
         plot_curves(options.curves, runs, histories)
         if not options.json:
             print(f"\nwritten: {options.curves}")
@@ -91,7 +97,8 @@ def plot_curves(path, runs, histories):
     Args:
         path: Path of the image.
         runs: List of dicts as in `metrics.json`.
-        histories: List with the list of rows of `history.csv` for each run.
+        histories: List with the list of rows of `history.csv` for each run, as dicts of
+            numbers.
     """
     import matplotlib
 
@@ -118,9 +125,9 @@ def plot_curves(path, runs, histories):
         name = _score(group[0]).removeprefix("test_")
         for run in group:
             rows = rows_of[id(run)]
-            epochs = [int(row["epoch"]) for row in rows]
+            epochs = [row["epoch"] for row in rows]
             for prefix, color, label in parts:
-                scores = [float(row[prefix + name]) for row in rows]
+                scores = [row[prefix + name] for row in rows]
                 label = label if run is group[0] else None
                 axis.plot(epochs, scores, color=color, lw=0.8, label=label)
             # The model is tested once, at the end.
@@ -140,7 +147,7 @@ def plot_curves(path, runs, histories):
         axis.grid(alpha=0.3)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    figure.savefig(path, dpi=110)
+    replace_file(path, lambda path: figure.savefig(path, dpi=110))
     plt.close(figure)
 
 
@@ -153,8 +160,13 @@ def _groups(runs):
 
 
 def _metrics(path):
-    run = json.loads(path.read_text())
-    missing = {*REPEATED, "seed", "train_seconds"} - run.keys()
+    run = read_json(path)
+    missing = {*REPEATED, *_NUMBERS} - run.keys()
+    missing |= {
+        name for name in _NUMBERS if not isinstance(run.get(name), numbers.Real)
+    }
+    if _score(run) is None:
+        missing.add("test_<score>")
     if missing:
         raise ValueError(
             "The metrics.json of a run must have all entries that `train` writes. "
@@ -165,11 +177,24 @@ def _metrics(path):
 
 
 def _score(run):
-    """Returns the name of the score of a run."""
+    """Returns the name of the score of a run, or `None`."""
     names = [name for name in run if name.startswith("test_") and name != "test_loss"]
-    return next(name for name in names if isinstance(run[name], float))
+    return next((name for name in names if isinstance(run[name], float)), None)
 
 
-def _history(path):
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def _history(path, score):
+    """Returns the epochs and the scores in a `history.csv`, as dicts of numbers."""
+    name = score.removeprefix("test_")
+    columns = ("epoch", name, f"val_{name}")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [{c: float(row[c]) for c in columns} for row in csv.DictReader(file)]
+        if not rows:
+            raise ValueError("no epoch")
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ValueError(
+            "The history.csv of a run must be as `train` has written it. Received: "
+            f"{str(path)!r} ({type(error).__name__}: {error}). Copy it again, or remove "
+            "--curves."
+        ) from error
+    return rows

@@ -2,13 +2,7 @@
 
 from pathlib import Path
 
-from keras_perceiver.cli import answers, arguments, console
-from keras_perceiver.serving.client import (
-    GrpcClient,
-    RestClient,
-    load,
-    read_inputs,
-)
+from keras_perceiver.cli import arguments, console
 
 _DESCRIPTION = """Sends requests to a TF Serving server, or runs a load test.
 
@@ -36,6 +30,12 @@ def parser():
         "--signature", help="default: encoded, or serving_default for arrays"
     )
     parser.add_argument("--version", type=int, help="default: the latest")
+    parser.add_argument(
+        "--verify",
+        metavar="DIR",
+        help="first check the files of the exported version in this folder, which must be "
+        "the one that is served, against its SHA256SUMS",
+    )
     parser.add_argument("--rest", action="store_true", help="REST instead of gRPC")
     parser.add_argument(
         "--timeout", type=float, default=30, help="seconds; default: 30"
@@ -65,6 +65,14 @@ def check(options):
         )
     for path in options.files:
         arguments.check_file("A file to send", path)
+    arguments.check_folder("--verify", options.verify)
+    if options.verify is not None:
+        from keras_perceiver.serving.manifest import verify_version
+
+        verify_version(options.verify)
+    # Imports NumPy, which takes long.
+    from keras_perceiver.serving.client import read_inputs
+
     options.batch, signature = read_inputs(options.files)
     options.signature = options.signature or signature
     if not isinstance(options.batch, dict):
@@ -79,6 +87,8 @@ def check(options):
 
 def run(options):
     """Sends the request or runs the load test."""
+    from keras_perceiver.serving.client import GrpcClient, RestClient
+
     kind = RestClient if options.rest else GrpcClient
     if not options.rest:
         console.say("loading TensorFlow ...")
@@ -95,6 +105,8 @@ def run(options):
 
 
 def _measure(client, options):
+    from keras_perceiver.serving.client import load
+
     with console.waiting("measuring"):
         measured = load(
             client,
@@ -109,6 +121,8 @@ def _measure(client, options):
 
 
 def _ask(client, options):
+    from keras_perceiver.cli import answers
+
     outputs = client.predict(options.batch, options.signature)
     size = len(next(iter(outputs.values())))
     names = [Path(path).name for path in options.files]

@@ -1,9 +1,11 @@
 """Trains, tests, saves and exports the model of a recipe."""
 
+import contextlib
 import tempfile
 from pathlib import Path
 
-from keras_perceiver._files import next_number
+from keras_perceiver import _runs
+from keras_perceiver._files import new_numbered_folder
 from keras_perceiver._overrides import parse_overrides
 from keras_perceiver.cli import arguments, console, recipe_of
 from keras_perceiver.serving.versions import check_serving
@@ -67,7 +69,8 @@ def parser():
         "--resume",
         action="store_true",
         help="resume the run in --run-folder, with the --set and --precision that it "
-        "was started with; default: the latest in runs/RECIPE that has checkpoints",
+        "was started with; default: the latest in runs/RECIPE that has checkpoints. A run "
+        "that is complete is left unchanged, and the command succeeds",
     )
     parser.add_argument(
         "--export-folder",
@@ -124,10 +127,7 @@ def check(options):
     options.set = parse_overrides(options.set)
     if options.precision is not None:
         arguments.check_precision(options.precision)
-    if options.resume and options.run_folder is None and not options.smoke:
-        name = recipe_of.name(options.recipe)
-        if name is not None:
-            _newest(Path("runs") / name)
+    options.resumed = _resumed(options, recipe_of.name(options.recipe))
     if not options.list:
         check_serving()  # fails before the training, not after it
     options.sizes = {} if options.resume else recipe_of.sizes(options)
@@ -135,9 +135,11 @@ def check(options):
 
 def run(options):
     """Trains the model."""
+    if options.resumed is not None and _was_finished(options.resumed, options):
+        return
     console.import_keras(options.virtual_devices)
     from keras_perceiver import Distribution, distribution
-    from keras_perceiver.training import CHECKPOINTS, saved_overrides
+    from keras_perceiver.training import saved_overrides
 
     recipe = recipe_of.get(options.recipe)
     recipe = recipe.replace({**options.sizes, **options.set})
@@ -158,10 +160,16 @@ def run(options):
         )
     with tempfile.TemporaryDirectory() as temporary:
         folder = temporary if options.smoke else options.run_folder
-        folder = Path(folder or _folder(Path("runs") / recipe.name, options.resume))
-        if options.resume and not recipe.overrides:
-            recipe = recipe.replace(saved_overrides(folder / CHECKPOINTS))
-        _train(recipe, folder, devices, options)
+        folder = folder or _resumed(options, recipe.name)
+        folder = Path(folder or new_numbered_folder(Path("runs") / recipe.name))
+        if _was_finished(folder, options):
+            return
+        with contextlib.ExitStack() as lock:
+            if devices.process_index == 0 and folder.is_dir():
+                lock.enter_context(_runs.locked_run(folder))
+            if options.resume and not recipe.overrides:
+                recipe = recipe.replace(saved_overrides(folder / _runs.CHECKPOINTS))
+            _train(recipe, folder, devices, options)
 
 
 def _train(recipe, folder, devices, options):
@@ -187,6 +195,10 @@ def _train(recipe, folder, devices, options):
         if run.is_writer and not options.smoke:
             console.say(f"resume with: {_resume(folder, options)}")
         raise SystemExit(128 + error.signal) from error  # as a shell reports a signal
+    except OSError:  # such as a full disk
+        if run.is_writer and _runs.checkpoint_paths(folder / _runs.CHECKPOINTS):
+            console.say(f"resume with: {_resume(folder, options)}")
+        raise
     if options.smoke:
         print(f"passed: {options.recipe}")
     elif "model" in run.result:  # process 0 has it
@@ -208,30 +220,39 @@ def _resume(folder, options):
     return arguments.command_line("train", *words, "--resume")
 
 
-def _folder(runs, is_resumed):
-    """Creates the folder with the next free number, even if several runs start at once.
+def _resumed(options, name):
+    """Returns the folder of the run to resume, or `None` if it is not known.
 
-    To resume, it returns the folder with the highest number that has checkpoints instead.
+    Args:
+        options: Result of the parser.
+        name: String, the name of the recipe, or `None` if it is not known yet.
     """
-    if is_resumed:
-        return _newest(runs)
-    runs.mkdir(parents=True, exist_ok=True)
-    while True:
-        folder = runs / str(next_number(runs))
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            continue
-        return folder
+    if not options.resume or options.smoke or options.list:
+        return None
+    if options.run_folder is not None:
+        return Path(options.run_folder)
+    return _latest(Path("runs") / name) if name else None
 
 
-def _newest(runs):
-    # `keras_perceiver.training.CHECKPOINTS`, whose import would need Keras.
-    found = [p.parent for p in runs.glob("*/checkpoints") if any(p.iterdir())]
+def _was_finished(folder, options):
+    """Returns whether a run to resume is complete, and prints that it is."""
+    if options.smoke or not (options.resume and _runs.is_finished(folder)):
+        return False
+    print(f"already complete: {folder}")
+    print(f"saved: {folder / _runs.MODEL}")
+    print(f"next: {_next(folder, options)}")
+    return True
+
+
+def _latest(runs):
+    """Returns the folder of the latest run with checkpoints, or else a complete one."""
+    folders = sorted(runs.glob("*"), key=lambda p: (len(p.name), p.name), reverse=True)
+    found = [p for p in folders if _runs.checkpoint_paths(p / _runs.CHECKPOINTS)]
+    found += [p for p in folders if _runs.is_finished(p)]
     if not found:
         raise FileNotFoundError(
             "There must be a run with checkpoints to resume. Received: "
             f"{str(runs)!r}, which has none. Remove --resume, or pass the run "
             "with --run-folder."
         )
-    return max(found, key=lambda folder: (len(folder.name), folder.name))
+    return found[0]

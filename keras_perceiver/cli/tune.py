@@ -1,4 +1,4 @@
-"""Searches hyperparameters for a recipe, and trains the best model."""
+"""Searches hyperparameters for a recipe."""
 
 import contextlib
 import dataclasses
@@ -8,23 +8,26 @@ import threading
 import time
 from pathlib import Path
 
+from keras_perceiver import _locks
 from keras_perceiver._checks import check_choice
-from keras_perceiver._files import next_number
+from keras_perceiver._files import check_writable, new_numbered_folder, next_number
 from keras_perceiver._overrides import parse_overrides
 from keras_perceiver.cli import arguments, console, recipe_of
 from keras_perceiver.serving.versions import check_serving
 
 ALGORITHMS = ("hyperband", "bayesian", "random", "grid")
-_DESCRIPTION = """Searches hyperparameters for a recipe, and trains the best model.
+_DESCRIPTION = """Searches hyperparameters for a recipe.
 
   keras-perceiver tune digits --minutes 20
   keras-perceiver tune digits --trials 40 --algorithm bayesian --max-gflops 0.01 \\
       --set latent_dim='[32, 64]' --set num_blocks=2 --set learning_rate='(1e-3, 1e-2)'
+  keras-perceiver tune digits --resume --folder searches/digits/1 --retrain
 
 The space has half, once and twice the sizes of the recipe's model, which the search starts
 with. --set replaces parts of it. The search writes trials.csv, front.png (scores against
-FLOPs), parallel.png and importance.png to its folder. Then it trains the best model on
-training and validation data, tests it once, and saves and exports it to the subfolder best.
+FLOPs), parallel.png and importance.png to its folder. With --retrain, it then trains the
+best model on training and validation data, tests it once, and saves and exports it to the
+subfolder best.
 
 Workers on other machines: KerasTuner's KERASTUNER_TUNER_ID (`chief` or another name),
 KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT, and the same options everywhere.
@@ -40,7 +43,9 @@ _NUMBERS = (
     "max_activation_gib",
     "devices",
     "workers",
+    "retrain",
 )
+_LIMITS = ("--minutes", "--trials", "--total-epochs")
 
 
 def parser():
@@ -54,7 +59,9 @@ def parser():
     )
     parser.add_argument("--trials", type=int, help="maximum number of trials")
     parser.add_argument(
-        "--minutes", type=float, help="time after which no trial starts"
+        "--minutes",
+        type=float,
+        help="maximum time; the running trial is then stopped after its epoch, and counts",
     )
     parser.add_argument(
         "--total-epochs", type=int, help="maximum number of epochs in all trials"
@@ -100,9 +107,13 @@ def parser():
         "--resume", action="store_true", help="resume the search in --folder"
     )
     parser.add_argument(
-        "--best-epochs",
+        "--retrain",
+        nargs="?",
         type=int,
-        help="epochs for the best model, 0 to skip it; default: the recipe's",
+        const=True,
+        metavar="EPOCHS",
+        help="after the search, train the best model for this number of epochs; default: "
+        "the recipe's. With --resume and no limit, no more trials are run",
     )
     parser.add_argument(
         "--export-folder",
@@ -122,31 +133,30 @@ def check(options):
     check_choice("--algorithm", options.algorithm, ALGORITHMS)
     check_choice("--precision", options.precision, arguments.PRECISIONS)
     arguments.check_numbers(options, *_NUMBERS)
-    if options.best_epochs is not None and options.best_epochs < 0:
-        raise ValueError(
-            f"--best-epochs must be 0 or more. Received: {options.best_epochs}. Set it "
-            "to 0 to skip the training."
-        )
-    if not (options.trials or options.minutes or options.total_epochs):
+    if not (_has_limit(options) or (options.resume and options.retrain)):
         raise ValueError(
             "A search must have a limit. Received: none. Set --minutes, --trials or "
-            "--total-epochs."
+            "--total-epochs, or --resume and --retrain to train the best model."
         )
     options.set = parse_overrides(options.set)
     if options.folder or not recipe_of.is_file(options.recipe):
         _check_folder(_folder(options, options.recipe), options)
-    if options.best_epochs != 0:
+    if options.retrain:
         check_serving()
     arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")
     arguments.check_installed("sklearn", "scikit-learn", "scikit-learn")
     options.sizes = recipe_of.sizes(options)
 
 
+def _has_limit(options):
+    return bool(options.trials or options.minutes or options.total_epochs)
+
+
 def run(options):
-    """Runs the search, and trains the best model."""
+    """Runs the search, and trains the best model on request."""
     console.import_keras()
-    from keras_perceiver import tuning
-    from keras_perceiver.tuning.search import as_chief, is_worker
+    from keras_perceiver.cli.recipe_search import RecipeSearch
+    from keras_perceiver.tuning.search import is_worker
 
     recipe = recipe_of.get(options.recipe)
     # Settings of the recipe apply to all trials. Other names are those of the space.
@@ -158,54 +168,72 @@ def run(options):
     recipe = recipe.replace({**options.sizes, **fixed})
     space = {path: x for path, x in options.set.items() if path not in fixed}
     recipe.folder_argument(options.data)  # checks it
-    budget = tuning.Budget(options.trials, options.total_epochs, options.minutes)
     folder = _folder(options, recipe.name)
-    _check_folder(folder, options)
-    folder.mkdir(parents=True, exist_ok=True)
-    with console.waiting("reading the data"):
-        hyper_model = _hyper_model(recipe, space, options)
-
-    def data(batch_size, seed):
-        return recipe.splits(batch_size, seed, options.data)
-
-    def tune(report=console.say, **more):
-        tuner = tuning.make_tuner(
-            hyper_model,
-            folder / "search",
-            budget,
-            options.algorithm,
-            options.epochs,
-            options.seed,
-            report=report,
-        )
-        return tuning.search(tuner, data, options.epochs, **more)
-
     if is_worker():
-        tune()
+        RecipeSearch(recipe, space, folder, options).run(console.say)
         return
+    _check_folder(folder, options)
+    if folder is None:
+        folder = new_numbered_folder(Path("searches") / recipe.name)
+    check_writable("--folder", folder)
+    with _locks.locked(folder / _locks.NAME, f"The search folder {str(folder)!r}"):
+        _check_folder(folder, options)
+        _search_and_retrain(recipe, space, folder, options)
+
+
+def _search_and_retrain(recipe, space, folder, options):
+    from keras_perceiver import tuning
+    from keras_perceiver.cli.recipe_search import RecipeSearch
+
+    with console.waiting("reading the data"):
+        search = RecipeSearch(recipe, space, folder, options)
     print(_start_line(recipe, options, folder), flush=True)
-    workers = {}
+    rows = _rows(search, folder, options)
+    completed = [row for row in rows if row["status"] == "COMPLETED"]
+    if rows:
+        tuning.write_trials(rows, folder / "trials.csv")
+    if not completed:
+        raise ValueError(
+            f"A search must complete a trial. Received: {len(rows)} trials, none of which "
+            f"is completed. See {folder / 'trials.csv'}, and search for longer."
+        )
+    for path in tuning.plot_trials(rows, folder, min(row["trial"] for row in rows)):
+        print(f"drawn: {path}")
+    best = rows[0]
+    objective = search.hyper_model.objective.name
+    print(f"best: trial {best['trial']}, {objective} {best['score']:.4f}")
+    epochs = recipe.epochs if options.retrain in (None, True) else options.retrain
+    seconds = epochs * best["seconds"] / best["epochs"] if best["seconds"] else None
+    takes = "" if seconds is None else f", about {console.duration(seconds)}"
+    text = f"train the best model for {epochs} epochs{takes}"
+    if options.retrain:
+        console.say(f"{text} ...")
+        _retrain(best, epochs, search, options)
+    else:
+        print(f"next, to {text}: {_retrain_command(folder, options)}")
+
+
+def _rows(search, folder, options):
+    """Runs the trials within the limits, and returns the table of all trials."""
+    from keras_perceiver import tuning
+    from keras_perceiver.cli.progress import SearchProgress
+    from keras_perceiver.tuning.search import as_chief
+
+    if not _has_limit(options):
+        return tuning.table(search.tuner().oracle)
+    workers, chief = {}, contextlib.nullcontext()
     if options.workers > 1:
         command = [sys.executable, "-m", "keras_perceiver", "tune", *options.arguments]
         command += ["--folder", str(folder), "--resume", "--chief", str(os.getpid())]
         workers = {"num_workers": options.workers, "command": command}
-    chief = as_chief() if workers else contextlib.nullcontext()
-    with chief, console.waiting("searching") as line:
-        rows = tune(line.print, **workers)
-    tuning.write_trials(rows, folder / "trials.csv")
-    first = min(row["trial"] for row in rows)
-    for path in tuning.plot_trials(rows, folder, first):
-        print(f"drawn: {path}")
-    best = rows[0]
-    print(
-        f"best: trial {best['trial']}, {hyper_model.objective.name} {best['score']:.4f}"
-    )
-    if _best_epochs(recipe, options) > 0:
-        _train_best(best, recipe, hyper_model, data, folder, options)
+        chief = as_chief()
+    progress = SearchProgress(options.minutes)
+    with chief, console.waiting("searching", more=progress.text) as line:
+        return search.run(line.print, progress=progress.begin_epoch, **workers)
 
 
 def _start_line(recipe, options, folder):
-    """Returns a line with the algorithm, the limits, and the training that follows."""
+    """Returns a line with the algorithm and the limits."""
     limits = []
     if options.trials:
         limits.append(f"{options.trials} trials")
@@ -213,41 +241,48 @@ def _start_line(recipe, options, folder):
         limits.append(f"{options.total_epochs} epochs of all trials")
     if options.minutes:
         end = time.localtime(time.time() + 60 * options.minutes)
-        limits.append(f"{time.strftime('%H:%M', end)}, when the last trial starts")
+        limits.append(time.strftime("%H:%M:%S", end))
     import keras
 
-    text = (
-        f"{recipe.name} on {keras.backend.backend()}: {options.algorithm}, trials of up "
-        f"to {options.epochs} epochs, until {' or '.join(limits)}"
+    text = f"{recipe.name} on {keras.backend.backend()}: "
+    if not limits:
+        return f"{text}no more trials -> {folder}"
+    return (
+        f"{text}{options.algorithm}, trials of up to {options.epochs} epochs, until "
+        f"{' or '.join(limits)} -> {folder}"
     )
-    epochs = _best_epochs(recipe, options)
-    if epochs:
-        text += f"; then the best model is trained for {epochs} epochs (--best-epochs)"
-    return f"{text} -> {folder}"
 
 
-def _best_epochs(recipe, options):
-    return recipe.epochs if options.best_epochs is None else options.best_epochs
+def _retrain_command(folder, options):
+    """Returns the command that trains the best model of this search."""
+    words, left = [], iter(options.arguments)
+    for word in left:
+        name, _, value = word.partition("=")
+        if name in (*_LIMITS, "--folder"):
+            if not value:
+                next(left)
+        elif word != "--resume":
+            words.append(word)
+    words += ["--resume", "--folder", folder, "--retrain"]
+    return arguments.command_line("tune", *words)
 
 
-def _train_best(best, recipe, hyper_model, data, folder, options):
+def _retrain(best, epochs, search, options):
     """Trains the best model on training and validation data, and tests it once."""
     from keras_perceiver.cli.progress import run_stages
     from keras_perceiver.training import Run
 
-    def all_data(batch_size, seed):
-        return data(batch_size, seed).merge_validation(batch_size)
+    hyper_model, folder = search.hyper_model, search.folder
 
-    epochs = _best_epochs(recipe, options)
-    if best["seconds"]:
-        seconds = best["seconds"] / best["epochs"] * epochs
-        console.say(f"training the best model: about {console.duration(seconds)}")
+    def all_data(batch_size, seed):
+        return search.data(batch_size, seed).merge_validation(batch_size)
+
     values = {name: best[name] for name in hyper_model.space}
-    best_recipe = dataclasses.replace(
-        hyper_model.recipe(values, recipe, epochs), data=all_data
+    recipe = dataclasses.replace(
+        hyper_model.recipe(values, search.recipe, epochs), data=all_data
     )
     run = Run(
-        best_recipe.at_precision(options.precision),
+        recipe.at_precision(options.precision),
         folder / "best",
         options.export_folder,
         seed=options.seed,
@@ -262,55 +297,18 @@ def _train_best(best, recipe, hyper_model, data, folder, options):
     print(f"next: {arguments.command_line(*words)}")
 
 
-def _hyper_model(recipe, space, options):
-    """Returns a hypermodel around the recipe's model, with its optimizer."""
-    from keras_perceiver import Distribution, PerceiverHyperModel
-
-    distribution = Distribution(options.distribution, options.devices)
-    splits = recipe.splits(1, options.seed, options.data)
-    model = recipe.build_task(recipe.model(), splits)
-    modalities = model.encoder.byte_array.modalities.values()
-    num_inputs = None
-    if None in [modality.num_inputs for modality in modalities]:
-        # For inputs of any length, that of one example, to count FLOPs.
-        inputs, _ = next(splits.test.as_numpy_iterator())
-        num_inputs = model.encoder.byte_array(inputs)[0].shape[1]
-    optimizer = recipe.optimizer().get_config()
-    sizes = {max(recipe.batch_size // 2, 1), recipe.batch_size, recipe.batch_size * 2}
-    limits = {
-        "max_parameters": options.max_parameters,
-        "max_flops": options.max_gflops and options.max_gflops * 1e9,
-        "max_activation_bytes": options.max_activation_gib
-        and options.max_activation_gib * 2**30,
-    }
-    return PerceiverHyperModel.around(
-        model,
-        space={"batch_size": sorted(sizes), **space},
-        defaults={
-            "learning_rate": optimizer["learning_rate"],
-            "weight_decay": optimizer.get("weight_decay") or 1e-3,
-            "label_smoothing": recipe.label_smoothing,
-            "batch_size": recipe.batch_size,
-            "optimizer": "lamb" if "Lamb" in str(optimizer.get("name")) else "adamw",
-        },
-        num_inputs=num_inputs,
-        precision=options.precision,
-        distribution=distribution,
-        seed=options.seed,
-        **limits,
-    )
-
-
 def _folder(options, name):
-    """Returns the folder of the search."""
+    """Returns the folder of the search, or `None` for the next free number."""
     if options.folder is not None:
         return Path(options.folder)
     searches = Path("searches") / name
-    return searches / str(next_number(searches) - bool(options.resume))
+    return searches / str(next_number(searches) - 1) if options.resume else None
 
 
 def _check_folder(folder, options):
     """Raises an error unless a search can be started or resumed in a folder."""
+    if folder is None:
+        return
     if options.resume and not folder.is_dir():
         raise FileNotFoundError(
             f"There must be a search to resume. Received: {str(folder)!r}, which is "

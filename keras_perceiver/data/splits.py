@@ -312,7 +312,7 @@ def augment_dataset(
     """Augments the inputs of every batch.
 
     Args:
-        dataset: `tf.data.Dataset` of `(inputs, labels)`.
+        dataset: `tf.data.Dataset` of `(inputs, labels)`, or `(inputs, labels, weights)`.
         augment: Callable `(inputs, key)`, see `keras_perceiver.data.augmentation`, or
             `(inputs, labels, key)` that returns both, see `keras_perceiver.data.mixing`.
         seed: Integer, seed of the keys.
@@ -328,10 +328,10 @@ def augment_dataset(
         keys = epoch_keys(seed, epoch).skip(num_done)
 
     def changed(batch, key):
-        inputs, labels = batch
+        inputs, labels, *weights = batch
         if use_labels:
-            return augment(inputs, labels, key)
-        return augment(inputs, key), labels
+            return (*augment(inputs, labels, key), *weights)
+        return (augment(inputs, key), labels, *weights)
 
     dataset = tf.data.Dataset.zip(dataset, keys)
     dataset = dataset.map(changed, num_parallel_calls=tf.data.AUTOTUNE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import pkgutil
 import sys
 import traceback
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_perceiver._checks import check_choice
+from keras_perceiver._files import read_json
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import PathLike
@@ -147,4 +147,10 @@ def _metrics(folder):
             f"{str(path)!r}. Leave the model in the folder of its run, or name the "
             "recipe."
         )
-    return json.loads(path.read_text())
+    metrics = read_json(path)
+    if not isinstance(metrics.get("recipe"), str):
+        raise ValueError(
+            f"The metrics.json of a run must contain its recipe. Received: {str(path)!r}, "
+            "which does not. Name the recipe with --recipe."
+        )
+    return metrics

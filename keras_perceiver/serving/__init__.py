@@ -14,6 +14,7 @@ _MODULES = {
     "check_serving": "versions",
     "export_file": "export",
     "export_for_serving": "export",
+    "verify_version": "manifest",
 }
 __all__ = sorted(_MODULES)
 

@@ -3,10 +3,12 @@
 import hashlib
 import importlib.metadata
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
 
+from keras_perceiver._files import read_json
 from keras_perceiver.models import flops
 
 NAME = "model_card.json"
@@ -60,6 +62,28 @@ def weights_hash(model):
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def version_of_weights(folder, digest):
+    """Returns the latest exported version with the same float32 weights.
+
+    Args:
+        folder: Path of the folder with the numbered versions, which may be missing.
+        digest: String, result of `weights_hash`, or `None`.
+
+    Returns:
+        Path of the version, or `None` if there is none.
+    """
+    if digest is None:
+        return None
+    cards = [
+        path for path in Path(folder).glob(f"*/{NAME}") if path.parent.name.isdigit()
+    ]
+    for path in sorted(cards, key=lambda path: int(path.parent.name), reverse=True):
+        weights = read_json(path)["weights"]
+        if (weights["sha256"], weights["stored_as"]) == (digest, "float32"):
+            return path.parent
+    return None
 
 
 def installed_versions():

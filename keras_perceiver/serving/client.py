@@ -130,7 +130,7 @@ class RestClient:
             with urllib.request.urlopen(  # noqa: S310
                 request, timeout=self._timeout
             ) as response:
-                outputs = json.load(response)["outputs"]
+                outputs = _outputs(response.read())
         except urllib.error.HTTPError as error:
             codes = {404: "NOT_FOUND", 400: "INVALID_ARGUMENT"}
             code = codes.get(error.code, f"HTTP {error.code}")
@@ -140,6 +140,8 @@ class RestClient:
             raise _error(
                 "DEADLINE_EXCEEDED", str(error), self._address, self._model
             ) from error
+        except ValueError as error:
+            raise _error("UNKNOWN", str(error), self._address, self._model) from error
         except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
             raise _error(
                 "UNAVAILABLE", str(error), self._address, self._model
@@ -238,11 +240,27 @@ def read_inputs(paths: Sequence[PathLike]) -> tuple[Any, str]:
             f"{[str(file) for file in files]}. Put the arrays in one .npz."
         )
     if are_arrays[0]:
-        loaded = np.load(files[0], allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded, "serving_default"
-        return {name: loaded[name] for name in loaded.files}, "serving_default"
+        return read_arrays(files[0]), "serving_default"
     return [file.read_bytes() for file in files], "encoded"
+
+
+def read_arrays(path: PathLike) -> Any:
+    """Returns the array in a .npy file, or the dict of the arrays in a .npz file.
+
+    Raises:
+        ValueError: if the file is damaged or contains other data.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            return {name: loaded[name] for name in loaded.files}
+    except Exception as error:  # NumPy raises errors of many classes
+        raise ValueError(
+            f"Arrays must be in a file of NumPy. Received: {str(path)!r} ({error}). It may "
+            "be damaged or contain Python objects. Save it with `numpy.save`."
+        ) from error
 
 
 def _error(code, details, address, model):
@@ -268,6 +286,18 @@ def _json_error(body):
         return json.loads(body)["error"]
     except (ValueError, KeyError, TypeError):
         return body.decode(errors="replace")
+
+
+def _outputs(body):
+    """Returns the outputs in a REST response.
+
+    Raises:
+        ValueError: if there are none, for example if it is not from TF Serving.
+    """
+    answer = json.loads(body)
+    if not isinstance(answer, dict) or "outputs" not in answer:
+        raise ValueError(f"a response without `outputs`: {body[:100]!r}")
+    return answer["outputs"]
 
 
 def _to_json(value):

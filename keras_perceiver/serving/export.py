@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
+from keras_perceiver import _locks
 from keras_perceiver._files import (
     check_writable,
     next_number,
@@ -20,11 +19,13 @@ from keras_perceiver._files import (
     publish_folder,
     unfinished_folder,
     write_if_missing,
+    writing,
 )
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models import Perceiver, Task
-from keras_perceiver.serving import card
+from keras_perceiver.serving import card, manifest
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
+from keras_perceiver.serving.processes import run_python
 from keras_perceiver.serving.versions import (
     FORMATS,
     check_format,
@@ -48,6 +49,7 @@ _FILE_CHECK_PROGRAM = "-P", Path(__file__).with_name("check_file.py")
 # How often non-numeric outputs, such as class names, are computed from predictions that
 # are perturbed within the tolerance, to find those that rounding may change.
 _NUM_ROUNDINGS = 8
+_FULL_DISK = "Nothing was published. Make room and export again."
 _NO_ENCODED = (
     "There is no signature `encoded`, since the model has no preprocessor that decodes "
     "files in a graph. Clients must send arrays that are preprocessed like the training "
@@ -82,9 +84,10 @@ def export_for_serving(
     on the host. A model without a preprocessor has no such signature. Both signatures
     reject invalid requests with an error that names the input and the example.
 
-    The folder of the version also contains `model_card.json` and warm-up requests for
-    TF Serving. The first export writes `models.config` next to the versions and, unless
-    inputs have dynamic lengths, `batching.config`.
+    The folder of the version also contains `model_card.json`, warm-up requests for
+    TF Serving, and `SHA256SUMS`, the hashes of all files, see `verify_version`. The first
+    export writes `models.config` next to the versions and, unless inputs have dynamic
+    lengths, `batching.config`.
 
     Reference:
         [Serving a model](https://www.tensorflow.org/tfx/serving/serving_basic).
@@ -117,6 +120,8 @@ def export_for_serving(
             preprocessor does not match its modality.
         FileExistsError: if `version` exists already.
         PermissionError: if the folder is not writable.
+        BlockingIOError: if another process writes the same `version`.
+        OSError: if the disk is full. In this case, nothing is published.
         RuntimeError: if the export fails, or if its outputs differ from those of
             `model.predict`. In this case, nothing is published.
 
@@ -155,7 +160,14 @@ def export_for_serving(
         "name": folder.resolve().name,
         "batch_sizes": BATCH_SIZES,
     }
-    with unfinished_folder(folder) as work:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(f"The export to {str(folder)!r}", _FULL_DISK))
+        if is_chosen:
+            name = f".{version}{_locks.NAME}"
+            what = f"The version {str(folder / str(version))!r}"
+            stack.enter_context(_locks.locked(folder / name, what))
+            check_version(folder, version)  # another process may have written it
+        work = stack.enter_context(unfinished_folder(folder))
         _run_job(model, work, job)
         served = model if weights == "float32" else quantized_copy(model, weights)
         difference = {}
@@ -164,11 +176,12 @@ def export_for_serving(
             print(_difference_text(weights, difference))
         if use_check:
             _write_expected(served, work, served.serving_outputs)
-            _run(*_CHECK_PROGRAM, work)
+            run_python(*_CHECK_PROGRAM, work)
         path = work / "saved_model"
         tables = json.loads((work / "signatures.json").read_text())
         text = card.text(model, tables, weights, difference, metrics, notes)
         (path / card.NAME).write_text(text)
+        manifest.write_manifest(path)
         write_if_missing(folder / "models.config", models_config(job["name"]))
         has_lengths = any(m.dynamic_lengths for m in model.modalities.values())
         if not has_lengths and not model.index_inputs:
@@ -200,6 +213,8 @@ def export_file(
         ImportError: if a package that the format needs is not installed.
         FileExistsError: if the file exists already.
         PermissionError: if its folder is not writable.
+        BlockingIOError: if another process writes the same file.
+        OSError: if the disk is full. In this case, no file is written.
         RuntimeError: if the export fails, or if its outputs differ. In this case, no file
             is written.
     """
@@ -207,12 +222,19 @@ def export_file(
     check_format(format, path, use_check)
     _check_model(model)
     check_writable("folder", path.parent)
-    with unfinished_folder(path.parent) as work:
+    lock = path.with_name(f".{path.name}{_locks.NAME}")
+    with (
+        writing(f"The export to {str(path)!r}", _FULL_DISK),
+        _locks.locked(lock, f"The file {str(path)!r}"),
+        unfinished_folder(path.parent) as work,
+    ):
+        # Another process may have written it.
+        check_format(format, path, use_check)
         unfinished = work / f"model{FORMATS[format]}"
         _run_job(model, work, {"format": format, "file": str(unfinished)})
         if use_check:
             _write_expected(model, work, lambda y_pred: {"output": y_pred})
-            _run(*_FILE_CHECK_PROGRAM, unfinished, work)
+            run_python(*_FILE_CHECK_PROGRAM, unfinished, work)
         publish_file(unfinished, path)
     return path
 
@@ -267,7 +289,7 @@ def _run_job(model, work, job):
         in_tensorflow.run(model, work)
     else:
         model.save(work / "model.keras")
-        _run("-c", _EXPORT_PROGRAM, work)
+        run_python("-c", _EXPORT_PROGRAM, work)
 
 
 def _examples(work):
@@ -376,25 +398,3 @@ def _difference_text(weights, difference):
                 f"(in float32 {difference[f'{key}_float32']:.4f})"
             )
     return text
-
-
-def _run(*arguments):
-    """Runs Python with arguments under TensorFlow, and raises an error if it fails."""
-    result = subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={
-            **os.environ,
-            "KERAS_BACKEND": "tensorflow",
-            # To find modules of the user.
-            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode:
-        lines = (result.stderr or result.stdout).strip().splitlines()
-        raise RuntimeError(
-            "The export failed and nothing was published. Its last lines:\n"
-            + "\n".join(lines[-15:])
-        )

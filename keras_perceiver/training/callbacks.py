@@ -1,14 +1,16 @@
 """Callbacks: logged measurements, averaged weights, early stopping."""
 
 import csv
+import functools
 import importlib
 import time
+import warnings
 
 import keras
 import numpy as np
 
 from keras_perceiver._checks import check_positive
-from keras_perceiver._files import replace_file
+from keras_perceiver._files import WriteError, replace_file
 from keras_perceiver.training.schedules import schedule_of
 
 
@@ -164,15 +166,67 @@ class WriteHistory(keras.callbacks.Callback):
         self.history_of_run = history
 
     def on_epoch_end(self, epoch, logs=None):
-        replace_file(self.path, self._write)
+        try:
+            write_history(self.path, self.history_of_run)
+        except WriteError as error:  # the next epoch writes it again
+            warnings.warn(f"{error} The run continues.", stacklevel=2)
 
-    def _write(self, path):
-        history = self.history_of_run
+
+def write_history(path, history):
+    """Writes a history as CSV, one row per epoch."""
+
+    def write(path):
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["epoch", *history])
             for epoch, values in enumerate(zip(*history.values(), strict=True)):
                 writer.writerow([epoch + 1, *values])
+
+    replace_file(path, write)
+
+
+class BestEffort(keras.callbacks.Callback):
+    """Calls a callback until it fails. Then it warns, and the run continues without it.
+
+    Args:
+        callback: `keras.callbacks.Callback` that only writes logs.
+        path: Path of the logs, for the warning.
+    """
+
+    def __init__(self, callback, path):
+        super().__init__()
+        self.callback, self.path = callback, path
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        self.callback.set_params(params)
+
+    def _call(self, hook, *arguments, **options):
+        if self.callback is None:
+            return
+        try:
+            getattr(self.callback, hook)(*arguments, **options)
+        except Exception as error:  # TensorFlow has several for a full disk
+            self.callback = None
+            warnings.warn(
+                f"{self.path} is no longer written: {error} The run continues.",
+                stacklevel=2,
+            )
+
+    on_train_begin = functools.partialmethod(_call, "on_train_begin")
+    on_train_end = functools.partialmethod(_call, "on_train_end")
+    on_epoch_begin = functools.partialmethod(_call, "on_epoch_begin")
+    on_epoch_end = functools.partialmethod(_call, "on_epoch_end")
+    on_test_begin = functools.partialmethod(_call, "on_test_begin")
+    on_test_end = functools.partialmethod(_call, "on_test_end")
+    on_train_batch_begin = functools.partialmethod(_call, "on_train_batch_begin")
+    on_train_batch_end = functools.partialmethod(_call, "on_train_batch_end")
+    on_test_batch_begin = functools.partialmethod(_call, "on_test_batch_begin")
+    on_test_batch_end = functools.partialmethod(_call, "on_test_batch_end")
 
 
 def tensor_board(folder):
@@ -182,7 +236,7 @@ def tensor_board(folder):
     """
     if not is_installed("tensorboard", f"{folder} is not written"):
         return []
-    return [keras.callbacks.TensorBoard(folder, write_graph=False)]
+    return [BestEffort(keras.callbacks.TensorBoard(folder, write_graph=False), folder)]
 
 
 def is_installed(package, consequence):

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_perceiver import _runs
 from keras_perceiver._checks import check_positive
-from keras_perceiver._files import UNFINISHED, replace_file
+from keras_perceiver._files import UNFINISHED, replace_file, writing
 
 _INFO = "info"
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2  # hexadecimal digits
@@ -51,12 +52,17 @@ class Checkpoints:
 
     def paths(self):
         """Returns the paths of the checkpoints, the latest first."""
-        return sorted(self.folder.glob("step-*.checkpoint"), reverse=True)
+        return _runs.checkpoint_paths(self.folder)
 
     def newest_step(self):
         """Returns the step of the latest checkpoint, intact or not, or 0."""
         paths = self.paths()
-        return int(paths[0].stem.removeprefix("step-")) if paths else 0
+        return _runs.step_of(paths[0]) if paths else 0
+
+    def position(self):
+        """Returns text that says where a run would be resumed."""
+        step = self.newest_step()
+        return f"from step {step}" if step else "from the beginning"
 
     def save(self, step, arrays, info):
         """Writes a checkpoint and deletes old ones.
@@ -67,21 +73,19 @@ class Checkpoints:
             info: JSON-serializable dict.
 
         Raises:
-            OSError: if it cannot be written; earlier checkpoints are intact.
+            WriteError: if the disk is full or fails; earlier checkpoints are intact.
         """
         if self.is_read_only:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"step-{step:010d}.checkpoint"
+        path = self.folder / _runs.checkpoint_name(step)
         info = {**info, "step": step}
-        try:
-            replace_file(path, lambda unfinished: _write(unfinished, arrays, info))
-        except OSError as error:
-            raise OSError(
-                f"The checkpoint of step {step} could not be written: {error}. Received: "
-                f"folder={str(self.folder)!r}. Earlier checkpoints are intact; make room "
-                "and resume."
-            ) from error
+        with writing(f"The folder {str(self.folder)!r}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        replace_file(
+            path,
+            lambda unfinished: _write(unfinished, arrays, info),
+            f"Make room and resume: the run continues {self.position()}.",
+        )
         for old in self.paths()[self.keep :]:
             old.unlink()
         for left in self.folder.glob(f"{UNFINISHED}*"):  # by a run that was killed
@@ -129,7 +133,7 @@ def check_unused(run_folder, checkpoints, resume):
             f"run_folder={str(run_folder)!r}, which contains {found[0].name}. Resume that "
             "run (--resume), or choose another folder."
         )
-    if not found and (run_folder / "model.keras").exists():
+    if not found and (run_folder / _runs.MODEL).exists():
         raise FileExistsError(
             "A trained model is never overwritten. Received: "
             f"run_folder={str(run_folder)!r}, which contains a model.keras. "
@@ -164,4 +168,7 @@ def _read(path):
             info = json.loads(archive[_INFO].tobytes())
             names = sorted(name for name in archive.files if name != _INFO)
             arrays = [archive[name] for name in names]
-    return Checkpoint(info.pop("step"), arrays, info)
+    step = info.pop("step")
+    if step != _runs.step_of(path):
+        raise _DamagedError(f"its name has another step than its content, {step}")
+    return Checkpoint(step, arrays, info)

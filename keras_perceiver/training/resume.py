@@ -8,11 +8,14 @@ import math
 import signal
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_perceiver._files import WriteError
 from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.provenance import warn_of_differences
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import PathLike
@@ -49,19 +52,27 @@ class SaveState(keras.callbacks.Callback):
         configuration: Dict of JSON values that must be equal when the run is resumed.
         save_every: Integer, training steps between checkpoints.
         steps_per_epoch: Integer.
+        provenance: Dict, see `provenance`. A resumed run warns about differences.
         early_stop: `EarlyStop`, whose best weights are saved too, or `None`.
     """
 
     def __init__(
-        self, checkpoints, configuration, save_every, steps_per_epoch, early_stop=None
+        self,
+        checkpoints,
+        configuration,
+        save_every,
+        steps_per_epoch,
+        provenance,
+        early_stop=None,
     ):
         super().__init__()
         self.checkpoints = checkpoints
         self.configuration = configuration
+        self.provenance = provenance
         self.save_every = save_every
         self.steps_per_epoch = steps_per_epoch
         self.early_stop = early_stop
-        self.step = 0
+        self.step = self._saved_step = 0
         self.history = {}
         self.seconds_before = 0.0
         self._start = time.perf_counter()
@@ -74,7 +85,7 @@ class SaveState(keras.callbacks.Callback):
         return self.seconds_before + time.perf_counter() - self._start
 
     def restore(self, model, examples):
-        """Restores the newest checkpoint into a compiled model, if there is one.
+        """Restores the latest checkpoint into a compiled model, if there is one.
 
         Args:
             model: Compiled `keras.Model`.
@@ -89,6 +100,7 @@ class SaveState(keras.callbacks.Callback):
             return
         info = checkpoint.info
         _check_configuration(info["configuration"], self.configuration)
+        warn_of_differences(info["provenance"], self.provenance)
         model.optimizer.build(model.trainable_variables)
         model.evaluate(examples, verbose=0)
         variables = _variables(model)
@@ -98,7 +110,7 @@ class SaveState(keras.callbacks.Callback):
         if self.early_stop is not None:
             best = checkpoint.arrays[len(variables) :]
             self.early_stop.restore(info["early_stop"], best)
-        self.step = checkpoint.step
+        self.step = self._saved_step = checkpoint.step
         if self.step % self.steps_per_epoch:  # epochs start with reset metrics
             num_metrics = len(model.metrics_variables)
             self._metrics = arrays[len(variables) - num_metrics :]
@@ -157,10 +169,20 @@ class SaveState(keras.callbacks.Callback):
                 self._signal,
             )
 
+    def on_train_end(self, logs=None):
+        """Saves the state at the end of training, since later stages may fail."""
+        if self.step == self._saved_step:
+            return
+        try:
+            self._save()
+        except WriteError as error:  # the model is smaller and may still fit
+            warnings.warn(f"{error} The run continues.", stacklevel=2)
+
     def _save(self):
         arrays = [_array(variable) for variable in _variables(self.model)]
         info = {
             "configuration": self.configuration,
+            "provenance": self.provenance,
             "history": self.history,
             "seconds": self.seconds,
         }
@@ -168,6 +190,7 @@ class SaveState(keras.callbacks.Callback):
             info["early_stop"] = self.early_stop.state()
             arrays += self.early_stop.weights
         self.checkpoints.save(self.step, arrays, info)
+        self._saved_step = self.step
 
     def _refuse(self, loss):
         paths = self.checkpoints.paths()

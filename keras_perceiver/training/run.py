@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -11,13 +12,15 @@ import keras
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver._files import check_writable, replace_file
+from keras_perceiver._runs import CHECKPOINTS, METRICS, MODEL, locked_run
 from keras_perceiver.config import describe
 from keras_perceiver.distribution import check_equal, get_distribution
-from keras_perceiver.serving import (
-    check_serving,
-    export_for_serving,
+from keras_perceiver.serving import export_for_serving
+from keras_perceiver.serving.card import (
+    installed_versions,
+    version_of_weights,
+    weights_hash,
 )
-from keras_perceiver.serving.card import installed_versions
 from keras_perceiver.training import smoke as smoke_test
 from keras_perceiver.training.callbacks import (
     EarlyStop,
@@ -26,10 +29,12 @@ from keras_perceiver.training.callbacks import (
     WriteHistory,
     is_installed,
     tensor_board,
+    write_history,
 )
 from keras_perceiver.training.checkpoints import Checkpoints, check_unused
 from keras_perceiver.training.fit import compile_task, fit
 from keras_perceiver.training.plots import plot_history
+from keras_perceiver.training.provenance import provenance
 from keras_perceiver.training.resume import SaveState, settings
 from keras_perceiver.training.score import score, score_without_each
 from keras_perceiver.training.tracking import TrackingOptimizer
@@ -39,44 +44,8 @@ if TYPE_CHECKING:
     from keras_perceiver.distribution import Distribution
     from keras_perceiver.training.recipe import Recipe
 
-CHECKPOINTS = "checkpoints"
-LOGS = "logs"
+EXPORT, HISTORY, LOGS = "export", "history.csv", "logs"
 _STAGES = ("prepare", "fit", "score", "save", "export")
-
-
-def train(
-    recipe: Recipe,
-    run_folder: PathLike,
-    export_folder: PathLike | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """Trains, tests, saves and exports the model of a recipe.
-
-    Calls the stages of a `Run` in order.
-
-    Args:
-        recipe: `Recipe`.
-        run_folder: Path, see `Run`.
-        export_folder: Path, see `Run`.
-        **options: Other arguments of `Run`.
-
-    Returns:
-        Dict of the entries of `metrics.json`, with the paths `model` and `export` (in
-        process 0, if there are several).
-
-    Raises:
-        NonFiniteLossError: if the loss becomes NaN or infinite.
-        TrainingInterruptedError: after SIGTERM or SIGINT, once the state is saved.
-        ValueError: as `Run` and `Run.prepare`, which also raise errors of files.
-    """
-    check_serving()  # fails before the training instead of after it
-    run = Run(recipe, run_folder, export_folder, **options)
-    run.prepare()
-    run.fit()
-    run.score()
-    run.save()
-    run.export()
-    return run.result
 
 
 class Run:
@@ -89,7 +58,9 @@ class Run:
     During training, the folder `checkpoints` in the run folder contains the whole state:
     weights, optimizer, seeds, metrics, position in the data. It is also saved at SIGTERM
     and SIGINT. With `resume`, another process continues from there, and ends with the same
-    weights as an uninterrupted run. The number of devices may change.
+    weights as an uninterrupted run. The number of devices may change. Other versions,
+    code or data cause a warning. `export` deletes the checkpoints.
+    One process at a time uses a run folder, until the run is exported or fails.
     Several processes that train together (see `keras_perceiver.distribution`) must all
     create the same run with the same run folder, which process 0 writes.
 
@@ -124,6 +95,7 @@ class Run:
         FileExistsError: if the run folder contains a model, or, without `resume`,
             checkpoints.
         PermissionError: if a folder is not writable.
+        BlockingIOError: if another process uses the run folder.
     """
 
     def __init__(
@@ -144,7 +116,7 @@ class Run:
         replicas = self.distribution.num_replicas
         self.recipe = smoke_test.smaller(recipe, replicas) if smoke else recipe
         self.run_folder = Path(run_folder)
-        self.export_folder = Path(export_folder or self.run_folder / "export")
+        self.export_folder = Path(export_folder or self.run_folder / EXPORT)
         self.seed = seed
         self.data_folder = data_folder
         self.save_every = save_every
@@ -169,9 +141,14 @@ class Run:
         self._checkpoints = Checkpoints(
             self.run_folder / CHECKPOINTS, keep, is_read_only=not self.is_writer
         )
-        check_unused(self.run_folder, self._checkpoints, resume)
         check_writable("run_folder", self.run_folder)
-        check_writable("export_folder", self.export_folder)
+        self._lock = contextlib.ExitStack()
+        with contextlib.ExitStack() as lock:
+            if self.is_writer:
+                lock.enter_context(locked_run(self.run_folder))
+            check_unused(self.run_folder, self._checkpoints, resume)
+            check_writable("export_folder", self.export_folder)
+            self._lock = lock.pop_all()
 
     def prepare(self):
         """Builds and compiles the model, reads the data, and restores a checkpoint.
@@ -182,17 +159,19 @@ class Run:
                 configuration.
             FileNotFoundError: if the data folder is missing.
         """
-        self._begin("prepare")
-        recipe = self.recipe
-        recipe.build_optimizer(num_updates=1000)  # raises errors before data are read
-        keras.utils.set_random_seed(self.seed)
-        with self.distribution.scope():
-            encoder = recipe.model()
-        self.splits = self._read_data()
-        with self.distribution.scope():
-            self.model = recipe.build_task(encoder, self.splits)
-            self._compile()
-            self._prepare_state()
+        with self._stage("prepare"):
+            recipe = self.recipe
+            recipe.build_optimizer(
+                num_updates=1000
+            )  # raises errors before data are read
+            keras.utils.set_random_seed(self.seed)
+            with self.distribution.scope():
+                encoder = recipe.model()
+            self.splits = self._read_data()
+            with self.distribution.scope():
+                self.model = recipe.build_task(encoder, self.splits)
+                self._compile()
+                self._prepare_state()
 
     def _read_data(self):
         recipe = self.recipe
@@ -200,6 +179,7 @@ class Run:
             splits = recipe.mock_splits(recipe.step_size, self.seed)
         else:
             splits = recipe.splits(recipe.step_size, self.seed, self.data_folder)
+        self._provenance = provenance(splits)
         splits = self.distribution.splits(splits)
         if self.smoke:
             num_steps = smoke_test.NUM_STEPS * recipe.accumulation_steps
@@ -237,6 +217,7 @@ class Run:
             self.configuration,
             self.save_every,
             self.steps_per_epoch,
+            self._provenance,
             self._early_stop,
         )
         if self.resume:
@@ -292,31 +273,30 @@ class Run:
             NonFiniteLossError: if the loss becomes NaN or infinite.
             TrainingInterruptedError: after SIGTERM or SIGINT, once the state is saved.
         """
-        self._begin("fit")
-        optimizer, state, early_stop = self._optimizer, self._state, self._early_stop
-        callbacks = [
-            *callbacks,
-            Measures(optimizer, self.recipe.step_size),
-            ValidateAverage(optimizer),
-            *([early_stop] if early_stop else []),
-            *(tensor_board(self.run_folder / LOGS) if self.is_writer else []),
-            state,
-        ]
-        if self.is_writer:
-            path = self.run_folder / "history.csv"
-            callbacks.append(WriteHistory(path, self.history))
-        with self.distribution.scope():
+        with self._stage("fit"), self.distribution.scope():
             fit(
                 self.model,
                 self.splits,
-                state,
-                callbacks,
+                self._state,
+                [*callbacks, *self._callbacks()],
                 self.recipe.epochs,
                 verbose=verbose if self.is_writer else 0,
             )
-            self._seconds = state.seconds
-            best = early_stop.weights if early_stop else []
-            optimizer.assign_weights(best or optimizer.averages())
+            self._seconds = self._state.seconds
+            best = self._early_stop.weights if self._early_stop else []
+            self._optimizer.assign_weights(best or self._optimizer.averages())
+
+    def _callbacks(self):
+        callbacks = [
+            Measures(self._optimizer, self.recipe.step_size),
+            ValidateAverage(self._optimizer),
+            *([self._early_stop] if self._early_stop else []),
+            self._state,  # before the callbacks that write files
+        ]
+        if self.is_writer:
+            callbacks += tensor_board(self.run_folder / LOGS)
+            callbacks.append(WriteHistory(self.run_folder / HISTORY, self.history))
+        return callbacks
 
     def score(self):
         """Tests the model, and sets `metrics`.
@@ -326,11 +306,12 @@ class Run:
             of the task. With several modalities, `test_accuracy_without` is a dict of
             the accuracy without each modality.
         """
-        self._begin("score")
-        model, test, recipe = self.model, self.splits.test, self.recipe
-        with self.distribution.scope():
+        model, recipe = self.model, self.recipe
+        with self._stage("score"), self.distribution.scope():
+            test = self.splits.test
             scores = score(model, test, self.distribution)
             without = score_without_each(model, test, self.distribution)
+            digest = weights_hash(model)
         num_examples = self._state.step * recipe.step_size
         early_stop = self._early_stop
         self.metrics = {
@@ -343,48 +324,66 @@ class Run:
             "examples_per_second": round(num_examples / self._seconds, 1),
             **{f"test_{name}": value for name, value in scores.items()},
             **({f"test_{model.score}_without": without} if without else {}),
+            "weights_sha256": digest,
             "versions": installed_versions(),
         }
         self.result = dict(self.metrics)
         return self.metrics
 
     def save(self):
-        """Writes the model, the metrics and the plot of the history."""
-        self._begin("save")
-        if not self.is_writer:
-            return
-        model_path = self.run_folder / "model.keras"
-        replace_file(model_path, self.model.save)
+        """Writes the model, the metrics and the history with its plot.
+
+        Raises:
+            WriteError: if the disk is full. The state is saved, so that the run can be
+                resumed.
+        """
+        with self._stage("save"):
+            if self.is_writer:
+                self._save()
+
+    def _save(self):
+        def write(name, write_to):
+            position = self._checkpoints.position()
+            fix = f"Make room and resume: the run continues {position}."
+            replace_file(self.run_folder / name, write_to, fix)
+
         text = json.dumps(self.metrics, indent=2) + "\n"
-        path = self.run_folder / "metrics.json"
-        replace_file(path, lambda path: path.write_text(text))
+        write(MODEL, self.model.save)
+        write(METRICS, lambda path: path.write_text(text))
+        write_history(self.run_folder / HISTORY, self.history)
         path = self.run_folder / "history.png"
         if is_installed("matplotlib", f"{path} is not written"):
-            replace_file(
-                path,
-                lambda path: plot_history(
-                    self.history, self.metrics, self.model.score, path
-                ),
-            )
-        self.result["model"] = model_path
+            data = self.history, self.metrics, self.model.score
+            write(path.name, lambda path: plot_history(*data, path))
+        self.result["model"] = self.run_folder / MODEL
 
     def export(self):
         """Exports the model for TF Serving, and deletes the checkpoints."""
-        self._begin("export")
-        if not self.is_writer:
-            return
-        model = self.model
-        if self.distribution.engine != "none":
-            # On one device, like users of the file, even if other devices have failed.
-            model = keras.saving.load_model(self.result["model"], compile=False)
-        self.result["export"] = export_for_serving(
-            model, self.export_folder, metrics=self.metrics
-        )
-        # Until here, a resumed run can repeat what failed.
-        shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
+        with self._stage("export"):
+            if self.is_writer:
+                self._export()
+                # Until here, a resumed run can repeat what failed.
+                shutil.rmtree(self._checkpoints.folder, ignore_errors=True)
+        self._lock.close()
 
-    def _begin(self, stage):
-        """Raises `RuntimeError` unless the stages before this one are done."""
+    def _export(self):
+        folder, metrics, model = self.export_folder, self.metrics, self.model
+        # An interrupted run may have exported these weights already.
+        version = version_of_weights(folder, metrics["weights_sha256"])
+        if version is None or not self.resume:
+            if self.distribution.engine != "none":
+                # On one device, like users of the file, even if other devices have failed.
+                model = keras.saving.load_model(self.result["model"], compile=False)
+            version = export_for_serving(model, folder, metrics=metrics)
+        self.result["export"] = version
+
+    @contextlib.contextmanager
+    def _stage(self, stage):
+        """Context of a stage. An error releases the lock of the run folder.
+
+        Raises:
+            RuntimeError: unless the stages before this one are done.
+        """
         number = _STAGES.index(stage)
         if number != self._num_done:
             expected = _STAGES[self._num_done :][:1]
@@ -394,3 +393,8 @@ class Run:
                 + (f"Call `{expected[0]}` next." if expected else "Create another run.")
             )
         self._num_done += 1
+        try:
+            yield
+        except BaseException:
+            self._lock.close()  # so that another process can resume it
+            raise

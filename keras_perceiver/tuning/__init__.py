@@ -8,7 +8,7 @@ from keras_perceiver.tuning.results import (
     read_trials,
     write_trials,
 )
-from keras_perceiver.tuning.search import make_tuner, search
+from keras_perceiver.tuning.search import make_tuner, search, table
 
 __all__ = [
     "ALGORITHMS",
@@ -19,5 +19,6 @@ __all__ = [
     "plot_trials",
     "read_trials",
     "search",
+    "table",
     "write_trials",
 ]

@@ -91,6 +91,9 @@ class PerceiverHyperModel(kt.HyperModel):
             of training inputs, such as `keras_perceiver.data.image_augmentation()`.
         num_inputs: Integer, number of elements per example, for the limits. Defaults to
             the maximum.
+        num_examples: Integer, number of training examples. Larger batch sizes are
+            infeasible. Defaults to the number in the arrays or the dataset, once
+            `keras_perceiver.tuning.search` gets them.
         max_parameters: Integer, maximum number of parameters, or `None`.
         max_flops: Number, maximum FLOPs per example, or `None`.
         max_activation_bytes: Number, maximum of the estimated memory of training with a
@@ -136,6 +139,7 @@ class PerceiverHyperModel(kt.HyperModel):
         defaults: dict[str, Any] | None = None,
         augmentations: dict[str, Callable] | None = None,
         num_inputs: int | None = None,
+        num_examples: int | None = None,
         max_parameters: int | None = None,
         max_flops: float | None = None,
         max_activation_bytes: float | None = None,
@@ -164,6 +168,7 @@ class PerceiverHyperModel(kt.HyperModel):
         self._base = base
         self.augmentations = dict(augmentations or {})
         self.num_inputs = num_inputs
+        self.num_examples = num_examples
         self.max_parameters = max_parameters
         self.max_flops = max_flops
         self.max_activation_bytes = max_activation_bytes
@@ -173,7 +178,8 @@ class PerceiverHyperModel(kt.HyperModel):
         self._sizes: dict[tuple, Any] = {}
         self._infeasibilities: dict[tuple, Any] = {}
         self.space = self._space(space or {})
-        self.defaults = self._defaults(defaults or {})
+        self._given_defaults = dict(defaults or {})
+        self.defaults = self._defaults(self._given_defaults)
 
     def space_names(self):
         """Returns the sorted names that a space may have."""
@@ -252,6 +258,16 @@ class PerceiverHyperModel(kt.HyperModel):
             space[name] = spaces.checked({name: self.settings[name]})[name]
         return space
 
+    def set_num_examples(self, num_examples):
+        """Sets the number of training examples. Larger batch sizes are infeasible.
+
+        Raises:
+            ValueError: if no batch size in the space is feasible.
+        """
+        self.num_examples = num_examples
+        self._infeasibilities = {}
+        self.defaults = self._defaults(self._given_defaults)
+
     def _defaults(self, given):
         unknown = sorted(set(given) - set(self.space) - set(spaces.OPTIONAL))
         if unknown:
@@ -311,6 +327,9 @@ class PerceiverHyperModel(kt.HyperModel):
                 f"batch_size={values['batch_size']} is not divisible by the "
                 f"{num_replicas} replicas."
             )
+        size, limit = values["batch_size"], self.num_examples
+        if limit is not None and size > limit:
+            return f"batch_size={size} exceeds the {limit} training examples."
         limits = {
             "parameters": self.max_parameters,
             "flops": self.max_flops,
@@ -383,7 +402,18 @@ class PerceiverHyperModel(kt.HyperModel):
             self._compile(model, values, num_steps=None)
         return model
 
-    def fit(self, hp, model, x, y=None, validation_data=None, **options):
+    def fit(
+        self,
+        hp,
+        model,
+        x,
+        y=None,
+        validation_data=None,
+        sample_weight=None,
+        validation_split=0.0,
+        batch_size=None,
+        **options,
+    ):
         """Trains the model of a trial.
 
         Args:
@@ -394,19 +424,35 @@ class PerceiverHyperModel(kt.HyperModel):
                 `keras_perceiver.data.Splits`.
             y: Labels, if `x` are arrays.
             validation_data: See `keras.Model.fit`. Defaults to that of the splits.
+            sample_weight: Weights of the examples, if `x` are arrays.
+            validation_split: Float, fraction of the arrays, from their end, that is held
+                out for validation if there is no `validation_data`.
+            batch_size: Integer, replaces the one of the space.
             **options: See `keras.Model.fit`. `epochs` is the number of the last epoch.
 
         Returns:
             `keras.callbacks.History`.
 
         Raises:
-            FailedTrialError: if training runs out of memory.
+            FailedTrialError: if training runs out of memory, or if there is no full batch.
         """
         values = self.values(hp)
         seed = 0 if self.seed is None else self.seed
+        batch_size = values["batch_size"] if batch_size is None else batch_size
         train, num_batches, validation = batches(
-            x, y, validation_data, values["batch_size"], seed, self.distribution
+            x,
+            y,
+            sample_weight,
+            validation_data,
+            validation_split,
+            batch_size,
+            seed,
+            self.distribution,
         )
+        if num_batches == 0:
+            raise FailedTrialError(
+                f"batch_size={batch_size} exceeds the number of training examples."
+            )
         change = self.augmentations.get(values.get("augmentation"))
         if change is not None:
             from keras_perceiver.data.splits import augment_dataset

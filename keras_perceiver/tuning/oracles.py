@@ -7,6 +7,8 @@ import warnings
 import keras_tuner as kt
 
 _MAX_TRIES = 1000
+# Key of the last epoch of a trial that was cut, named like those of KerasTuner.
+CUT = "tuner/cut_after_epoch"
 _COLUMNS = ("trial", "status", "score", "best", "parameters", "GFLOPs", "seconds")
 
 
@@ -17,8 +19,9 @@ class Budget:
     Attributes:
         trials: Integer, number of trials, or `None`.
         epochs: Integer, number of epochs in all trials together, or `None`.
-        minutes: Float, or `None`. No trial starts later, but a running trial is
-            completed. The clock is reset when a search is resumed.
+        minutes: Float, or `None`. When the time is up, the running trial ends with its
+            current epoch, is validated, and counts. The clock is reset when a search is
+            resumed.
     """
 
     trials: int | None = None
@@ -65,10 +68,13 @@ class _Limited:
         self._started = {}
         self._has_header = False
 
-    def begin(self):
-        """Starts the clock."""
-        if self._budget.minutes is not None:
-            self._deadline = time.monotonic() + 60 * self._budget.minutes
+    def begin(self, deadline):
+        """Starts the clock.
+
+        Args:
+            deadline: Float, in seconds as returned by `time.time()`, or `None`.
+        """
+        self._deadline = deadline
 
     def is_feasible(self, values):
         """Returns whether the model with these values is feasible."""
@@ -79,11 +85,11 @@ class _Limited:
     def num_epochs(self, values):
         """Returns the number of epochs of a trial."""
         first = values.get("tuner/initial_epoch", 0)
-        return values.get("tuner/epochs", self._epochs) - first
+        return values.get(CUT, values.get("tuner/epochs", self._epochs)) - first
 
     def _is_used_up(self):
         budget = self._budget
-        if self._deadline is not None and time.monotonic() > self._deadline:
+        if self._deadline is not None and time.time() > self._deadline:
             return True
         if budget.trials is not None and len(self.trials) >= budget.trials:
             return True
@@ -100,6 +106,8 @@ class _Limited:
             return {"status": "STOPPED", "values": None}
         found = super().populate_space(trial_id)
         values = found.get("values")
+        if values is not None:  # Hyperband copies them from a trial that it continues
+            values.pop(CUT, None)
         if found["status"] != "RUNNING" or self.is_feasible(values):
             return found
         return self._replacement(values, trial_id)
@@ -155,6 +163,10 @@ class _Limited:
         changed = {n: values[n] for n in free if values.get(n) != start.get(n)}
         text = ", ".join(f"{name}={_cell(v)}" for name, v in changed.items())
         self._report("  ".join([*cells, text]))
+        if CUT in trial.hyperparameters.values:
+            self._report(
+                f"{'':>12}stopped after {values['epochs']} epochs: the time is up"
+            )
         if trial.status != "COMPLETED" and trial.message:
             self._report(f"{'':>12}{trial.message.strip().splitlines()[-1]}")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from keras_perceiver._files import replace_file
 from keras_perceiver._matplotlib import matplotlib
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ def write_trials(rows: list[dict], path: PathLike) -> None:
         rows: List of dicts, as `search` returns it.
         path: Path of the file.
     """
-    with Path(path).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: _to_text(v) for k, v in row.items()} for row in rows)
+
+    def write(path):
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows({k: _to_text(v) for k, v in row.items()} for row in rows)
+
+    replace_file(Path(path), write)
 
 
 def read_trials(path: PathLike) -> list[dict]:
@@ -107,8 +112,9 @@ def plot_trials(
             figures["importance"] = _importance(completed, free)
     paths = []
     for name, figure in figures.items():
-        paths.append(folder / f"{name}.png")
-        figure.savefig(paths[-1], dpi=120)
+        path = folder / f"{name}.png"
+        replace_file(path, lambda path, figure=figure: figure.savefig(path, dpi=120))
+        paths.append(path)
     return paths
 
 

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import keras_tuner as kt
 
+from keras_perceiver import _locks
 from keras_perceiver._checks import check_positive
-from keras_perceiver.tuning.oracles import make_oracle
+from keras_perceiver._files import writing
+from keras_perceiver.tuning.batches import count_examples
+from keras_perceiver.tuning.oracles import CUT, make_oracle
 
 if TYPE_CHECKING:
     import keras_tuner
@@ -26,21 +29,50 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _MAX_RESTARTS = 2
+# Passes the end of the search to the workers that it starts.
+_DEADLINE = "KERAS_PERCEIVER_SEARCH_DEADLINE"
 _ENVIRONMENT = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
-class _PollingDelay:
-    """Mixin that pauses between requests to an oracle without a proposal."""
+class _Timed:
+    """Mixin that ends the running trial when the time is up, and reports its epoch.
+
+    Attributes:
+        budget: `Budget`.
+        deadline: Float, in seconds as returned by `time.time()`, or `None`.
+        progress: Callable, see `search`, or `None`.
+    """
+
+    budget: Any = None
+    deadline: Any = None
+    progress: Any = None
 
     def pre_create_trial(self):
+        # KerasTuner asks an oracle without a proposal again without a pause.
         time.sleep(0.05)
 
+    def on_epoch_begin(self, trial, model, epoch, logs=None):
+        if self.progress is not None:
+            self.progress(trial.trial_id, epoch)
 
-class _Tuner(_PollingDelay, kt.Tuner):
+    def on_batch_end(self, trial, model, batch, logs=None):
+        if self._is_over():
+            model.stop_training = True  # the epoch ends, with its validation
+
+    def on_epoch_end(self, trial, model, epoch, logs=None):
+        if self._is_over():
+            model.stop_training = True
+            trial.hyperparameters.values[CUT] = epoch + 1
+
+    def _is_over(self):
+        return self.deadline is not None and time.time() > self.deadline
+
+
+class _Tuner(_Timed, kt.Tuner):
     pass
 
 
-class _HyperbandTuner(_PollingDelay, kt.Hyperband):
+class _HyperbandTuner(_Timed, kt.Hyperband):
     def __init__(self, oracle, **options):
         # Hyperband's constructor would create another oracle.
         kt.Tuner.__init__(self, oracle, **options)
@@ -88,12 +120,14 @@ def make_tuner(
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     kind = _HyperbandTuner if algorithm == "hyperband" else _Tuner
-    return kind(
+    tuner = kind(
         oracle,
         hypermodel=hyper_model,
         directory=str(folder.parent),
         project_name=folder.name,
     )
+    tuner.budget = budget
+    return tuner
 
 
 def search(
@@ -103,8 +137,12 @@ def search(
     validation_data: Any = None,
     num_workers: int = 1,
     command: Sequence[str] | None = None,
+    progress: Callable[[str, int], Any] | None = None,
+    **options: Any,
 ) -> list[dict]:
     """Runs a search until its budget is used up.
+
+    One process at a time, with its workers, uses the folder of a search.
 
     Args:
         tuner: Result of `make_tuner`, called in `as_chief` for several workers.
@@ -116,6 +154,9 @@ def search(
             and repeats its trial, which fails after two restarts.
         command: List of strings, the program that creates the same tuner and calls this
             function with one worker. It is required for several workers.
+        progress: Callable that takes the name of a trial and the number of an epoch, from
+            0. It is called at the start of each epoch in this process.
+        **options: Other arguments of `PerceiverHyperModel.fit`, such as `y`.
 
     Returns:
         List of dicts, the table of trials, the best first.
@@ -123,17 +164,32 @@ def search(
     Raises:
         ValueError: if no trial could start.
         RuntimeError: if all workers died.
+        BlockingIOError: if another process uses the folder.
+        OSError: if the disk is full. The search can be resumed.
     """
     check_positive(num_workers=num_workers)
     oracle = tuner.oracle
+    options = {**options, "validation_data": validation_data, "verbose": 0}
+    tuner.progress = progress
+    tuner.deadline = _deadline(tuner.budget)
+    if (
+        data is not None
+        and not callable(data)
+        and tuner.hypermodel.num_examples is None
+    ):
+        split = 0.0 if validation_data is not None else options.get("validation_split")
+        tuner.hypermodel.set_num_examples(count_examples(data, split or 0.0))
     if is_worker():
-        tuner.search(data, epochs=epochs, validation_data=validation_data, verbose=0)
+        tuner.search(data, epochs=epochs, **options)
         return []
-    oracle.begin()
-    if num_workers == 1:
-        tuner.search(data, epochs=epochs, validation_data=validation_data, verbose=0)
-    else:
-        _run_workers(tuner, num_workers, command)
+    oracle.begin(tuner.deadline)
+    what = f"The search folder {tuner.project_dir!r}"
+    path = Path(tuner.project_dir) / _locks.NAME
+    with _locks.locked(path, what), writing(what, "Make room and resume."):
+        if num_workers == 1:
+            tuner.search(data, epochs=epochs, **options)
+        else:
+            _run_workers(tuner, num_workers, command)
     if not oracle.trials:
         raise ValueError(
             "A trial must be able to start. Received: a space without a feasible model, "
@@ -143,7 +199,14 @@ def search(
     return table(oracle)
 
 
-def table(oracle):
+def _deadline(budget):
+    """Returns when a search that starts now ends, or `None`."""
+    if _DEADLINE in os.environ:  # set by the chief
+        return float(os.environ[_DEADLINE])
+    return None if budget.minutes is None else time.time() + 60 * budget.minutes
+
+
+def table(oracle: keras_tuner.Oracle) -> list[dict]:
     """Returns the table of trials as a list of dicts, the best first."""
     rows = [oracle.row(trial) for trial in oracle.trials.values()]
     sign = -1 if oracle.objective.direction == "max" else 1
@@ -186,6 +249,8 @@ def _run_workers(tuner, num_workers, command):
 
     def start(name):
         environment = {**os.environ, "KERASTUNER_TUNER_ID": name}
+        if tuner.deadline is not None:
+            environment[_DEADLINE] = str(tuner.deadline)
         return subprocess.Popen(command, env=environment)
 
     workers = {name: start(name) for name in names}

@@ -7,6 +7,9 @@ import tensorflow as tf
 
 from keras_perceiver import PerceiverClassifier
 from keras_perceiver.cli import main
+from keras_perceiver.serving import verify_version
+from keras_perceiver.serving.card import weights_hash
+from tests.cli.damage import write_archive
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
@@ -28,6 +31,7 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     model.class_names = names
     model.save(run / "model.keras")
     metrics = {"recipe": "digits", "class_names": names, "test_accuracy": 0.1}
+    metrics["weights_sha256"] = weights_hash(model)
     (run / "metrics.json").write_text(json.dumps(metrics))
     arguments = [run / "model.keras", "--to", tmp_path / "digits", "--no-check"]
     output = _run(capsys, *arguments, "--weights", "float16", "--test")
@@ -36,6 +40,7 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     assert exported == f"exported: {tmp_path}/digits/1"
     assert f"-v {tmp_path}/digits:/models/digits " in after
     assert "serve-client localhost:8500 digits FILE" in after
+    assert verify_version(tmp_path / "digits" / "1") == 6
     card = json.loads((tmp_path / "digits" / "1" / "model_card.json").read_text())
     assert card["metrics"] == metrics
     assert card["labels"] == names
@@ -46,7 +51,7 @@ def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
 
 
 def test_reports_missing_libraries_first(tmp_path, monkeypatch):
-    (tmp_path / "model.keras").touch()
+    write_archive(tmp_path / "model.keras")
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,

@@ -4,14 +4,16 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
 import keras_perceiver
 from keras_perceiver import recipes
-from keras_perceiver.cli import COMMANDS, arguments, main
+from keras_perceiver.cli import COMMANDS, arguments, main, presets
 from tests.cli import ROOT
+from tests.cli.damage import write_archive
 
 pytestmark = pytest.mark.one_backend
 
@@ -123,15 +125,25 @@ _MODEL_RULE = "error: The model must be a .keras file"
             ["recipes", "mnits"],
             "error: `recipe` must be one of .*Did you mean 'mnist'?",
         ),
+        (["presets", "digit"], "error: The preset must .*Did you mean 'digits'?"),
+        (
+            ["predict", "damaged.keras", "."],
+            "error: The model must be an intact .keras",
+        ),
+        (["verify", "none"], "error: The version must be a folder"),
+        (["verify", "."], "error: An exported version must contain SHA256SUMS"),
     ],
 )
 def test_arguments_are_checked_before_keras_is_imported(words, message, tmp_path):
-    (tmp_path / "model.keras").touch()
+    write_archive(tmp_path / "model.keras")
+    (tmp_path / "damaged.keras").write_text("text")
     result = command(*words, cwd=tmp_path)
     assert result.returncode == 1
     (line,) = lines(result)
     assert re.match(message.replace("?", r"\?"), line), line
     assert not result.stdout
+    # Importing NumPy takes a part of the second. Only headers of files need it.
+    assert "--images" in words or not re.search(r"\| +numpy\n", result.stderr)
 
 
 @pytest.mark.integration
@@ -254,3 +266,44 @@ def test_card_is_the_docstring():
 
     assert recipes.card("digits").splitlines()[0] == digits.__doc__.splitlines()[0]
     assert Path(digits.__file__).is_file()
+
+
+def test_presets_are_those_of_their_module():
+    from keras_perceiver.models.presets import PRESETS
+
+    assert presets.names() == list(PRESETS)
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only on Linux")
+def test_output_to_a_full_disk():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "keras_perceiver", "recipes"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: A file, or this output, could not be written: [Errno 28] No space left on "
+        "device. Make room.\n"
+    )
+
+
+def test_warnings_are_one_line(capsys, monkeypatch):
+    def run(options):
+        print(text(), end="")
+
+    def text():
+        return warnings.formatwarning("Something is\nodd.", UserWarning, "a.py", 3)
+
+    from keras_perceiver.cli import recipes as command
+
+    monkeypatch.setattr(command, "run", run)
+    before = text()
+    main(["recipes"])
+    assert capsys.readouterr().out == "warning: Something is odd.\n"
+    assert text() == before  # for a program that calls `main`

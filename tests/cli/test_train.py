@@ -103,7 +103,9 @@ def test_sets_and_resumes_with_the_same_settings(capsys):
     run.prepare()
     with pytest.raises(RuntimeError, match="crashed"):
         run.fit([keras.callbacks.LambdaCallback(on_test_begin=lambda logs: crash())])
-    with pytest.raises(SystemExit, match="^error: A run must be resumed with the config"):
+    with pytest.raises(
+        SystemExit, match="^error: A run must be resumed with the config"
+    ):
         main(["train", "digits", "--resume", "--set", "model.num_blocks=2"])
     main(["train", "digits", "--resume"])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -114,6 +116,31 @@ def test_sets_and_resumes_with_the_same_settings(capsys):
     assert f"saved: {folder / 'model.keras'}" in out
     # So do commands that read the run later.
     assert recipes.of_run(folder).model == recipe.model
+
+
+@pytest.mark.one_backend
+def test_resuming_a_complete_run_succeeds(tmp_path, capsys):
+    """A supervisor can repeat `--resume` until it succeeds."""
+    for number in (1, 2):
+        folder = tmp_path / "runs" / "digits" / str(number)
+        folder.mkdir(parents=True)
+        for name in ("model.keras", "metrics.json"):
+            (folder / name).write_text("{}")
+    (tmp_path / "runs" / "digits" / "3").mkdir()  # failed before its first checkpoint
+    for words in ([], ["--run-folder", "runs/digits/2"]):
+        main(["train", "digits", "--resume", *words])
+        out, err = capsys.readouterr()
+        lines = out.splitlines()
+        assert lines[0] == "already complete: runs/digits/2"
+        assert lines[1] == "saved: runs/digits/2/model.keras"
+        assert lines[2].endswith(" evaluate runs/digits/2")
+        assert err == ""  # Keras is not imported
+    path = tmp_path / "mine.py"
+    path.write_text(RECIPE_FILE.replace('"mine"', '"digits_of_mine"'))
+    (tmp_path / "runs" / "digits").rename(tmp_path / "runs" / "digits_of_mine")
+    main(["train", "mine.py", "--resume"])
+    del sys.modules["mine"]
+    assert "already complete: runs/digits_of_mine/2" in capsys.readouterr().out
 
 
 @pytest.mark.one_backend
@@ -142,10 +169,16 @@ def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path):
         text=True,
     )
     lines = []
+    match = f"^error: The run folder .*process {process.pid} on .* uses it"
     with process.stderr:
         for line in process.stderr:
             lines.append(line.rstrip())
             if line.startswith("epoch  1 "):
+                # No other process can use the folder at the same time.
+                for more in ([], ["--resume"]):
+                    again = ["train", "digits", "--run-folder", "runs/digits/1", *more]
+                    with pytest.raises(SystemExit, match=match):
+                        main(again)
                 process.send_signal(signal.SIGINT)
     assert process.wait() == 128 + signal.SIGINT
     assert lines[-2].startswith("interrupted: Received SIGINT")

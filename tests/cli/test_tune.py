@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from keras_perceiver.cli import main
 from keras_perceiver.cli.tune import ALGORITHMS
 from keras_perceiver.tuning.search import as_chief
 from tests.cli import ROOT
+from tests.holder import holding
 
 pytestmark = pytest.mark.one_backend
 
@@ -27,13 +29,25 @@ def test_from_the_space_to_the_export(tmp_path, monkeypatch, capsys):
     options = ["tune", "digits", "--algorithm", "random", "--epochs", "1"]
     options += ["--trials", "2", "--set", "num_latents=[4, 5]", "--set", "num_blocks=1"]
     options += ["--set", "optimizer=lamb", "--max-gflops", "0.01"]
-    main([*options, "--best-epochs", "1"])
-    text = capsys.readouterr().out
+    main(options)
+    text, err = capsys.readouterr()
     folder = Path("searches") / "digits" / "1"
     assert text.startswith(
-        "digits on tensorflow: random, trials of up to 1 epochs, until 2 trials; then "
-        f"the best model is trained for 1 epochs (--best-epochs) -> {folder}\n"
+        "digits on tensorflow: random, trials of up to 1 epochs, until 2 trials -> "
+        f"{folder}\n"
     )
+    assert "searching ..." in err
+    # The best model is trained on request, without further trials.
+    assert not (folder / "best").exists()
+    *_, after = text.splitlines()
+    assert after.startswith("next, to train the best model for 120 epochs, about ")
+    *_, words = after.partition(" tune ")
+    words = shlex.split(words)
+    assert "--trials" not in words
+    assert words[-4:] == ["--resume", "--folder", str(folder), "--retrain"]
+    main(["tune", *words, "1"])
+    text = capsys.readouterr().out
+    assert text.startswith(f"digits on tensorflow: no more trials -> {folder}\n")
     with (folder / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["num_latents"] for row in rows} <= {"4", "5"}
@@ -53,6 +67,22 @@ def test_from_the_space_to_the_export(tmp_path, monkeypatch, capsys):
     ):
         with pytest.raises(SystemExit, match=match):
             main([*options, "--folder", str(folder), *bad])
+
+
+def test_one_process_per_folder(tmp_path):
+    with holding(tmp_path / ".lock") as process:
+        words = ["tune", "digits", "--trials", "1", "--folder", str(tmp_path)]
+        for more in ([], ["--resume"]):
+            with pytest.raises(
+                SystemExit, match=f"process {process.pid} on .* uses it"
+            ):
+                main([*words, *more])
+
+
+@pytest.mark.parametrize("retrain", ["0", "-1"])
+def test_epochs_of_the_best_model(retrain):
+    with pytest.raises(SystemExit, match="--retrain must be positive"):
+        main(["tune", "digits", "--trials", "1", "--retrain", retrain])
 
 
 def test_a_worker_ends_with_its_chief(tmp_path):

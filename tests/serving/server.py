@@ -1,7 +1,8 @@
 """A stand-in for TF Serving over a SavedModel, for tests of clients, on both ports.
 
 The services and messages are those of the serving API. Only the choice of the signature
-and the error messages imitate the server.
+and the error messages imitate the server. Like the server, it runs the warm-up requests of
+a version before it answers others.
 """
 
 import base64
@@ -16,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import (
     predict_pb2,
+    prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -29,6 +31,12 @@ class _RefusedError(Exception):
 class _Model:
     def __init__(self, name, path):
         self.name, self._signatures = name, tf.saved_model.load(path).signatures
+        file = path / "assets.extra" / "tf_serving_warmup_requests"
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            request = log.predict_log.request
+            inputs = {key: tf.make_ndarray(x) for key, x in request.inputs.items()}
+            self.predict(name, request.model_spec.signature_name, inputs)
 
     def predict(self, name, signature, inputs):
         if name != self.name:

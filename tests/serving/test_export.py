@@ -102,7 +102,9 @@ def test_quantized_model(tmp_path):
 
 @pytest.mark.one_backend
 def test_versions_count_up_and_are_never_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["keras_perceiver.serving.export"], "_run", _no_run)
+    monkeypatch.setattr(
+        sys.modules["keras_perceiver.serving.export"], "run_python", _no_run
+    )
     model = models.image_model(dtype="mixed_bfloat16")
     assert export_for_serving(model, tmp_path, preprocessor={}) == tmp_path / "1"
     assert export_for_serving(model, tmp_path, preprocessor={}) == tmp_path / "2"
@@ -142,7 +144,7 @@ def test_nothing_is_published_when_it_is_interrupted(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     module = sys.modules["keras_perceiver.serving.export"]
-    monkeypatch.setattr(module, "_run", interrupt)
+    monkeypatch.setattr(module, "run_python", interrupt)
     with pytest.raises(KeyboardInterrupt):
         export_for_serving(models.image_model(), tmp_path, preprocessor={})
     assert list(tmp_path.iterdir()) == []

@@ -7,6 +7,7 @@ import pytest
 
 from keras_perceiver.training import TrackingOptimizer, flat_cosine
 from keras_perceiver.training.callbacks import (
+    BestEffort,
     EarlyStop,
     WriteHistory,
     first_epoch_after_decay,
@@ -92,3 +93,38 @@ def test_history_has_one_row_per_epoch(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [float(row["loss"]) for row in rows] == [2.0, 1.0, 0.5]
+
+
+class _FullDisk(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_train_begin(self, logs=None):
+        self.seen.append("begin")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append(epoch)
+        raise RuntimeError("No space left on device.")
+
+    def on_train_end(self, logs=None):
+        self.seen.append("end")
+
+
+@pytest.mark.one_backend
+def test_run_continues_if_logs_cannot_be_written():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    callback = _FullDisk()
+    match = "runs/1/logs is no longer written: No space left on device. The run cont"
+    with pytest.warns(UserWarning, match=match) as warned:
+        history = model.fit(
+            np.ones((4, 3)),
+            np.ones((4, 1)),
+            epochs=3,
+            verbose=0,
+            callbacks=[BestEffort(callback, "runs/1/logs")],
+        )
+    assert len(history.epoch) == 3
+    assert callback.seen == ["begin", 0]
+    assert len([w for w in warned if "no longer written" in str(w.message)]) == 1

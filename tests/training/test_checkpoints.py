@@ -131,8 +131,8 @@ except OSError as error:
         check=True,
         preexec_fn=limit,
     )
-    assert "step 2 could not be written: " in result.stdout
-    assert "Earlier checkpoints are intact; make room" in result.stdout
+    assert "step-0000000002.checkpoint' could not be written: File" in result.stdout
+    assert "Make room and resume: the run continues from step 1." in result.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.checkpoint"]
     _check(Checkpoints(tmp_path).load(), 1)
 
@@ -161,6 +161,25 @@ def test_error_of_the_system_is_named(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module.np, "savez", full)
-    with pytest.raises(OSError, match="step 3 could not.*No space left on device"):
+    match = "step-0000000003.*not be written: No space left.*from the beginning"
+    with pytest.raises(OSError, match=match):
         Checkpoints(tmp_path).save(3, _arrays(3), {})
     assert not list(tmp_path.iterdir())
+
+
+def test_renamed_checkpoint_is_not_used(tmp_path):
+    saved = _save(tmp_path, 20, 60)
+    (tmp_path / "step-0000000020.checkpoint").rename(
+        tmp_path / "step-0000009999.checkpoint"
+    )
+    with pytest.warns(UserWarning, match="9999.*another step than its content, 20"):
+        _check(saved.load(), 60)
+
+
+def test_files_with_other_names_are_ignored(tmp_path):
+    saved = _save(tmp_path, 7)
+    for name in ("step-x.checkpoint", "step-9.checkpoint.bak", "step--8.checkpoint"):
+        (tmp_path / name).write_text("notes")
+    (tmp_path / "step-0000000008.checkpoint").mkdir()
+    assert saved.newest_step() == 7
+    _check(saved.load(), 7)

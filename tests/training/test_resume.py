@@ -1,6 +1,8 @@
 import dataclasses
+import importlib.metadata
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,10 +25,12 @@ from keras_perceiver import (
 from keras_perceiver.config import Config
 from keras_perceiver.training import (
     NonFiniteLossError,
+    Run,
     TrainingInterruptedError,
     saved_overrides,
 )
 from keras_perceiver.training.checkpoints import Checkpoints
+from keras_perceiver.training.provenance import provenance
 from keras_perceiver.training.resume import settings
 from tests.training.runs import (
     BeforeStep,
@@ -170,6 +174,49 @@ def test_other_configuration_is_refused(tmp_path):
     assert "latent_dim" not in text  # which is the same
     with pytest.raises(FileExistsError, match="contains step-0000000004.*--resume"):
         _run(tmp_path)
+
+
+def _other_digits(batch_size, seed, steps_per_epoch=None, use_augmentation=False):
+    splits = few_digits(batch_size, seed, steps_per_epoch, use_augmentation)
+    return splits._replace(validation=splits.validation.map(lambda x, y: (x / 2, y)))
+
+
+@pytest.mark.one_backend
+def test_other_data_or_versions_cause_a_warning(tmp_path, monkeypatch):
+    data = partial(
+        _other_digits, steps_per_epoch=STEPS_PER_EPOCH, use_augmentation=True
+    )
+    with pytest.raises(RuntimeError, match="crashed"):
+        _run(tmp_path, callbacks=[BeforeStep(4, crash)])
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0")
+    recipe = dataclasses.replace(_recipe(), data=data)
+    run = Run(recipe, tmp_path, save_every=2, resume=True)
+    with pytest.warns(
+        UserWarning, match="should be resumed with the versions"
+    ) as found:
+        run.prepare()
+    (text,) = [str(w.message) for w in found if "resumed with" in str(w.message)]
+    assert f"keras: {keras.__version__} in the checkpoint, 0.0 now" in text
+    assert re.search(r"data: [0-9a-f]{12} in the checkpoint, [0-9a-f]{12} now", text)
+    assert "code:" not in text  # unchanged
+
+
+@pytest.mark.one_backend
+def test_fingerprints_depend_on_the_data():
+    """They do not depend on the seed or the augmentation."""
+    one, same, other, fewer = (
+        provenance(splits)
+        for splits in (
+            few_digits(32, 0),
+            few_digits(32, 7, use_augmentation=True),
+            _other_digits(32, 0),
+            few_digits(32, 0, steps_per_epoch=2),
+        )
+    )
+    assert one == same
+    assert one["data"] not in (other["data"], fewer["data"])
+    assert one["keras"] == keras.__version__
+    assert len(one["code"]) == 12
 
 
 @pytest.mark.one_backend

@@ -1,6 +1,10 @@
+import contextlib
 import csv
+import dataclasses
+import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +14,12 @@ import numpy as np
 import pytest
 
 from keras_perceiver import recipes
+from keras_perceiver.cli import models
 from keras_perceiver.config import Config
 from keras_perceiver.data import digits
+from keras_perceiver.serving.card import weights_hash
 from keras_perceiver.training import Run, train
+from tests.holder import holding
 from tests.training.runs import (
     EagerClassifier,
     check_equal,
@@ -29,6 +36,8 @@ def test_writes_all_documented_files(tmp_path, capsys):
     run = finished(recipe, tmp_path / "run")
     folder = tmp_path / "run"
     assert sorted(p.name for p in folder.iterdir()) == [
+        ".lock",  # until the export
+        "checkpoints",
         "history.csv",
         "history.png",
         "logs",
@@ -46,6 +55,7 @@ def test_writes_all_documented_files(tmp_path, capsys):
         320 / metrics["train_seconds"], rel=0.02
     )
     assert metrics["versions"]["keras"] == keras.__version__
+    assert metrics["weights_sha256"] == weights_hash(run.model)
     model = keras.saving.load_model(folder / "model.keras")
     assert model.loss.label_smoothing == run.model.loss.label_smoothing == 0.2
     assert model.encoder.latent_array.num_latents == 6
@@ -91,7 +101,7 @@ def _check_logs(run):
 
 
 @pytest.mark.one_backend
-def test_train_calls_all_stages(tmp_path):
+def test_train_calls_all_stages(tmp_path, capsys):
     recipe = little_recipe(task=EagerClassifier, epochs=1)
     result = train(recipe, tmp_path / "run", tmp_path / "exports")
     assert result["model"] == tmp_path / "run" / "model.keras"
@@ -100,8 +110,104 @@ def test_train_calls_all_stages(tmp_path):
     (card,) = result["export"].rglob("model_card.json")
     assert json.loads(card.read_text())["labels"] == list(digits().class_names)
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run" / ".lock").exists()
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert result["test_accuracy"] == metrics["test_accuracy"]
+    # Resuming a complete run succeeds and changes nothing.
+    again = train(recipe, tmp_path / "run", tmp_path / "exports", resume=True)
+    assert again == json.loads(json.dumps(result, default=str)) | {
+        "model": result["model"],
+        "export": result["export"],
+    }
+    assert [path.name for path in (tmp_path / "exports").glob("[0-9]*")] == ["1"]
+    # The metrics are not used for other weights.
+    model = keras.saving.load_model(result["model"], compile=False)
+    assert models.metrics(result["model"], model) == metrics
+    model.set_weights([weight / 2 for weight in model.get_weights()])
+    assert models.metrics(result["model"], model) == {}
+    assert "metrics.json has the metrics of other weights" in capsys.readouterr().err
+
+
+@pytest.mark.one_backend
+def test_export_is_not_repeated_after_a_kill(tmp_path, monkeypatch):
+    recipe = little_recipe(task=EagerClassifier, epochs=1)
+    first = Run(recipe, tmp_path)
+    first.prepare()
+    first.fit()
+    first.score()
+    first.save()
+    version = tmp_path / "export" / "1"
+    version.mkdir(parents=True)
+    weights = {"sha256": first.metrics["weights_sha256"], "stored_as": "float32"}
+    (version / "model_card.json").write_text(json.dumps({"weights": weights}))
+    result = train(recipe, tmp_path, resume=True)
+    assert result["export"] == version
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.one_backend
+def test_run_folder_is_locked(tmp_path):
+    with holding(tmp_path / ".lock") as process:
+        for resume in (False, True):
+            match = rf"run folder '{tmp_path}' must be used.*process {process.pid} on "
+            with pytest.raises(BlockingIOError, match=match):
+                Run(little_recipe(), tmp_path, resume=resume)
+    run = Run(little_recipe(), tmp_path)
+    with pytest.raises(RuntimeError, match="Call `prepare` next"):
+        run.fit()
+    assert (tmp_path / ".lock").exists()  # a wrong order does not end a run
+    run = Run(little_recipe(), tmp_path)  # like a cell that is run again
+    run.recipe = dataclasses.replace(run.recipe, optimizer=sgd("fast"))
+    with pytest.raises(ValueError, match="must be a number"):
+        run.prepare()
+    del run
+    gc.collect()
+    assert not (tmp_path / ".lock").exists()
+
+
+@contextlib.contextmanager
+def _full_disk(num_bytes):
+    """Context in which files cannot be larger, similar to a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.one_backend
+def test_full_disk_does_not_lose_a_run(tmp_path, monkeypatch):
+    """The history is written later, the error names the file, and the run resumes."""
+    recipe = little_recipe(task=EagerClassifier)
+    run = Run(recipe, tmp_path / "run")
+    run.prepare()
+    disk = contextlib.ExitStack()
+    fill = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: disk.enter_context(_full_disk(10))
+    )
+    free = keras.callbacks.LambdaCallback(on_train_end=lambda logs: disk.close())
+    with disk, pytest.warns(UserWarning, match="The run continues") as warned:
+        run.fit([fill, free], verbose=0)
+    texts = " ".join(str(warning.message) for warning in warned)
+    assert "history.csv' could not be written: File too large. Make room" in texts
+    assert "run/logs is no longer written: " in texts
+    expected = run.model.get_weights()
+    run.score()
+    match = (
+        "model.keras' could not be written: File too large. Make room and resume: .*10"
+    )
+    with pytest.raises(OSError, match=match), _full_disk(10):
+        run.save()
+    assert not list((tmp_path / "run").glob("*.keras"))
+    resumed = Run(recipe, tmp_path / "run", resume=True)
+    resumed.prepare()
+    resumed.fit([keras.callbacks.LambdaCallback(on_train_begin=lambda logs: crash())])
+    resumed.score()
+    resumed.save()
+    check_equal(resumed.model.get_weights(), expected)
+    lines = (tmp_path / "run" / "history.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2
 
 
 @pytest.mark.one_backend
@@ -231,6 +337,7 @@ import sys
 for name in ("matplotlib", "tensorboard"):
     sys.modules[name] = None  # importing it fails
 from pathlib import Path
+from tests.holder import holding
 from tests.training.runs import EagerClassifier, finished, little_recipe
 recipe = little_recipe(task=EagerClassifier, epochs=1)
 run = finished(recipe, Path({str(tmp_path / "run")!r}))
@@ -248,8 +355,8 @@ run = finished(recipe, Path({str(tmp_path / "run")!r}))
     assert "matplotlib is not installed: " in result.stdout
     assert "history.png is not written." in result.stdout
     assert "tensorboard is not installed: " in result.stdout
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert names == {"model.keras", "metrics.json", "history.csv"}
+    names = {path.name for path in (tmp_path / "run").iterdir()} - {".lock"}
+    assert names == {"model.keras", "metrics.json", "history.csv", "checkpoints"}
 
 
 def test_every_recipe_has_its_name_and_its_card():

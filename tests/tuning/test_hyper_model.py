@@ -305,6 +305,93 @@ def test_datasets_are_batched_anew():
         hyper_model.fit(hp, model, dataset.filter(lambda *_: True))
 
 
+def _fitted(**options):
+    """Returns the arguments that Keras gets from `fit` for the examples 0 to 19."""
+    hyper_model = _small(augmentations={"flip": _flip})
+    hp = kt.HyperParameters()
+    hp.Fixed("augmentation", options.pop("augmentation", "none"))
+    model = hyper_model.build(hp)
+    seen = []
+    model.fit = lambda dataset, **more: seen.append((list(dataset), more))
+    x = np.arange(20, dtype="float32").reshape(20, 1, 1, 1) * np.ones((1, 8, 8, 1))
+    hyper_model.fit(hp, model, x.astype("float32"), np.arange(20) % 10, **options)
+    ((train, more),) = seen
+    return train, more
+
+
+@pytest.mark.one_backend
+def test_options_of_fit():
+    train, more = _fitted(
+        batch_size=5, validation_split=0.25, sample_weight=np.arange(20.0)
+    )
+    # Keras holds out the last examples, before it shuffles.
+    assert [len(labels) for _, labels, _ in train] == [5, 5, 5]
+    images, labels, weights = (
+        np.concatenate(part) for part in zip(*train, strict=True)
+    )
+    assert sorted(images[:, 0, 0, 0]) == list(range(15))
+    assert (labels == weights % 10).all()
+    assert (images[:, 0, 0, 0] == weights).all()
+    held_out, held_out_labels, held_out_weights = more["validation_data"]
+    assert held_out[:, 0, 0, 0].tolist() == list(range(15, 20))
+    assert held_out_labels.tolist() == [5, 6, 7, 8, 9]
+    assert held_out_weights.tolist() == list(range(15, 20))
+    # `validation_data` takes precedence, as in Keras. Augmentation keeps weights.
+    train, more = _fitted(
+        batch_size=20,
+        validation_split=0.25,
+        validation_data=(1, 2),
+        sample_weight=np.arange(20.0),
+        augmentation="flip",
+    )
+    assert more["validation_data"] == (1, 2)
+    ((images, _, weights),) = train
+    assert (images.numpy()[:, 0, 0, 0] == weights.numpy()).all()
+    with pytest.raises(FailedTrialError, match="batch_size=32 exceeds the number"):
+        _fitted()
+    with pytest.raises(ValueError, match="must leave examples for both parts"):
+        _fitted(validation_split=1.0)
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize(
+    ("name", "value"), [("sample_weight", [1.0]), ("validation_split", 0.5)]
+)
+def test_options_that_datasets_contain(name, value):
+    hyper_model = _small()
+    hp = kt.HyperParameters()
+    model = hyper_model.build(hp)
+    for x in (digits(50).validation, digits):
+        with pytest.raises(ValueError, match=f"`{name}` must be None if `x` is a dat"):
+            hyper_model.fit(hp, model, x, **{name: value})
+
+
+@pytest.mark.slow
+@pytest.mark.one_backend
+def test_options_of_search_in_keras_tuner(tmp_path):
+    hyper_model = _small()
+    tuner = kt.RandomSearch(
+        hyper_model,
+        hyper_model.objective,
+        max_trials=1,
+        directory=str(tmp_path),
+        project_name="a",
+    )
+    images = np.random.default_rng(0).normal(size=(40, 8, 8, 1)).astype("float32")
+    tuner.search(
+        images,
+        np.arange(40) % 10,
+        epochs=1,
+        validation_split=0.25,
+        sample_weight=np.ones(40),
+        batch_size=8,
+        verbose=0,
+    )
+    (trial,) = tuner.oracle.trials.values()
+    assert trial.status == "COMPLETED"
+    assert 0 <= trial.score <= 1
+
+
 @pytest.mark.one_backend
 @pytest.mark.parametrize(
     "error",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import keras
 import keras_tuner as kt
+import numpy as np
 import pytest
 from keras_tuner.errors import FailedTrialError
 
@@ -20,6 +21,7 @@ from keras_perceiver import (
     tuning,
 )
 from keras_perceiver.tuning.search import as_chief
+from tests.holder import holding
 
 pytestmark = pytest.mark.one_backend
 
@@ -63,9 +65,10 @@ class _Quick(PerceiverHyperModel):
         return {"val_accuracy": score + options["epochs"] / 1000}
 
 
-def hyper_model(**options):
+def hyper_model(num_examples=None, **space):
     task = Config(PerceiverClassifier, num_classes=10)
-    return _Quick(Image((8, 8, 1), num_bands=2), task, {**SPACE, **options})
+    modality = Image((8, 8, 1), num_bands=2)
+    return _Quick(modality, task, {**SPACE, **space}, num_examples=num_examples)
 
 
 def _search(folder, budget, algorithm="random", epochs=3, **options):
@@ -133,6 +136,69 @@ def test_budgets(tmp_path):
     ranges = hyper_model(learning_rate=(1e-4, 1e-2))
     with pytest.raises(ValueError, match="A grid has no ranges"):
         _search(tmp_path / "grid", budget, "grid", hyper_model=ranges)
+
+
+def test_running_trial_is_stopped_in_time_and_counts(tmp_path):
+    images = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
+    labels = np.arange(8) % 2
+    lines, epochs = [], []
+    tuner = tuning.make_tuner(
+        PerceiverHyperModel(
+            Image((8, 8, 1), num_bands=2),
+            Config(PerceiverClassifier, num_classes=2),
+            {**SPACE, "latent_dim": 16, "num_blocks": 1, "batch_size": [8, 32]},
+        ),
+        tmp_path / "search",
+        tuning.Budget(minutes=2 / 60),
+        "random",
+        1_000_000,
+        report=lines.append,
+    )
+    start = time.monotonic()
+    rows = tuning.search(
+        tuner,
+        images,
+        1_000_000,
+        y=labels,
+        validation_split=0.0,
+        validation_data=(images, labels),
+        progress=lambda *where: epochs.append(where),
+    )
+    # A million epochs would take a day. Compilation is included.
+    assert time.monotonic() - start < 120
+    (row,) = rows
+    assert row["status"] == "COMPLETED"
+    assert 0 <= row["score"] <= 1
+    assert row["batch_size"] == 8  # there are no 32 examples
+    assert 1 <= row["epochs"] == len(epochs) < 1_000_000
+    assert epochs[0] == (row["trial"], 0)
+    assert f"stopped after {row['epochs']} epochs: the time is up" in lines[-1]
+    # A resumed search has the same table.
+    tuner = tuning.make_tuner(
+        tuner.hypermodel, tmp_path / "search", tuning.Budget(trials=1), "random", 3
+    )
+    assert tuning.table(tuner.oracle) == rows
+
+
+def test_batches_larger_than_the_data_are_infeasible(tmp_path):
+    few = hyper_model(batch_size=[4, 8, 16, 32], num_examples=10)
+    rows, _, _ = _search(tmp_path / "a", tuning.Budget(trials=6), hyper_model=few)
+    assert {row["batch_size"] for row in rows} <= {4, 8}
+    assert {row["status"] for row in rows} == {"COMPLETED"}
+    with pytest.raises(ValueError, match="batch_size=8 exceeds the 3 training exam"):
+        few.set_num_examples(3)
+
+
+def test_search_folder_is_locked(tmp_path):
+    (tmp_path / "search").mkdir()
+    with holding(tmp_path / "search" / ".lock") as process:
+        match = (
+            f"The search folder '{tmp_path}/search' must be .*process {process.pid} "
+        )
+        with pytest.raises(BlockingIOError, match=match):
+            _search(tmp_path / "search", tuning.Budget(trials=1))
+    rows, _, _ = _search(tmp_path / "search", tuning.Budget(trials=1))
+    assert len(rows) == 1
 
 
 def test_killed_search_resumes(tmp_path):
