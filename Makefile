@@ -93,5 +93,6 @@ check-backend:
 $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed. Received: %s. Set PYTHON=python3.11 or newer." % sys.version.split()[0])'
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing packages in $(VENV): a few minutes for the first time"
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[$(EXTRAS_$*)]"
 	touch $@

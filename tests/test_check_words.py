@@ -3,6 +3,7 @@
 import tomllib
 
 import check_words
+import nbformat
 import pytest
 
 from tests.documents import ROOT
@@ -29,6 +30,17 @@ def test_finds_phrases(text, line, found):
 @pytest.mark.parametrize("text", ["red applesauce", "red. Apple", "red\n\napples", ""])
 def test_leaves_other_words_alone(text):
     assert list(check_words.check(text, PATTERNS)) == []
+
+
+def test_reads_cells_of_notebooks_without_outputs(tmp_path):
+    output = nbformat.v4.new_output("stream", text="red apple")
+    cells = [
+        nbformat.v4.new_markdown_cell("A title\n\nA red\napple"),
+        nbformat.v4.new_code_cell("1 + 1", outputs=[output]),
+    ]
+    path = tmp_path / "notebook.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert check_words.read(path) == "A title\n\nA red\napple\n\n1 + 1"
 
 
 def test_replacements_are_valid():

@@ -9,8 +9,6 @@ pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
 # Only one of them is fast, since each takes as long as dozens of tests.
 FAST = "06_attention_maps"
-# Notebooks whose outputs are still missing.
-NOT_RUN = {"04_search_settings"}
 ALL = [pytest.param(path, id=path.stem) for path in run_notebooks.find()]
 
 
@@ -40,10 +38,10 @@ def test_runs(path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = _read(path)
     ran = run_notebooks.run(notebook, notebook.metadata["test_parameters"])
-    assert _num_figures(ran) == _num_figures(notebook) or path.stem in NOT_RUN
+    assert _num_figures(ran) == _num_figures(notebook)
 
 
-@pytest.mark.parametrize("path", [p for p in ALL if p.id not in NOT_RUN])
+@pytest.mark.parametrize("path", ALL)
 def test_outputs_are_those_of_the_code(path):
     notebook = _read(path)
     assert run_notebooks.is_fresh(notebook), f"run: make notebooks ARGS={path.stem[:2]}"

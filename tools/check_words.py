@@ -1,11 +1,14 @@
-"""Finds phrases that have a plainer one, in code and docs.
+"""Finds phrases that have a plainer one, in code, docs and notebooks.
 
     python tools/check_words.py
+
+Of notebooks it reads the cells, without their outputs.
 
 The phrases are regular expressions in pyproject.toml, each with what to write instead.
 Only needs the standard library.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -13,7 +16,7 @@ import tomllib
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent
-_FILES = ("*.py", "*.md", "*.c", "Makefile")
+_FILES = ("*.py", "*.md", "*.c", "*.ipynb", "Makefile")
 # A space, or a line break within a paragraph, a comment or a string.
 _BREAK = r"(?: +| *\"?\n *(?:# |f?\")?)"
 
@@ -24,10 +27,18 @@ def main():
     found = [
         f"{path}:{line}: {text!r}: {fix}"
         for path in _files()
-        for line, text, fix in check(path.read_text(), patterns)
+        for line, text, fix in check(read(path), patterns)
     ]
     if found:
         sys.exit("\n".join(found))
+
+
+def read(path):
+    """Returns the text of a file, and of a notebook that of its cells."""
+    text = path.read_text()
+    if path.suffix != ".ipynb":
+        return text
+    return "\n\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
 
 
 def check(text, patterns):
