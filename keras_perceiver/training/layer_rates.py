@@ -121,15 +121,15 @@ class LayerwiseOptimizer(OptimizerWrapper):
     def apply(self, grads, trainable_variables=None):
         if not self.built:
             self.build(list(trainable_variables))
-        rates = [self._rate(v.path) for v in self._trainable_variables]
+        rates = [self._rate(v.path) for v in self.trained_variables]
         # Copies, since PyTorch updates weights in place.
         scaled = [
             (v, rate, ops.copy(v))
-            for v, rate in zip(self._trainable_variables, rates, strict=True)
+            for v, rate in zip(self.trained_variables, rates, strict=True)
             if rate != 1
         ]
         self.inner_optimizer.apply(grads, trainable_variables)
-        self._iterations.assign_add(1)
+        self.count_step()
         for variable, rate, before in scaled:
             variable.assign(before + rate * (variable - before))
 

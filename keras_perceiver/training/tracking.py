@@ -41,6 +41,15 @@ class OptimizerWrapper(keras.optimizers.Optimizer):
         return self.inner_optimizer.iterations
 
     @property
+    def trained_variables(self):
+        """List of the variables that are updated."""
+        return self._trainable_variables
+
+    def count_step(self):
+        """Counts a step of this optimizer. `iterations` are those of the inner one."""
+        self._iterations.assign_add(1)
+
+    @property
     def inner_optimizers(self):
         """List of the optimizers inside of this one, the last of which updates weights."""
         further = getattr(self.inner_optimizer, "inner_optimizers", [])
@@ -140,7 +149,7 @@ class TrackingOptimizer(OptimizerWrapper):
         self._norm_sum.assign_add(norm / (innermost.loss_scale_factor or 1))
         self._num_norms.assign_add(1)
         self.inner_optimizer.apply(grads, trainable_variables)
-        self._iterations.assign_add(1)
+        self.count_step()
         self._update_averages()
 
     def _update_averages(self):
