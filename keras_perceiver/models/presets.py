@@ -257,7 +257,7 @@ PRESETS = MappingProxyType(
             gflops=101.8,
         ),
         "tiny": Preset(
-            source=_SIZE_SOURCE.format("up to a few hundred examples"),
+            source=_SIZE_SOURCE.format("first tries"),
             encoder=_sized(num_latents=16, latent_dim=32, num_blocks=1),
             num_classes=10,
             parameters=23_448,
@@ -265,20 +265,12 @@ PRESETS = MappingProxyType(
             gflops=0.00354,
         ),
         "small": Preset(
-            source=_SIZE_SOURCE.format("some thousand examples"),
+            source=_SIZE_SOURCE.format("hundreds to tens of thousands of examples"),
             encoder=_sized(num_latents=32, latent_dim=96, num_blocks=2),
             num_classes=10,
             parameters=181_350,
             num_inputs=256,
             gflops=0.02657,
-        ),
-        "medium": Preset(
-            source=_SIZE_SOURCE.format("tens of thousands of examples"),
-            encoder=_sized(num_latents=64, latent_dim=128, num_blocks=3),
-            num_classes=10,
-            parameters=308_454,
-            num_inputs=256,
-            gflops=0.12073,
         ),
         "digits": Preset(
             source="Our choice, for scikit-learn's 8x8 digits on two CPU cores.",
