@@ -34,7 +34,7 @@ class Ignored(dict):
         if not kinds:
             return ""
         counts = collections.Counter(kinds.values()).most_common()
-        found = ", ".join(f"{count} {kind}" for kind, count in counts)
+        found = ", ".join(f"{kind} ({count})" for kind, count in counts)
         return (
             f"Ignored in the data folder: {found}. `ignored` lists them, the first: "
             f"{next(iter(kinds))}"

@@ -177,7 +177,7 @@ def read_folder(
         warnings.warn(ignored.text(), stacklevel=2)
     if skipped:
         warnings.warn(
-            f"Skipped {len(skipped)} bad files, read {len(examples)} examples. "
+            f"Bad files skipped: {len(skipped)}, examples read: {len(examples)}. "
             f"`skipped` lists them, the first: {next(iter(skipped))}",
             stacklevel=2,
         )

@@ -234,7 +234,7 @@ def test_missing_modality_is_masked(both):
     assert not inputs["sound"][6].any()
     np.testing.assert_array_equal(labels, [0] * 4 + [1] * 3)
     assert read.paths[6].keys() == {"picture"}
-    with pytest.warns(UserWarning, match="Skipped 1 bad files, read 6 examples"):
+    with pytest.warns(UserWarning, match="Bad files skipped: 1, examples read: 6"):
         read = read_folder(both, files, 7, skip_bad_files=True)
     assert len(read.paths) == 6
 
@@ -290,7 +290,7 @@ def test_bad_file_is_an_error_before_training(images, add):
 
 def test_bad_files_are_skipped_and_counted(images):
     paths = {add(images) for add in BAD}
-    with pytest.warns(UserWarning, match="Skipped 3 bad files, read 7 examples"):
+    with pytest.warns(UserWarning, match="Bad files skipped: 3, examples read: 7"):
         read = read_folder(images, IMAGES, 7, skip_bad_files=True)
     assert {path for path, _ in read.skipped} == paths
     assert all(str(path) in reason for path, reason in read.skipped)
@@ -311,7 +311,7 @@ def test_bad_file_of_one_modality_skips_the_example(both):
     (both["picture"] / "dog" / "6.png").unlink()
     cut(both["sound"] / "cat" / "2.wav", 3)
     files = {"picture": IMAGES, "sound": AudioPreprocessor(8000)}
-    with pytest.warns(UserWarning, match="Skipped 1 bad"):
+    with pytest.warns(UserWarning, match="Bad files skipped: 1"):
         read = read_folder(both, files, 7, skip_bad_files=True)
     assert [paths["sound"].stem for paths in read.paths] == ["0", "1", "3", "4", "5"]
 
@@ -331,7 +331,7 @@ def test_errors_of_any_class_are_bad_files(images):
     reader = FickleReader((6, 8, 3))
     with pytest.raises(ValueError, match=r"list index out of range in .*cat.1.png. "):
         read_folder(images, reader, 7)
-    with pytest.warns(UserWarning, match="Skipped 2 bad files, read 5 examples"):
+    with pytest.warns(UserWarning, match="Bad files skipped: 2, examples read: 5"):
         read = read_folder(images, reader, 7, skip_bad_files=True)
     assert [path.stem for path, _ in read.skipped] == ["1", "2"]
     assert all(str(path) in reason for path, reason in read.skipped)
@@ -519,7 +519,7 @@ def test_bad_arguments(images):
             read_folder(folder, files, **{"batch_size": 2, **options})
     with pytest.raises(
         ValueError,
-        match=r"must be a valid file to read.*2 skipped.*Ignored.*7 with extension '.png'",
+        match=r"valid file to read.*2 skipped.*Ignored.*with extension '.png' \(7\)",
     ):
         read_folder(images, AudioPreprocessor(8000), 2, skip_bad_files=True)
     with pytest.raises(FileNotFoundError, match=r"not a folder. Correct the path"):

@@ -64,7 +64,7 @@ def test_skips_bad_files_on_request(folder):
     preprocessor = PointCloudPreprocessor(20)
     with pytest.raises(ValueError, match=r"bad\.npy"):
         folder_splits(folder, preprocessor, 4)
-    with pytest.warns(UserWarning, match="Skipped 1 bad files, read 20 examples"):
+    with pytest.warns(UserWarning, match="Bad files skipped: 1, examples read: 20"):
         splits = folder_splits(folder, preprocessor, 4, skip_bad_files=True)
     assert sum(len(labels) for part in splits[:2] for _, labels in part) >= 16
 
