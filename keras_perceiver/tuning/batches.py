@@ -1,6 +1,7 @@
 """Training data of a search, batched with the batch size of a trial."""
 
 import keras
+from keras_tuner.errors import FailedTrialError
 
 
 def batches(
@@ -43,6 +44,10 @@ def batches(
             arrays = _rows(arrays, slice(num_examples))
         dataset = tf.data.Dataset.from_tensor_slices(arrays)
         dataset = dataset.shuffle(num_examples, seed=seed)
+    if num_examples < batch_size:
+        raise FailedTrialError(
+            f"batch_size={batch_size} exceeds the {num_examples} training examples."
+        )
     # Full batches only, which divide evenly over the replicas.
     dataset = dataset.batch(batch_size, drop_remainder=True)
     if distribution is not None and validation_data is not None:

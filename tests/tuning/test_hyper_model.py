@@ -347,7 +347,7 @@ def test_options_of_fit():
     assert more["validation_data"] == (1, 2)
     ((images, _, weights),) = train
     assert (images.numpy()[:, 0, 0, 0] == weights.numpy()).all()
-    with pytest.raises(FailedTrialError, match="batch_size=32 exceeds the number"):
+    with pytest.raises(FailedTrialError, match="batch_size=32 exceeds the 20 train"):
         _fitted()
     with pytest.raises(ValueError, match="must leave examples for both parts"):
         _fitted(validation_split=1.0)
