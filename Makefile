@@ -28,7 +28,7 @@ EXTRAS_benchmark := benchmark
 SITE ?= site
 PUBLIC := config convert data distribution layers modalities models serving training tuning visualization
 
-.PHONY: help train evaluate tune results test test-slow lint benchmark study figures notebooks docs constraints
+.PHONY: help train evaluate tune results test test-slow lint attack benchmark study figures notebooks docs constraints
 .DEFAULT_GOAL := help
 
 help:  ## List the targets
@@ -65,6 +65,9 @@ lint: $(VENV)/.installed-test  ## Check style, format, annotations, spelling and
 	$(RUN) -m mypy
 	$(RUN) -m codespell_lib $$(git ls-files '*.py' '*.md' '*.c' '*.toml' Makefile)
 	$(RUN) tools/check_words.py
+
+attack: check-backend $(VENV)/.installed-test  ## Kill runs, damage files, fill disks, send bad requests, and count the outcomes
+	KERAS_BACKEND=$(BACKEND) TF_CPP_MIN_LOG_LEVEL=2 $(RUN) tools/attack.py $(ARGS)
 
 benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the peers
 	$(RUN) tools/benchmark.py $(ARGS)

@@ -1,9 +1,13 @@
 """Small recipes, and helpers for their runs."""
 
+from functools import partial
+
 import keras
 import numpy as np
 
 from keras_perceiver import (
+    ByteArray,
+    Image,
     PerceiverClassifier,
     PerceiverMultiLabelClassifier,
     recipes,
@@ -39,6 +43,42 @@ def little_recipe(**changes):
         "label_smoothing": 0.2,
     }
     return Recipe("digits", **{**settings, **changes})
+
+
+def recipe_with_all_state(steps_per_epoch=5):
+    """Returns a recipe with all kinds of randomness and state.
+
+    These are shuffling, augmentation, dropout, accumulated gradients, averaged weights
+    and best weights.
+    """
+    model = recipes.get("digits").model.replace(
+        {
+            "num_latents": 8,
+            "latent_dim": 16,
+            "num_blocks": 1,
+            "num_self_attends_per_block": 1,
+            "modality": ByteArray(Image((8, 8, 1), num_bands=4), element_dropout=0.2),
+            "cross_attend.dropout": 0.2,
+            "self_attend.num_heads": 2,
+            "self_attend.dropout": 0.2,
+        }
+    )
+    cosine = keras.optimizers.schedules.CosineDecay
+    return little_recipe(
+        data=partial(
+            few_digits, steps_per_epoch=steps_per_epoch, use_augmentation=True
+        ),
+        model=model,
+        optimizer=Config(
+            keras.optimizers.AdamW,
+            learning_rate=Config(cosine, initial_learning_rate=1e-2, decay_steps=7),
+        ),
+        schedule=None,
+        epochs=3,
+        accumulation_steps=2,
+        ema_momentum=0.5,
+        patience=3,
+    )
 
 
 class _Eager:

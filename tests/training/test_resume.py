@@ -4,23 +4,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
 from keras_perceiver import (
-    ByteArray,
     Image,
     PerceiverDecoder,
     PerceiverDensePredictor,
     PositionQueries,
-    recipes,
 )
 from keras_perceiver.config import Config
 from keras_perceiver.training import (
@@ -38,52 +31,16 @@ from tests.training.runs import (
     crash,
     few_digits,
     finished,
-    little_recipe,
+    recipe_with_all_state,
 )
 
 STEPS_PER_EPOCH, EPOCHS = 5, 3
 
 
-def _recipe():
-    """Returns a recipe with all kinds of randomness and state.
-
-    These are shuffling, augmentation, dropout, accumulated gradients, averaged weights
-    and best weights.
-    """
-    model = recipes.get("digits").model.replace(
-        {
-            "num_latents": 8,
-            "latent_dim": 16,
-            "num_blocks": 1,
-            "num_self_attends_per_block": 1,
-            "modality": ByteArray(Image((8, 8, 1), num_bands=4), element_dropout=0.2),
-            "cross_attend.dropout": 0.2,
-            "self_attend.num_heads": 2,
-            "self_attend.dropout": 0.2,
-        }
-    )
-    cosine = keras.optimizers.schedules.CosineDecay
-    return little_recipe(
-        data=partial(
-            few_digits, steps_per_epoch=STEPS_PER_EPOCH, use_augmentation=True
-        ),
-        model=model,
-        optimizer=Config(
-            keras.optimizers.AdamW,
-            learning_rate=Config(cosine, initial_learning_rate=1e-2, decay_steps=7),
-        ),
-        schedule=None,
-        epochs=EPOCHS,
-        accumulation_steps=2,
-        ema_momentum=0.5,
-        patience=EPOCHS,
-    )
-
-
 def _run(folder, recipe=None, **options):
     """Returns a finished run, and the values of its weights and its optimizer."""
     keras.utils.clear_session(free_memory=False)
-    run = finished(recipe or _recipe(), folder, save_every=2, **options)
+    run = finished(recipe or recipe_with_all_state(), folder, save_every=2, **options)
     variables = (*run.model.weights, *run.model.optimizer.variables)
     return run, [keras.ops.convert_to_numpy(variable) for variable in variables]
 
@@ -131,7 +88,9 @@ def _images_as_targets(**arguments):
 
 @pytest.mark.fast_on("torch")
 def test_dense_task_is_resumed(tmp_path):
-    recipe = _recipe().replace({"model.modality": Image((8, 8, 1), num_bands=4)})
+    recipe = recipe_with_all_state().replace(
+        {"model.modality": Image((8, 8, 1), num_bands=4)}
+    )
     decoder = PerceiverDecoder(PositionQueries((8, 8), num_bands=4))
     recipe = dataclasses.replace(
         recipe,
@@ -157,7 +116,7 @@ def test_dense_task_is_resumed(tmp_path):
 def test_other_configuration_is_refused(tmp_path):
     with pytest.raises(RuntimeError, match="crashed"):
         _run(tmp_path, callbacks=[BeforeStep(4, crash)])
-    other = _recipe().replace(
+    other = recipe_with_all_state().replace(
         {
             "model.self_attend.dropout": 0.3,
             "optimizer.learning_rate.initial_learning_rate": 0.02,
@@ -189,7 +148,7 @@ def test_other_data_or_versions_cause_a_warning(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="crashed"):
         _run(tmp_path, callbacks=[BeforeStep(4, crash)])
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0")
-    recipe = dataclasses.replace(_recipe(), data=data)
+    recipe = dataclasses.replace(recipe_with_all_state(), data=data)
     run = Run(recipe, tmp_path, save_every=2, resume=True)
     with pytest.warns(
         UserWarning, match="should be resumed with the versions"
@@ -225,10 +184,14 @@ def test_checkpoints_have_the_overrides(tmp_path):
     overrides = {"epochs": 2, "model.modality.modality.shape": (8, 8, 1)}
     assert saved_overrides(tmp_path / "checkpoints") == {}
     with pytest.raises(RuntimeError, match="crashed"):
-        _run(tmp_path, _recipe().replace(overrides), callbacks=[BeforeStep(4, crash)])
+        _run(
+            tmp_path,
+            recipe_with_all_state().replace(overrides),
+            callbacks=[BeforeStep(4, crash)],
+        )
     saved = saved_overrides(tmp_path / "checkpoints")
     assert saved == {**overrides, "model.modality.modality.shape": [8, 8, 1]}
-    run, _ = _run(tmp_path, _recipe().replace(saved), resume=True)
+    run, _ = _run(tmp_path, recipe_with_all_state().replace(saved), resume=True)
     assert len(run.history["loss"]) == 2
 
 
@@ -252,65 +215,9 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 
 def test_settings_have_no_names_of_objects():
-    first, second = (settings("model", _recipe().model()) for _ in range(2))
+    first, second = (
+        settings("model", recipe_with_all_state().model()) for _ in range(2)
+    )
     assert first == second
     assert json.loads(json.dumps(first)) == first
     assert first["model.config.num_latents"] == 8
-
-
-@pytest.mark.slow
-@pytest.mark.one_backend
-def test_killed_runs_end_as_if_they_had_never_stopped(tmp_path):
-    check_killed_runs(tmp_path, num_kills=1)
-
-
-def check_killed_runs(folder, num_kills):
-    """Kills a run at random moments, once each, and resumes it.
-
-    To run it with twenty kills:
-
-        python -c "import pathlib, tempfile; from tests.training import test_resume;
-        test_resume.check_killed_runs(pathlib.Path(tempfile.mkdtemp()), 20)"
-    """
-    rng = np.random.default_rng()
-    _in_another_process(folder / "whole").wait()
-    for i in range(num_kills):
-        process = _in_another_process(folder / str(i))
-        # The first step follows imports and compilation.
-        while not list((folder / str(i)).glob("checkpoints/step-*")):
-            assert process.poll() is None
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.2))
-        process.kill()
-        assert process.wait() == -signal.SIGKILL
-        steps = [p.name for p in Checkpoints(folder / str(i) / "checkpoints").paths()]
-        print(f"killed {i + 1}/{num_kills}, newest checkpoint: {steps[0]}", flush=True)
-        assert _in_another_process(folder / str(i)).wait() == 0
-        found, expected = (
-            keras.saving.load_model(folder / name / "model.keras").get_weights()
-            for name in (str(i), "whole")
-        )
-        check_equal(found, expected)
-
-
-def _in_another_process(folder):
-    program = f"""
-import pathlib, torch
-from tests.training import test_resume
-folder = pathlib.Path({str(folder)!r})
-recipe = test_resume._recipe().replace({{"epochs": 40}})
-test_resume.finished(recipe, folder, save_every=7, resume=True)
-"""
-    root = str(Path(__file__).parents[2])
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": root,
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=root,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
