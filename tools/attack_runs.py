@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -105,20 +104,9 @@ def _stages(folder, resume=False, full=None, limit=None):
     run = Run(recipe, folder, save_every=3, resume=resume)
     for stage in ("prepare", "fit", "score", "save"):
         options = {"verbose": 0} if stage == "fit" else {}
-        with limited(limit) if stage == full else contextlib.nullcontext():
+        with runs.limited(limit) if stage == full else contextlib.nullcontext():
             getattr(run, stage)(**options)
     return run
-
-
-@contextlib.contextmanager
-def limited(num_bytes):
-    """Context in which files cannot be larger, similar to a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def _full_disk(folder, stage, limit, expected):
@@ -147,9 +135,10 @@ def _is_right(text, folder):
 
 def _full_disk_at_export(folder, model, limit):
     from keras_perceiver.serving import export_for_serving, verify_version
+    from tests.training import runs
 
     try:
-        with limited(limit):
+        with runs.limited(limit):
             export_for_serving(model, folder, use_check=False)
     except OSError as error:
         text = str(error)

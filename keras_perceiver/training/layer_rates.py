@@ -29,7 +29,7 @@ def layer_rates(model: Perceiver | Task, decay: float) -> dict[str, float]:
         decay: Float in `(0, 1]`.
 
     Returns:
-        Dict from the beginnings of the paths of variables to factors, for
+        Dict from the beginnings of the paths of trainable variables to factors, for
         `LayerwiseOptimizer`.
 
     Raises:
@@ -62,6 +62,7 @@ def layer_rates(model: Perceiver | Task, decay: float) -> dict[str, float]:
         path: decay ** (len(groups) - i)
         for i, paths in enumerate(groups)
         for path in paths
+        if any(_fits(path, weight.path) for weight in model.trainable_weights)
     }
 
 
@@ -111,7 +112,7 @@ class LayerwiseOptimizer(OptimizerWrapper):
             for path in self.rates
             if not any(_fits(path, v.path) for v in variables)
         ]
-        if len(unused) == len(self.rates) and unused:
+        if unused:
             raise ValueError(
                 "`rates` must name trainable variables by the beginning of their paths. "
                 f"Received: {unused}. The paths are {[v.path for v in variables[:20]]}."

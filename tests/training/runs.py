@@ -1,5 +1,7 @@
 """Small recipes, and helpers for their runs."""
 
+import contextlib
+import resource
 from functools import partial
 
 import keras
@@ -138,3 +140,14 @@ def check_equal(found, expected):
 def sgd(learning_rate, **options):
     """Returns the config of stochastic gradient descent."""
     return Config(keras.optimizers.SGD, learning_rate=learning_rate, **options)
+
+
+@contextlib.contextmanager
+def limited(num_bytes):
+    """Context in which files cannot be larger, similar to a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -60,8 +60,10 @@ def test_rates_fall_to_the_first_layers():
         f"{trunk}/latent_transformer_0/self_attend_0": 0.25,
         f"{trunk}/cross_attend_0": 0.125,
         "latent_array": 0.0625,
-        "byte_array": 0.0625,
     }
+    model = _model()
+    model.encoder.trainable = False
+    assert layer_rates(model, 0.5) == {}
     with pytest.raises(ValueError, match=r"`decay` must be in \(0, 1\]"):
         layer_rates(_model(), 0.0)
 
@@ -103,6 +105,6 @@ def test_bad_rates_are_refused():
     with pytest.raises(ValueError, match="factors from 0 to 1. Received: .'a': 2"):
         LayerwiseOptimizer(_adam(), {"a": 2})
     model = _model()
-    model.compile(LayerwiseOptimizer(_adam(), {"encoder/latent": 0.5}))
+    model.compile(LayerwiseOptimizer(_adam(), {"decoder": 0.5, "encoder/latent": 0.5}))
     with pytest.raises(ValueError, match=r"`rates` must name.*'encoder/latent'"):
         model.train_on_batch(np.ones((2, 4, 4, 1)), np.zeros(2))

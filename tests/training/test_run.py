@@ -4,7 +4,6 @@ import dataclasses
 import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.training.runs import (
     check_equal,
     crash,
     finished,
+    limited,
     little_recipe,
     sgd,
 )
@@ -165,17 +165,6 @@ def test_run_folder_is_locked(tmp_path):
     assert not (tmp_path / ".lock").exists()
 
 
-@contextlib.contextmanager
-def _full_disk(num_bytes):
-    """Context in which files cannot be larger, similar to a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.one_backend
 def test_full_disk_does_not_lose_a_run(tmp_path, monkeypatch):
     """The history is written later, the error names the file, and the run resumes."""
@@ -184,7 +173,7 @@ def test_full_disk_does_not_lose_a_run(tmp_path, monkeypatch):
     run.prepare()
     disk = contextlib.ExitStack()
     fill = keras.callbacks.LambdaCallback(
-        on_train_begin=lambda logs: disk.enter_context(_full_disk(10))
+        on_train_begin=lambda logs: disk.enter_context(limited(10))
     )
     free = keras.callbacks.LambdaCallback(on_train_end=lambda logs: disk.close())
     with disk, pytest.warns(UserWarning, match="The run continues") as warned:
@@ -197,7 +186,7 @@ def test_full_disk_does_not_lose_a_run(tmp_path, monkeypatch):
     match = (
         "model.keras' could not be written: File too large. Make room and resume: .*10"
     )
-    with pytest.raises(OSError, match=match), _full_disk(10):
+    with pytest.raises(OSError, match=match), limited(10):
         run.save()
     assert not list((tmp_path / "run").glob("*.keras"))
     resumed = Run(recipe, tmp_path / "run", resume=True)
