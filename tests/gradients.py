@@ -57,7 +57,10 @@ def _tensorflow(function, arrays, weights):
 def _torch(function, arrays, weights):
     import torch
 
-    tensors = [torch.tensor(array, requires_grad=True) for array in arrays]
+    # Keras knows the device.
+    tensors = [
+        keras.ops.convert_to_tensor(array).detach().requires_grad_() for array in arrays
+    ]
     tensors_and_weights = [*tensors, *(weight.value for weight in weights)]
     outputs = function(*tensors)
     return outputs, torch.autograd.grad((outputs**2).sum(), tensors_and_weights)

@@ -9,6 +9,10 @@ from keras_perceiver._checks import not_defined
 from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
 
+# Since version 3.16, Keras stacks the batches of one execution on JAX.
+_VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
+_GROUPS_STEPS = keras.backend.backend() == "jax" and _VERSION >= (3, 16)
+
 
 class CheckedModel(GuardedModel):
     """A functional model that checks shapes and values before Keras uses them.
@@ -140,10 +144,11 @@ def _checked_steps(model, function):
 
     def batches(iterator):
         taken = []
-        for batch in iterator:
-            model._check_batch(batch)
-            taken.append(batch)
-            if len(taken) == model.steps_per_execution:
+        for item in iterator:
+            for batch in _batches_of_steps(item, model.steps_per_execution):
+                model._check_batch(batch)
+            taken.append(item)
+            if len(taken) == model.steps_per_execution or _GROUPS_STEPS:
                 break
         if not taken:
             raise StopIteration
@@ -152,6 +157,18 @@ def _checked_steps(model, function):
     if keras.backend.backend() == "tensorflow":
         return lambda iterator: function(batches(iterator))
     return lambda state, iterator: function(state, iter(batches(iterator)))
+
+
+def _batches_of_steps(item, steps_per_execution):
+    """Returns the batches of an item of the iterator that Keras gives to a function."""
+    if not _GROUPS_STEPS or steps_per_execution == 1:
+        return [item]
+    if isinstance(item, list):  # the last ones, too few to be stacked
+        return item
+    num_steps = len(keras.tree.flatten(item)[0])
+    return [
+        keras.tree.map_structure(lambda x, i=i: x[i], item) for i in range(num_steps)
+    ]
 
 
 def _checked_lists(model, function):

@@ -363,7 +363,8 @@ if BACKEND != "tensorflow":
                 is_causal=is_causal,
             )
             for function in exported:
-                outputs = np.asarray(function(q, k, v, mask, factor))
+                outputs = function(q, k, v, mask, factor)
+                outputs = keras.ops.convert_to_numpy(outputs)
                 np.testing.assert_allclose(outputs, expected, atol=1e-5)
 
     def _exported(function, arguments, path):
@@ -390,7 +391,7 @@ if BACKEND != "tensorflow":
             def forward(self, q, k, v, mask, factor):
                 return function(q, k, v, mask, factor)
 
-        tensors = tuple(map(torch.tensor, arguments))
+        tensors = tuple(map(keras.ops.convert_to_tensor, arguments))
         dims = {n: torch.export.Dim(n) for n in "bnm"}
         program = torch.export.export(
             Module(),
@@ -409,7 +410,7 @@ if BACKEND != "tensorflow":
         )
         session = onnxruntime.InferenceSession(path)
         return [
-            lambda *x: program.module()(*map(torch.tensor, x)),
+            lambda *x: program.module()(*map(keras.ops.convert_to_tensor, x)),
             lambda *x: session.run(None, dict(zip(axes, x, strict=True)))[0],
         ]
 

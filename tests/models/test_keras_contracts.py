@@ -144,10 +144,12 @@ def _trained_under_remat(make):
     return np.isfinite(history.history["loss"]).all()
 
 
-def test_remat_scope_does_what_it_does_for_plain_models():
+def test_remat_scope_works_wherever_it_does_for_plain_models():
     ours, plain = map(_trained_under_remat, (_classifier, _plain))
-    assert isinstance(ours, type) == isinstance(plain, type), (ours, plain)
-    assert BACKEND != "torch" or ours
+    fails = [isinstance(result, type) for result in (ours, plain)]
+    assert fails[0] <= fails[1], (ours, plain)
+    assert fails[0] or ours
+    assert BACKEND != "torch" or not fails[0]
 
 
 @pytest.mark.fast_on("tensorflow", "torch")

@@ -93,11 +93,10 @@ class PerceiverClassifier(ClassificationTask):
             loss = self.default_loss()
         if isinstance(loss, SmoothedCrossentropy):
             return TargetSpec((), "int32", 0, n - 1)
-        if isinstance(loss, keras.losses.SparseCategoricalCrossentropy) or (
-            loss is keras.losses.sparse_categorical_crossentropy
-        ):
-            ignore = getattr(loss, "ignore_class", None)
-            return TargetSpec((), "int32", 0, n - 1, ignore)
+        if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+            return TargetSpec((), "int32", 0, n - 1, loss.get_config()["ignore_class"])
+        if loss is keras.losses.sparse_categorical_crossentropy:
+            return TargetSpec((), "int32", 0, n - 1)
         if isinstance(loss, _LOSSES_OF_PROBABILITIES) or loss in (
             keras.losses.binary_crossentropy,
             keras.losses.categorical_crossentropy,
