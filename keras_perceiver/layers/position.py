@@ -149,10 +149,10 @@ class FourierPositionEncoding(ArgumentsConfig, keras.layers.Layer):
         for length, bands in zip(lengths, frequencies, strict=True):
             fractions = fractions_of(length, self.use_endpoint)  # float64
             positions = 2 * fractions[:, None] - 1  # (n, 1)
+            sine, cosine = np.sin, np.cos
+            if not isinstance(length, int):
+                sine, cosine, bands = ops.sin, ops.cos, ops.convert_to_tensor(bands)
             angles = math.pi * positions * bands  # (n, K)
-            sine, cosine = (
-                (np.sin, np.cos) if isinstance(length, int) else (ops.sin, ops.cos)
-            )
             tables.append(
                 [
                     ops.cast(x, "float32")

@@ -33,6 +33,7 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
 
 
 def _is_correct(y_true, y_pred):
+    y_true, y_pred = map(ops.convert_to_tensor, (y_true, y_pred))
     is_binary = y_pred.shape[-1] == 1
     if is_soft(y_true, y_pred) and not is_binary:
         labels = ops.argmax(y_true, axis=-1)

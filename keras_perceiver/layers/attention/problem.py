@@ -107,5 +107,10 @@ def is_exported(*tensors):
     if backend == "torch":
         import torch
 
-        return torch.compiler.is_exporting() or torch.jit.is_tracing()
+        # Until PyTorch 2.11, `is_exporting` is also true of what dynamo compiles. It is
+        # not involved in the exports of Keras, which are not strict.
+        is_compiled = torch.compiler.is_dynamo_compiling()
+        return torch.jit.is_tracing() or (
+            torch.compiler.is_exporting() and not is_compiled
+        )
     return False
