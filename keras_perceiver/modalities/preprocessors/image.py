@@ -15,11 +15,7 @@ from keras_perceiver.modalities.preprocessors.orientation import (
     orientation_in_graph,
     upright_in_graph,
 )
-from keras_perceiver.modalities.preprocessors.pictures import (
-    IS_PIXELS,
-    PNG_DEPTH,
-    read_image,
-)
+from keras_perceiver.modalities.preprocessors.pictures import PNG_DEPTH, read_image
 from keras_perceiver.modalities.preprocessors.pixels import (
     PIXEL_RANGE,
     checked_range,
@@ -44,7 +40,11 @@ _IS_8_BIT = FileRule(
     "a PNG of 16 bits",
     "Convert the file",
 )
-_IS_NO_CMYK = FileRule(IS_PIXELS.rule, IS_PIXELS.received.format("CMYK"), IS_PIXELS.fix)
+_IS_NO_CMYK = FileRule(
+    "Images must be grayscale, RGB or palette images if TensorFlow decodes them.",
+    "mode CMYK",
+    "Convert the file to RGB",
+)
 _IS_24_BIT = FileRule(
     "BMP images must have 24 bits per pixel if TensorFlow decodes them.",
     "{} bits",
@@ -57,9 +57,11 @@ class ImagePreprocessor(Preprocessor):
     """Reads images upright, resizes them, and scales their values.
 
     It reads AVIF, BMP, GIF, JPEG, JPEG 2000, PBM, PGM, PNG, PPM, TIFF with one page and
-    WebP, and the first frame of animations. Grayscale images may have 16 bits per
-    channel. In a graph, such as that of a served model, only PNG, JPEG and GIF with 8
-    bits per channel and BMP with 24 bits per pixel are decoded.
+    WebP, and the first frame of animations. PNG and grayscale images may have 16 bits per
+    channel, which are all kept. Colors of 16 bits in other formats are an error, since
+    Pillow reduces them to 8 bits. CMYK images become RGB without their color profile.
+    In a graph, such as that of a served model, only PNG, JPEG and GIF with 8 bits per
+    channel and without CMYK, and BMP with 24 bits per pixel are decoded.
     Images of another size are resized with antialiasing. The orientation in the Exif
     data of a file is applied.
 

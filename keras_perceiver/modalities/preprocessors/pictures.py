@@ -14,23 +14,29 @@ _FORMATS = (
 )
 # Offset of the bits per channel in a PNG.
 PNG_DEPTH = 24
+# Values of 16 bits per value of 8 bits, so that 65535 becomes 255.
+_PER_LEVEL = 257
 # Tags of a TIFF: bits per channel, whether 0 is black, and which page is a thumbnail.
 _BITS, _INTERPRETATION, _SUBFILE_TYPE = 258, 262, 254
 _IS_WHITE = 0
 # Pillow's modes that are supported, and the mode that they are converted to.
 _MODES = {
     **{"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "PA": "RGBA"},
-    **{"La": "LA", "RGBa": "RGBA", "RGBX": "RGB"},
+    **{"La": "LA", "RGBa": "RGBA", "RGBX": "RGB", "CMYK": "RGB"},
 }
 _IS_SHALLOW = FileRule(
-    "Images must have at most 8 bits per channel, or 16 if they are grayscale.",
+    "Images must have at most 8 bits per channel, or 16 if they are PNG or grayscale.",
     "{} bits and mode {}",
-    "Convert the file to 8 bits per channel",
+    "Convert the file to 8 bits per channel, or to PNG",
 )
-IS_PIXELS = FileRule(
-    "Images must be grayscale, RGB or palette images, with or without alpha.",
+_IS_PIXELS = FileRule(
+    "Images must be grayscale, RGB, palette or CMYK images.",
     "mode {}",
     "Convert the file to RGB",
+)
+# Without the marker, it is unknown whether 0 or 255 means no ink.
+_HAS_MARKER = FileRule(
+    "CMYK images in JPEG must have Adobe's marker.", "none", "Convert the file to RGB"
 )
 _IS_ONE_PAGE = FileRule("TIFF files must have one page.", "{} pages", "Split the file")
 
@@ -53,8 +59,9 @@ def read_image(content, check_size):
         check_size(image.height, image.width)
         depth = _depth(image, content)
         is_gray = image.mode.startswith("I;16") or image.mode in ("I", "L", "1")
-        # Pillow scales the values of a PPM.
-        is_read = depth <= 8 or (is_gray and (depth == 16 or image.format == "PPM"))
+        is_ppm = image.format == "PPM"  # whose values Pillow scales
+        is_deep = is_gray or image.format == "PNG"
+        is_read = depth <= 8 or (is_deep and depth == 16) or (is_gray and is_ppm)
         _IS_SHALLOW.check(is_read, depth, image.mode)
         num_pages = _num_pages(image) if image.format == "TIFF" else 1
         _IS_ONE_PAGE.check(num_pages == 1, num_pages)
@@ -62,7 +69,9 @@ def read_image(content, check_size):
         # count.
         exif = image.info.get("exif", b"").removeprefix(b"Exif\0\0")
         image.load()
-        pixels = _pixels(image)
+        pixels = (
+            _deep_pixels(content) if depth == 16 and not is_gray else _pixels(image)
+        )
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels  # (H, W, C)
     return np.ascontiguousarray(upright(pixels, orientation(exif)))
 
@@ -77,12 +86,23 @@ def _pixels(image):
         has_alpha = "transparency" in image.info
         return np.asarray(image.convert("RGBA" if has_alpha else "RGB"))
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        pixels = np.asarray(image).astype("float32") / 257  # 65535 becomes 255
+        pixels = np.asarray(image).astype("float32") / _PER_LEVEL
         is_tiff = image.format == "TIFF"
         is_inverted = is_tiff and image.tag_v2.get(_INTERPRETATION) == _IS_WHITE
         return 255 - pixels if is_inverted else pixels
-    IS_PIXELS.check(image.mode in _MODES, image.mode)
+    _IS_PIXELS.check(image.mode in _MODES, image.mode)
+    if image.mode == "CMYK" and image.format == "JPEG":
+        _HAS_MARKER.check("adobe" in image.info)
     return np.asarray(image.convert(_MODES[image.mode]))
+
+
+def _deep_pixels(content):
+    """Returns the pixels of a PNG with 16 bits per channel, which Pillow reduces to 8."""
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        pixels = tf.io.decode_png(content, dtype="uint16")
+        return pixels.numpy().astype("float32") / _PER_LEVEL
 
 
 def _depth(image, content):

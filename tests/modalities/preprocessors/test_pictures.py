@@ -31,8 +31,13 @@ def _gray_16(format, **options):
     return content.getvalue()
 
 
-def _png(depth, kind, channels, size=(4, 4)):
-    """Returns a PNG of zeros."""
+def _exif(orientation):
+    """Returns Exif data with an orientation alone."""
+    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
+
+
+def _png(depth, kind, channels, size=(4, 4), pixels=None, chunks=()):
+    """Returns a PNG of zeros, or of big-endian pixels."""
 
     def chunk(name, data):
         size, check = len(data), zlib.crc32(name + data)
@@ -41,8 +46,12 @@ def _png(depth, kind, channels, size=(4, 4)):
     width, height = size
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     rows = bytes((1 + width * channels * depth // 8) * height)
+    if pixels is not None:
+        rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # without a filter
     data = chunk(b"IDAT", zlib.compress(rows)) if width < 100 else b""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
+    others = b"".join(chunk(*item) for item in dict(chunks).items())
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
+    return start + others + data + chunk(b"IEND", b"")
 
 
 def _tiff(depth, channels):
@@ -117,15 +126,51 @@ def test_first_frames_of_animations():
         np.testing.assert_array_equal(first, PHOTO.convert("RGB"))
 
 
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_png_images_keep_all_levels(kind, channels, orientation):
+    levels = np.arange(5 * 4 * channels).reshape(5, 4, channels) * 17  # 12 bits
+    chunks = {b"eXIf": _exif(orientation)} if orientation > 1 else {}
+    pixels = _read(_png(16, kind, channels, (4, 5), levels.astype(">u2"), chunks))
+    expected = np.rot90(levels, -1) if orientation == 6 else levels
+    np.testing.assert_allclose(pixels, expected / 257, rtol=1e-6)
+
+
+def test_colors_of_inks():
+    """The formulas of the adapters of Adobe's and of TIFF's inks, in 0..255."""
+    inks = np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype="uint8")
+    image, content = Image.fromarray(inks, "CMYK"), io.BytesIO()
+    image.save(content, "TIFF")
+    colors = (255 - inks[..., :3]) / 255 * (255.0 - inks[..., 3:])
+    np.testing.assert_allclose(_read(content.getvalue()), colors, atol=1)
+    large = image.resize((64, 64), Image.Resampling.NEAREST)
+    content = io.BytesIO()
+    large.save(content, "JPEG", quality=95, subsampling=0)
+    import tensorflow as tf
+
+    expected = tf.io.decode_jpeg(
+        content.getvalue(), channels=3, dct_method="INTEGER_ACCURATE"
+    )
+    pixels = _read(content.getvalue()).astype("int64")
+    np.testing.assert_allclose(pixels, expected, atol=2)
+    np.testing.assert_allclose(pixels[4::8, 4::8], colors, atol=20)
+
+
+def _without_marker():
+    """Returns a JPEG of inks whose Adobe marker is a comment."""
+    return _file("JPEG", "CMYK").replace(b"\xff\xee\0\x0eAdobe", b"\xff\xfe\0\x0eAdobe")
+
+
 BAD = {
-    "colors of 16 bits": (_png(16, 2, 3), "8 bits per channel.*16 bits and mode RGB"),
-    "gray and alpha of 16 bits": (_png(16, 4, 2), "8 bits per channel.*16 bits"),
-    "TIFF of 16 bits": (_tiff(16, 3), "8 bits per channel.*16 bits and mode RGB"),
+    "TIFF of 16 bits": (
+        _tiff(16, 3),
+        "8 bits per channel.*16 bits and mode RGB.*or to PNG",
+    ),
     "PPM of 16 bits": (PPM_16, "8 bits per channel.*16 bits and mode RGB"),
     "floats": (_file("TIFF", "F"), "8 bits per channel.*32 bits and mode F"),
     "integers": (_file("TIFF", "I"), "8 bits per channel.*32 bits and mode I"),
-    "CMYK": (_file("JPEG", "CMYK"), "grayscale, RGB or palette.*mode CMYK"),
-    "LAB": (_file("TIFF", "LAB"), "grayscale, RGB or palette.*mode LAB"),
+    "unknown inks": (_without_marker(), "Adobe's marker. Received: none. Convert"),
+    "LAB": (_file("TIFF", "LAB"), "RGB, palette or CMYK images.*mode LAB"),
     "two pages": (
         _file("TIFF", save_all=True, append_images=[PHOTO.convert("RGB")]),
         "one page.*2 pages",
