@@ -36,6 +36,7 @@ USES = {
     "_jax_state": "models/trainer_guard.py",
     "_jax_state_synced": "models/trainer_guard.py",
     "_value": "models/trainer_guard.py",
+    "_symbolic_build": "models/checked_model.py",  # before it fails on the first batch
     "_flatten_layers": "layers/composite.py",
     "_initial_seed": "layers/seeds.py",  # torch's dropout reads it
     # KerasTuner
@@ -185,6 +186,20 @@ def test_inner_layers_are_found():
 
 def test_seed_generators_keep_their_first_seed():
     assert keras.random.SeedGenerator(3)._initial_seed == 3
+
+
+def test_keras_builds_loss_and_metrics_from_a_batch_by_this_method():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    assert list(inspect.signature(model._symbolic_build).parameters) == [
+        "iterator",
+        "data_batch",
+    ]
+    model.compile("sgd", "mse", metrics=["mae"])
+    batch = np.zeros((3, 2), "float32"), np.zeros((3, 1), "float32")
+    batches = iter([(0, 0, [batch]), (1, 1, [batch])])
+    model._symbolic_build(batches)
+    assert len(list(batches)) == 1
+    model._symbolic_build(iter(()))  # all is built, so it needs no batch
 
 
 if BACKEND == "jax":

@@ -1,11 +1,14 @@
 """A model that checks its inputs and targets on the host before each step."""
 
+import functools
+import itertools
 import sys
 
 import keras
 import numpy as np
 
 from keras_perceiver._checks import not_defined
+from keras_perceiver.models.batches import check_arrays, check_has_targets
 from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
 
@@ -14,14 +17,27 @@ _VERSION = tuple(int(part) for part in keras.__version__.split(".")[:2])
 _GROUPS_STEPS = keras.backend.backend() == "jax" and _VERSION >= (3, 16)
 
 
+def _of_arrays(name):
+    """Returns a method of `keras.Model` that checks its data first."""
+
+    @functools.wraps(getattr(GuardedModel, name))
+    def method(self, *args, **kwargs):
+        self._check_data(*args, **kwargs)
+        return getattr(super(CheckedModel, self), name)(*args, **kwargs)
+
+    return method
+
+
 class CheckedModel(GuardedModel):
-    """A functional model that checks shapes and values before Keras uses them.
+    """A functional model that checks its data before Keras uses them.
 
     Every batch is checked, whether it comes from arrays, `tf.data`, generators or
     `train_on_batch`. `call` checks the inputs, so that errors are more helpful than
     those of Keras. Values cannot be checked inside a compiled step, since JAX and XLA
     accept any index without an error. So they are checked on the host in the step
-    functions, which all training and prediction loops call.
+    functions, which all training and prediction loops call, and the first batch before
+    Keras builds loss and metrics from it. Ragged tensors are found in the arguments,
+    since Keras pads them with zeros before the first step on JAX and PyTorch.
 
     Args:
         inputs: `keras.KerasTensor`, or dict of these.
@@ -73,10 +89,48 @@ class CheckedModel(GuardedModel):
             targets: NumPy array, or a nested structure of arrays.
         """
 
+    @property
+    def needs_targets(self):
+        """Whether the batches of `fit` and `evaluate` must have targets.
+
+        A subclass with its own `train_step` or `compute_loss` may need none.
+        """
+        methods = (type(self).train_step, type(self).compute_loss)
+        packages = {method.__module__.partition(".")[0] for method in methods}
+        return self.loss is not None and packages <= {"keras", "keras_perceiver"}
+
     def call(self, inputs, training=None, mask=None):
+        check_arrays((inputs,), self._input_names)
         inputs = _with_arrays(inputs, len(self.inputs))
         self.check_inputs(inputs)
         return super().call(inputs, training=training, mask=mask)
+
+    fit = _of_arrays("fit")
+    evaluate = _of_arrays("evaluate")
+    predict = _of_arrays("predict")
+    train_on_batch = _of_arrays("train_on_batch")
+    test_on_batch = _of_arrays("test_on_batch")
+    predict_on_batch = _of_arrays("predict_on_batch")
+
+    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+        """Saves the model as a `.keras` file, see `keras.Model.save`.
+
+        Args:
+            filepath: Path that ends with `.keras`.
+            overwrite: Boolean, see `keras.Model.save`.
+            zipped: Boolean, see `keras.Model.save`.
+            **kwargs: Other arguments of `keras.Model.save`.
+
+        Raises:
+            ValueError: if the path ends with `.h5` or `.hdf5`.
+        """
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                "Models are saved as `.keras` files, since Keras' older format HDF5 "
+                f"cannot restore their layers. Received: filepath={str(filepath)!r}. End "
+                "the path with `.keras`, or save the weights alone by `save_weights`."
+            )
+        super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
     def export(self, filepath, format="tf_saved_model", **kwargs):
         """Exports the model for inference, see `keras.Model.export`.
@@ -96,21 +150,19 @@ class CheckedModel(GuardedModel):
         if self.train_function is None or force:
             self._build_optimizer()
             super().make_train_function(force)
-            self.train_function = _checked_steps(self, self.train_function)
+            self.train_function = _checked_steps(self, "train_function")
         return self.train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
             super().make_test_function(force)
-            self.test_function = _checked_steps(self, self.test_function)
+            self.test_function = _checked_steps(self, "test_function")
         return self.test_function
 
     def make_predict_function(self, force=False):
         if self.predict_function is None or force:
             super().make_predict_function(force)
-            is_list = keras.backend.backend() != "jax"
-            make = _checked_lists if is_list else _checked_steps
-            self.predict_function = make(self, self.predict_function)
+            self.predict_function = _checked_steps(self, "predict_function")
         return self.predict_function
 
     def _build_optimizer(self):
@@ -122,41 +174,93 @@ class CheckedModel(GuardedModel):
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.trainable_variables)
 
-    def _check_batch(self, batch):
+    def _symbolic_build(self, iterator=None, data_batch=None):
+        def checked():
+            # Read only if Keras needs a batch.
+            for first, last, data in iterator:
+                is_list = isinstance(data, list | tuple)
+                batch = data[0] if is_list else next(data)
+                self._check_structure(batch, self.needs_targets)
+                yield first, last, [batch]
+
+        if data_batch is not None:
+            self._check_structure(data_batch, self.needs_targets)
+        batches = None if iterator is None else checked()
+        super()._symbolic_build(batches, data_batch)
+
+    @property
+    def _input_names(self):
+        return [x.name for x in self.inputs]
+
+    def _check_data(self, x=None, y=None, *_, validation_data=None, **__):
+        """Checks the arguments of `fit`, `evaluate` and other methods."""
+        x_val, *_ = keras.utils.unpack_x_y_sample_weight(validation_data)
+        for data, inputs in (((x, y), x), (validation_data, x_val)):
+            check_arrays(getattr(inputs, "element_spec", data), self._input_names)
+
+    def _check_structure(self, batch, needs_targets):
+        check_arrays(batch, self._input_names)
+        if needs_targets:
+            check_has_targets(batch, self._input_names)
+
+    def _check_batch(self, batch, needs_targets):
         for part in _replica_batches(batch):
+            self._check_structure(part, needs_targets)
             x, y, _ = keras.utils.unpack_x_y_sample_weight(part)
             if isinstance(x, dict):
                 x = {k: self._host_array(k, v) for k, v in x.items()}
             elif hasattr(x, "shape"):
                 x = self._host_array(self.inputs[0].name, x)
             self.check_inputs(x)
-            if any(hasattr(leaf, "shape") for leaf in keras.tree.flatten(y)):
+            leaves = keras.tree.flatten(y)
+            y = leaves[0] if len(leaves) == 1 else y  # also the only one of a list
+            if any(hasattr(leaf, "shape") for leaf in leaves):
                 self.check_targets(keras.tree.map_structure(_to_numpy, y))
 
     def _host_array(self, name, x):
-        return _to_numpy(x) if self.has_values_to_check(name) else x
+        is_checked = name in self._input_names and self.has_values_to_check(name)
+        return _to_numpy(x) if is_checked else x
 
 
-def _checked_steps(model, function):
-    """Returns a train or test function that checks its batches."""
-    if keras.backend.backend() == "torch":
-        return _checked_lists(model, function)
+def _checked_steps(model, attribute):
+    """Returns the step function of a model, with a check of its batches.
 
-    def batches(iterator):
-        taken = []
-        for item in iterator:
-            for batch in _batches_of_steps(item, model.steps_per_execution):
-                model._check_batch(batch)
-            taken.append(item)
-            if len(taken) == model.steps_per_execution or _GROUPS_STEPS:
-                break
-        if not taken:
+    Args:
+        model: `CheckedModel`.
+        attribute: String, the attribute that holds the function.
+    """
+    backend, function = keras.backend.backend(), getattr(model, attribute)
+    is_predict = attribute == "predict_function"
+    needs_targets = model.needs_targets and not is_predict
+
+    def checked(batches):
+        for batch in batches:
+            model._check_batch(batch, needs_targets)
+        return batches
+
+    def taken(iterator):
+        num_items = 1 if _GROUPS_STEPS else model.steps_per_execution
+        items = list(itertools.islice(iterator, num_items))
+        if not items:
             raise StopIteration
-        return taken
+        for item in items:
+            checked(_batches_of_steps(item, model.steps_per_execution))
+        return items
 
-    if keras.backend.backend() == "tensorflow":
-        return lambda iterator: function(batches(iterator))
-    return lambda state, iterator: function(state, iter(batches(iterator)))
+    def traced(iterator):
+        items = taken(iterator)
+        try:
+            return function(items)
+        except BaseException:
+            # TensorFlow creates no variables in a function whose first trace has failed.
+            setattr(model, attribute, None)
+            raise
+
+    if backend == "jax":
+        return lambda state, iterator: function(state, iter(taken(iterator)))
+    if backend == "torch" or is_predict:
+        return lambda batches: function(checked(batches))
+    return traced
 
 
 def _batches_of_steps(item, steps_per_execution):
@@ -169,17 +273,6 @@ def _batches_of_steps(item, steps_per_execution):
     return [
         keras.tree.map_structure(lambda x, i=i: x[i], item) for i in range(num_steps)
     ]
-
-
-def _checked_lists(model, function):
-    """Returns a function of a list of batches that checks its batches."""
-
-    def checked(batches):
-        for batch in batches:
-            model._check_batch(batch)
-        return function(batches)
-
-    return checked
 
 
 def _replica_batches(batch):

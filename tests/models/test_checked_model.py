@@ -255,6 +255,14 @@ def test_one_logit(loss):
             model.train_on_batch(images(), (labels() % 3).reshape(shape))
 
 
+def test_the_targets_of_the_only_output_may_be_in_a_list():
+    model = classifier()
+    model.compile("sgd")
+    assert np.isfinite(model.train_on_batch(images(), [labels()])).all()
+    with pytest.raises(ValueError, match=_RULE):
+        model.train_on_batch(images(), [_BAD[1]])
+
+
 def test_many_labels():
     model = classifier(cls=PerceiverMultiLabelClassifier)
     model.compile()

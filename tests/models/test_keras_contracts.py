@@ -115,6 +115,15 @@ def test_copies_keep_class_and_outputs(filters):
     np.testing.assert_array_equal(_predictions(clone), expected)
 
 
+@pytest.mark.one_backend
+@pytest.mark.parametrize("name", ["model.h5", "model.hdf5"])
+def test_hdf5_is_refused_before_anything_is_written(name, tmp_path):
+    for model in (_classifier(), _classifier().encoder):
+        with pytest.raises(ValueError, match=f"as `.keras` files.*Received.*{name}"):
+            model.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [("model.weights.h5", {}), ("model.weights.json", {"max_shard_size": 1e-5})],

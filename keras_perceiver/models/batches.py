@@ -1,0 +1,73 @@
+"""Rules for the data of models: dense arrays of numbers, with targets for a loss."""
+
+import keras
+import numpy as np
+
+_NO_NUMBERS = ("object", "str", "bytes", "string")  # dtypes of NumPy and TensorFlow
+
+
+def check_arrays(data, input_names):
+    """Raises `ValueError` unless inputs, targets and weights are dense numeric arrays.
+
+    Args:
+        data: Batch, or the `element_spec` of a `tf.data.Dataset`: inputs, or a tuple of
+            inputs, targets and sample weights. Leaves that are no arrays are not checked.
+        input_names: Sequence of strings, the inputs that a model uses. Other entries of
+            a dict are ignored, as Keras ignores them.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if isinstance(x, dict):
+        x = {name: x[name] for name in input_names if name in x}
+    for leaf in keras.tree.flatten(x):
+        _check_array(leaf, "Inputs", "Convert them to numbers.")
+    for leaf in keras.tree.flatten(y):
+        _check_array(leaf, "Targets", "Convert names of classes to their indices.")
+    for leaf in keras.tree.flatten(sample_weight):
+        _check_array(leaf, "Sample weights", "Convert them to numbers.")
+
+
+def _check_array(x, kind, fix):
+    if isinstance(x, str | bytes):
+        raise ValueError(
+            f"{kind} must be arrays. Received: {x!r}, such as a key of the dicts of a "
+            "PyTorch `DataLoader`. Its batches must be tuples `(inputs, targets)`."
+        )
+    dtype = getattr(x, "dtype", None)
+    dtype = str(getattr(dtype, "name", dtype))
+    first = next(iter(np.ravel(x)), None) if dtype == "object" else None
+    is_list = isinstance(first, list | tuple)
+    # Of arrays, or of the ragged tensor that NumPy has made an object of.
+    is_ragged = is_list or bool(getattr(first, "shape", ()))
+    # `ragged_rank` is that of a ragged tensor of TensorFlow, or of its spec.
+    if is_ragged or getattr(x, "ragged_rank", None):
+        received = "an array of arrays" if is_ragged else "a ragged tensor"
+        raise ValueError(
+            f"{kind} must be dense arrays. Received: {received} of shape {x.shape}, as "
+            "for examples of different lengths. Pad the examples of a batch, such as by "
+            "`Dataset.padded_batch` or `RaggedTensor.to_tensor`, and mark the padding by "
+            "a mask: create the modality with `use_mask=True`."
+        )
+    if dtype.startswith(_NO_NUMBERS):
+        raise ValueError(
+            f"{kind} must be numbers. Received: values of dtype {dtype}. {fix}"
+        )
+
+
+def check_has_targets(data, input_names):
+    """Raises `ValueError` unless a batch has targets.
+
+    Args:
+        data: Batch, see `check_arrays`.
+        input_names: Sequence of strings, the inputs of the model.
+    """
+    x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
+    if any(leaf is not None for leaf in keras.tree.flatten(y)):
+        return
+    received = f"a dict with the keys {sorted(x)}" if isinstance(x, dict) else "inputs"
+    name = input_names[0]
+    raise ValueError(
+        "The loss needs targets: data must be `x` and `y`, or batches `(inputs, targets)`."
+        f" Received: {received} without targets. Add them. Batches that are dicts become "
+        f'pairs by `dataset.map(lambda batch: (batch["{name}"], batch["label"]))`, or by '
+        "`tensorflow_datasets.load(..., as_supervised=True)`."
+    )
