@@ -38,6 +38,11 @@ _IS_PIXELS = FileRule(
 _HAS_MARKER = FileRule(
     "CMYK images in JPEG must have Adobe's marker.", "none", "Convert the file to RGB"
 )
+_IS_NO_BOMB = FileRule(
+    "Images must have at most twice `PIL.Image.MAX_IMAGE_PIXELS` pixels.",
+    "{} pixels",
+    "Reduce the image, or increase that number and `max_pixels`",
+)
 _IS_ONE_PAGE = FileRule("TIFF files must have one page.", "{} pages", "Split the file")
 
 
@@ -55,7 +60,12 @@ def read_image(content, check_size):
     """
     from PIL import Image
 
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    try:
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except Image.DecompressionBombError as error:  # from the header
+        number = re.search(r"\d+", str(error))
+        _IS_NO_BOMB.check(False, number and number[0])
+    with image:
         check_size(image.height, image.width)
         depth = _depth(image, content)
         is_gray = image.mode.startswith("I;16") or image.mode in ("I", "L", "1")

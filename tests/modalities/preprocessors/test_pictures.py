@@ -170,6 +170,10 @@ BAD = {
     "floats": (_file("TIFF", "F"), "8 bits per channel.*32 bits and mode F"),
     "integers": (_file("TIFF", "I"), "8 bits per channel.*32 bits and mode I"),
     "unknown inks": (_without_marker(), "Adobe's marker. Received: none. Convert"),
+    "too large for Pillow": (
+        _png(1, 0, 1, (20_000, 20_000)),
+        "twice `PIL.*MAX_IMAGE_PIXELS`.*400000000 pixels. Reduce",
+    ),
     "LAB": (_file("TIFF", "LAB"), "RGB, palette or CMYK images.*mode LAB"),
     "two pages": (
         _file("TIFF", save_all=True, append_images=[PHOTO.convert("RGB")]),
