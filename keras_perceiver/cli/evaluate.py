@@ -52,7 +52,7 @@ def check(options):
     if options.recipe is not None:
         recipe_of.check(options.recipe)
     elif options.folder is None:
-        recipe_of.check_run(options.model.parent)
+        recipe_of.check_run(options.model.parent, options.data)
     arguments.check_folder("--data", options.data)
     arguments.check_folder("--folder", options.folder)
     arguments.check_installed("matplotlib", "Matplotlib", "matplotlib")

@@ -70,7 +70,7 @@ def check(options):
     else:
         versions.check_format(options.format, options.to, not options.no_check)
     if options.test and options.recipe is None:
-        recipe_of.check_run(options.model.parent)
+        recipe_of.check_run(options.model.parent, options.data)
 
 
 def run(options):

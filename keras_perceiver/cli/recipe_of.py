@@ -105,9 +105,19 @@ def get(text):
     return recipes.load(text) if is_file(text) else recipes.get(text)
 
 
-def check_run(folder):
-    """Raises an error unless a folder has a run of a recipe of the package."""
-    recipes.name_of_run(folder)
+def check_run(folder, data):
+    """Raises an error unless a folder has a run of a recipe, and its data are given.
+
+    Args:
+        folder: Path of the folder of the run.
+        data: String, the folder of the data, or `None`.
+    """
+    kind = recipes.name_of_run(folder)
+    if kind in _KINDS and data is None:
+        raise ValueError(
+            f"A run of --{kind} needs its files again. Received: {str(folder)!r} without "
+            f"--data. Pass the folder that was passed as --{kind} with --data DIR."
+        )
 
 
 def of_run(folder, text=None):

@@ -74,10 +74,10 @@ def check_format(format, path, use_check=True):
     needed = _WRITERS[format] + (_READERS[format] if use_check else ())
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        requirements = " ".join(needed).replace("_", "-")
+        packages = [name.replace("_", "-") for name in needed]
         raise ImportError(
-            f"A file for {format} needs {requirements}. Received: no module "
-            f"{missing[0]!r}. Install it with `pip install {requirements}`."
+            f"A file for {format} needs {', '.join(packages)}. Received: no module "
+            f"{missing[0]!r}. Install it with `pip install {' '.join(packages)}`."
         )
     if path.exists():
         raise FileExistsError(

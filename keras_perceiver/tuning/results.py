@@ -153,7 +153,7 @@ def _front(rows, first):
             marker="*",
             s=250,
             color="tab:red",
-            label="model that the search began with",
+            label="first trial",
         )
     axis.set(xscale="log", xlabel="GFLOPs per example", ylabel="validation score")
     _leave_out_the_worst(axis, [row["score"] for row in rows])
@@ -217,9 +217,8 @@ def _parallel(rows, names):
                     "pad": 1,
                 },
             )
-    axis.set_xticks(
-        range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8
-    )
+    labels = [name.replace("_", "\n").replace(".", "\n") for name in names]
+    axis.set_xticks(range(len(names)), labels, fontsize=8)
     axis.set(yticks=[], xlim=(-0.1, len(names) - 0.4))
     bar = figure.colorbar(
         scale,

@@ -70,6 +70,12 @@ def test_evaluates_a_folder_with_the_classes_of_the_model(run):
         main(arguments)
 
 
+def test_run_on_a_folder_needs_the_folder_again(run):
+    (run / "metrics.json").write_text('{"recipe": "images"}')
+    with pytest.raises(SystemExit, match="needs its files again.* with --data DIR"):
+        main(["evaluate", str(run)])
+
+
 def test_recipe_file_of_a_run_is_run_only_if_it_is_named(run, capsys, monkeypatch):
     monkeypatch.setattr(sys, "path", sys.path.copy())
     (run / "metrics.json").write_text(json.dumps({"recipe": "mine"}))
