@@ -81,7 +81,8 @@ def _(data: Calibration) -> Figure:
     # Bins with few predictions are noisy, so they are small and not connected.
     is_shown = data.counts >= _MIN_FOR_LINE
     points = np.stack([data.confidence, data.frequency], axis=-1)
-    axes[0].plot(*points[is_shown].T, marker="o", label="model", clip_on=False)
+    if is_shown.any():  # an empty line without clipping breaks the layout
+        axes[0].plot(*points[is_shown].T, marker="o", label="model", clip_on=False)
     if not is_shown.all():
         axes[0].plot(
             *points[~is_shown].T,
@@ -107,7 +108,10 @@ def _(data: Confusion) -> Figure:
     size = len(data.class_names)
     shares = ratio(data.counts, data.counts.sum(axis=1, keepdims=True))
     side = min(4 + 0.3 * size, 14)
-    figure = matplotlib("figure").Figure(figsize=(side, side), layout="constrained")
+    # The color bar needs more width than the title needs height.
+    figure = matplotlib("figure").Figure(
+        figsize=(side, side - 0.6), layout="constrained"
+    )
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, label="share of the true class", shrink=0.7)

@@ -45,6 +45,16 @@ def test_calibration_draws_bins_of_few_examples_apart():
     )
 
 
+def test_calibration_of_few_examples_fills_the_figure():
+    few = Calibration(np.array([2, 3]), np.array([0.3, 0.8]), np.array([0.0, 0.7]))
+    figure = draw_report(few)
+    figure.draw_without_rendering()  # computes the layout
+    above, _ = figure.axes
+    assert above.get_position().height > 0.5
+    labels = [text.get_text() for text in above.get_legend().get_texts()]
+    assert labels == ["calibrated", "fewer than 10 examples"]
+
+
 @pytest.mark.parametrize(
     ("make", "label", "total"),
     [
