@@ -1,6 +1,7 @@
 """Training: recipes, runs, optimizers and schedules."""
 
 from keras_perceiver.training.evaluate import evaluate, write_report
+from keras_perceiver.training.fine_tuning import fine_tuned_classifier, preprocessor_of
 from keras_perceiver.training.fit import compile_task
 from keras_perceiver.training.lamb import Lamb
 from keras_perceiver.training.layer_rates import LayerwiseOptimizer, layer_rates
@@ -29,8 +30,10 @@ __all__ = [
     "compile_task",
     "draw_report",
     "evaluate",
+    "fine_tuned_classifier",
     "flat_cosine",
     "layer_rates",
+    "preprocessor_of",
     "saved_overrides",
     "step_decay",
     "train",

@@ -42,10 +42,7 @@ def layer_rates(model: Perceiver | Task, decay: float) -> dict[str, float]:
     >>> rates["latent_array"] < rates["iterative_attention/cross_attend_0"] < 1
     True
     """
-    if not 0 < decay <= 1:
-        raise ValueError(
-            f"`decay` must be in (0, 1]. Received: decay={decay}. Choose 0.5 to 0.9."
-        )
+    check_decay(decay)
     encoder: Any = getattr(model, "encoder", model)
     trunk = encoder.iterative_attention
     groups = [["byte_array", "latent_array"]]
@@ -64,6 +61,14 @@ def layer_rates(model: Perceiver | Task, decay: float) -> dict[str, float]:
         for path in paths
         if any(_fits(path, weight.path) for weight in model.trainable_weights)
     }
+
+
+def check_decay(decay, name="decay"):
+    """Raises `ValueError` unless `decay`, an argument of this name, is in `(0, 1]`."""
+    if not 0 < decay <= 1:
+        raise ValueError(
+            f"`{name}` must be in (0, 1]. Received: {name}={decay}. Choose 0.5 to 0.9."
+        )
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")

@@ -14,6 +14,11 @@ from keras_perceiver._checks import (
     check_positive,
 )
 from keras_perceiver.config import Config
+from keras_perceiver.training.layer_rates import (
+    LayerwiseOptimizer,
+    check_decay,
+    layer_rates,
+)
 from keras_perceiver.training.schedules import accumulate_gradients
 
 _CONFIGS = ("data", "task", "model", "optimizer")
@@ -33,7 +38,8 @@ class Recipe:
             it uses that of this recipe, and `mock` if it provides mock data.
         task: `Config` of a task with the arguments `encoder` and `preprocessor`, and
             `num_classes` and `class_names` if it has classes.
-        model: `Config` of the encoder.
+        model: `Config` of the encoder, or of the pretrained task that `task` takes as its
+            argument `encoder`, see `fine_tuned_classifier`.
         optimizer: `Config` of the optimizer. Its `learning_rate` is the peak of the
             schedule.
         epochs: Integer, passes over the training data.
@@ -48,6 +54,8 @@ class Recipe:
             averaging.
         accumulation_steps: Integer, micro-batches per update, for the memory of one of
             them. Must divide `batch_size`.
+        layer_decay: Float in `(0, 1]`, by which the learning rate falls from each layer of
+            the encoder to the one before it, see `layer_rates`, or `None`.
         patience: Integer, see `EarlyStop`: epochs without a better validation score
             before the run ends with the best weights. `None` for all epochs and the last
             weights.
@@ -74,6 +82,7 @@ class Recipe:
     label_smoothing: float = 0.0
     ema_momentum: float | None = None
     accumulation_steps: int = 1
+    layer_decay: float | None = None
     patience: int | None = None
     preprocessor: Config | Callable | None = None
     write_mock: Callable | None = None
@@ -96,6 +105,8 @@ class Recipe:
         check_fraction(label_smoothing=self.label_smoothing)
         if self.ema_momentum is not None:
             check_fraction(ema_momentum=self.ema_momentum)
+        if self.layer_decay is not None:
+            check_decay(self.layer_decay, "layer_decay")
         if self.batch_size % self.accumulation_steps:
             raise ValueError(
                 "`batch_size` must be divisible by `accumulation_steps`. Received: "
@@ -227,7 +238,7 @@ class Recipe:
         """Returns the task for an encoder.
 
         Args:
-            encoder: Encoder, as `model` creates it.
+            encoder: Encoder or pretrained task, as `model` creates it.
             splits: `Splits` of the data, with the class names and the preprocessor.
         """
         known = {
@@ -238,8 +249,13 @@ class Recipe:
         known = {name: x for name, x in known.items() if self.task.accepts(name)}
         return self.task(encoder=encoder, **known)
 
-    def build_optimizer(self, num_updates):
-        """Returns the optimizer of a run with this number of weight updates."""
+    def build_optimizer(self, num_updates, model=None):
+        """Returns the optimizer of a run.
+
+        Args:
+            num_updates: Integer, updates of the weights in the run.
+            model: Task whose layers get the rates of `layer_decay`, if there is one.
+        """
         if self.schedule is None:
             optimizer = self.optimizer()
         else:
@@ -253,4 +269,6 @@ class Recipe:
             schedule = self.schedule(learning_rate=peak, num_steps=num_updates)
             optimizer = self.optimizer(learning_rate=schedule)
         accumulate_gradients(optimizer, self.accumulation_steps)
-        return optimizer
+        if self.layer_decay is None or model is None:
+            return optimizer
+        return LayerwiseOptimizer(optimizer, layer_rates(model, self.layer_decay))

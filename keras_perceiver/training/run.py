@@ -197,7 +197,7 @@ class Run:
         num_steps = recipe.epochs * self.steps_per_epoch
         num_updates = max(num_steps // recipe.accumulation_steps, 1)
         self._optimizer = TrackingOptimizer(
-            recipe.build_optimizer(num_updates), recipe.ema_momentum
+            recipe.build_optimizer(num_updates, self.model), recipe.ema_momentum
         )
         compile_task(self.model, self._optimizer, recipe.label_smoothing)
 
