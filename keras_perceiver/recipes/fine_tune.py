@@ -13,11 +13,18 @@ import keras
 
 from keras_perceiver.config import Config
 from keras_perceiver.data import folder_splits, image_augmentation
+from keras_perceiver.modalities import ImagePreprocessor
 from keras_perceiver.models import PerceiverClassifier
+from keras_perceiver.recipes import _mock
 from keras_perceiver.recipes._small import SCHEDULE
 from keras_perceiver.training import Recipe, fine_tuned_classifier, preprocessor_of
 
 PRESET = "hf://deepmind/vision-perceiver-fourier"
+
+
+def _write_mock(folder):
+    _mock.write_files(folder, ImagePreprocessor((32, 32, 3)))  # of any size
+
 
 RECIPE = Recipe(
     name="fine_tune",
@@ -35,4 +42,5 @@ RECIPE = Recipe(
     label_smoothing=0.1,
     layer_decay=0.8,
     preprocessor=Config(preprocessor_of, name=PRESET),
+    write_mock=_write_mock,
 )

@@ -52,7 +52,7 @@ def fine_tuned_classifier(
             the pretrained classifier.
         trained: String. `"all"`: all weights are trained. `"head"`: the encoder is
             frozen.
-        lora_rank: Integer, rank of adapters that are trained in place of the weights of
+        lora_rank: Integer, rank of adapters that are trained in place of the kernels of
             the encoder, or `None`.
 
     Raises:

@@ -61,9 +61,11 @@ def test_starts_from_the_preset_with_a_new_head(preset):
 @pytest.mark.parametrize(
     ("changes", "is_encoder_trained"),
     [
-        ({"layer_decay": 1.0}, True),
+        pytest.param({"layer_decay": 1.0}, True, marks=pytest.mark.slow),
         ({"task.trained": "head"}, False),
-        ({"task.lora_rank": 2, "layer_decay": None}, False),
+        pytest.param(
+            {"task.lora_rank": 2, "layer_decay": None}, False, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_trains_what_the_settings_say(changes, is_encoder_trained, preset, tmp_path):
@@ -71,7 +73,8 @@ def test_trains_what_the_settings_say(changes, is_encoder_trained, preset, tmp_p
     run = finished(recipe, tmp_path / "run", smoke=True)
     before = _arrays(PerceiverClassifier.from_preset(str(preset)).encoder)
     after = _arrays(run.model.encoder)
-    changed = [path for path in before if not np.array_equal(before[path], after[path])]
+    kernels = [path for path in before if path.endswith("kernel")]
+    changed = [p for p in kernels if not np.array_equal(before[p], after[p])]
     assert bool(changed) == is_encoder_trained
     adapters = [after[path] for path in after.keys() - before.keys()]
     assert bool(adapters) == ("task.lora_rank" in changes)
@@ -85,19 +88,19 @@ def test_trains_what_the_settings_say(changes, is_encoder_trained, preset, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_first_layers_make_smaller_steps(preset, tmp_path):
     before = _arrays(PerceiverClassifier.from_preset(str(preset)).encoder)
-    steps = {}
+    last = "iterative_attention/latent_transformer_0/self_attend_0/mlp_output/bias"
+    first, steps = "latent_array/latents", {}
     for decay in (1.0, 0.1):
         recipe = _recipe(preset, layer_decay=decay, schedule=None)
         run = finished(recipe, tmp_path / str(decay), smoke=True)
         after = _arrays(run.model.encoder)
-        steps[decay] = {p: np.abs(after[p] - before[p]).mean() for p in before}
+        steps[decay] = [np.abs(after[p] - before[p]).mean() for p in (last, first)]
     # Adam's steps have the size of the learning rate.
-    ratio = {path: steps[0.1][path] / steps[1.0][path] for path in before}
-    (last,) = (p for p in ratio if p.endswith("self_attend_0/mlp_output/bias"))
-    assert ratio[last] == pytest.approx(0.1, rel=0.2)
-    assert ratio["latent_array/latents"] == pytest.approx(0.001, rel=0.2)
+    ratios = np.divide(steps[0.1], steps[1.0])
+    np.testing.assert_allclose(ratios, [0.1, 0.001], rtol=0.2)
 
 
 def test_an_encoder_gets_a_head_and_a_preprocessor():

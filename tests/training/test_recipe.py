@@ -70,6 +70,13 @@ CHANGES = {
             "optimizer.config.inner_optimizer.config.gradient_accumulation_steps",
         },
     ),
+    "layer_decay": (
+        {"layer_decay": 0.5},
+        {
+            "optimizer.config.inner_optimizer.class_name",
+            "optimizer.config.inner_optimizer.config.rates.latent_array",
+        },
+    ),
     "patience": ({"patience": 5}, {"patience"}),
     "overrides": ({"overrides": {"epochs": 2}}, {"overrides"}),
 }
