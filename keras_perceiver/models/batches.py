@@ -11,7 +11,7 @@ def check_arrays(data, input_names):
 
     Args:
         data: Batch, or the `element_spec` of a `tf.data.Dataset`: inputs, or a tuple of
-            inputs, targets and sample weights. Leaves that are no arrays are not checked.
+            inputs, targets and sample weights. Leaves that are not arrays are not checked.
         input_names: Sequence of strings, the inputs that a model uses. Other entries of
             a dict are ignored, as Keras ignores them.
     """

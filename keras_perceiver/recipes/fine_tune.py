@@ -6,7 +6,7 @@ Command:   keras-perceiver train fine_tune --data DIR, DIR with CLASS/FILE, or w
 Hardware:  a GPU with 16 GiB for all weights, which is estimated; a CPU for a few hundred
            images with --set task.trained=head
 Time:      not measured
-Score:     not measured, for want of the published weights
+Score:     not measured: the published weights were not at hand
 """
 
 import keras
