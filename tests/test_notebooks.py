@@ -1,9 +1,14 @@
 """The notebooks: they run, and their outputs are those of their code."""
 
+import subprocess
+import sys
+
 import keras
 import nbformat
 import pytest
 import run_notebooks
+
+from tests.documents import ROOT
 
 pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
 
@@ -39,6 +44,26 @@ def test_runs(path, monkeypatch):
     notebook = _read(path)
     ran = run_notebooks.run(notebook, notebook.metadata["test_parameters"])
     assert _num_figures(ran) == _num_figures(notebook)
+
+
+@pytest.mark.slow
+def test_fine_tunes_a_model_of_transformers(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", keras.backend.backend())
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    program = [sys.executable, "-m", "tests.convert.transformers_models"]
+    subprocess.run([*program, "write", tmp_path], cwd=ROOT, check=True)
+    (path,) = run_notebooks.find(["12"])
+    notebook = _read(path)
+    parameters = notebook.metadata["test_parameters"]
+    preset = str(tmp_path / "learned")
+    ran = run_notebooks.run(notebook, {**parameters, "PRESET": preset})
+    text = "".join(
+        output.get("text", "")
+        for cell in ran.cells
+        for output in cell.get("outputs", [])
+    )
+    assert "A to P" not in text
+    assert "all weights: " in text
 
 
 @pytest.mark.parametrize("path", ALL)
