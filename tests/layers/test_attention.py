@@ -230,7 +230,7 @@ HALF_ON_GPU = {"device": "gpu", "dtype": "bfloat16"}
         ("jax", SELF | HALF_ON_GPU, "jax_fused"),
         ("jax", SELF | HALF_ON_GPU | {"is_causal": True}, "jax_fused"),
         ("jax", SELF | HALF_ON_GPU | {"is_portable": True}, "plain"),
-        ("jax", SELF | HALF_ON_GPU | {"num_inputs": 511, "has_mask": True}, "plain"),
+        ("jax", SELF | HALF_ON_GPU | {"num_inputs": 511}, "plain"),  # an odd length
         ("jax", IMAGE | HALF_ON_GPU, "chunked"),  # heads too wide for cuDNN
         ("tensorflow", IMAGE, "chunked"),
         ("tensorflow", {"num_inputs": None}, "chunked"),

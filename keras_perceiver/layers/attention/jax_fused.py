@@ -31,8 +31,7 @@ class JaxFused:
     is_fused: ClassVar[bool] = True
     needs: ClassVar[str] = (
         "JAX and, for cuDNN, an NVIDIA GPU (Ampere or later), float16 or bfloat16, known "
-        "lengths (even ones with a mask), heads of at most 128 (256 from Hopper on), "
-        "and no export"
+        "even lengths, heads of at most 128 (256 from Hopper on), and no export"
     )
 
     def supports(self, problem):
@@ -43,8 +42,11 @@ class JaxFused:
         if problem.device != "gpu" or problem.is_portable:
             return False
         lengths = (problem.num_queries, problem.num_inputs)
-        if _needs_mask(problem.has_mask, problem.is_causal, *lengths) and (
-            lengths[0] * lengths[1] > self.max_mask or any(n % 2 for n in lengths)
+        if any(n % 2 for n in lengths):  # JAX 0.11 cannot differentiate these
+            return False
+        if (
+            _needs_mask(problem.has_mask, problem.is_causal, *lengths)
+            and lengths[0] * lengths[1] > self.max_mask
         ):
             return False
         width = _padded(max(problem.qk_head_dim, problem.v_head_dim))
