@@ -34,6 +34,7 @@ def test_golden_model_predicts_as_it_did(stem):
     assert model.get_compile_config()["jit_compile"] == "auto"
 
 
+@pytest.mark.fast_on("torch")
 def test_golden_model_has_its_inner_settings_and_trains():
     path, x, _, _ = _golden("classifier_jax")
     model = keras.saving.load_model(path)

@@ -61,6 +61,7 @@ def test_lists_the_settings(capsys):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_prints_its_steps_and_the_next_command(tmp_path, capsys):
     """The user's own recipe, from its file to its export."""
     (tmp_path / "a_recipe_to_train.py").write_text(RECIPE_FILE)

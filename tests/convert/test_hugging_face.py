@@ -50,6 +50,7 @@ def _check_logits(model, folder):
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.fast_on("torch")
 def test_logits_are_those_of_transformers(folders, name):
     model = _load(folders, name)
     _check_logits(model, folders / name)
@@ -67,14 +68,8 @@ def test_missing_safetensors_is_named(folders, tmp_path, monkeypatch):
         _load(folders, "fourier")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param("learned", marks=pytest.mark.fast_on("torch")),
-        "conv",
-        pytest.param("widths", marks=pytest.mark.fast_on("torch")),
-    ],
-)
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize("name", ["learned", "conv", "widths"])
 def test_transformers_reads_back_what_it_wrote(folders, name, tmp_path):
     options = {} if name == "learned" else {"modality.shape": (224, 224, 3)}
     model = _load(folders, name, **options)

@@ -47,6 +47,7 @@ def test_frozen_and_recast_inner_layers_are_restored(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "filters"), [("int8", None), ("int4", "^value$")])
+@pytest.mark.fast_on("torch")
 def test_quantized_layers_are_restored(mode, filters, tmp_path):
     model, trunk, arrays = _model()
     before = model.predict(arrays, verbose=0)

@@ -36,7 +36,7 @@ def test_contract(use_same_padding):
     contracts.check_layer(ConvImage, config, _images())
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_grids():
     assert ConvImage((224, 224, 3)).grid == (56, 56)
     assert ConvImage((224, 224, 3), use_same_padding=False).grid == (55, 55)
@@ -55,7 +55,7 @@ def test_grids():
             assert outputs.shape[1] == layer.num_inputs
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_statistics_move_in_training_only():
     model = _model()
     model.compile("sgd", metrics=None)

@@ -165,6 +165,7 @@ def test_data_are_refused_before_loss_and_metrics_are_built(case, model):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.fast_on("torch")
 def test_a_model_learns_after_an_error():
     is_broken = [True]
 

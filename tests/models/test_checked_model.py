@@ -211,6 +211,7 @@ _CASES = {
 
 
 @pytest.mark.parametrize("case", _CASES)
+@pytest.mark.fast_on("torch")
 def test_the_range_of_labels_is_that_of_the_loss(case):
     loss, y, error = _CASES[case]
     model = classifier()
@@ -232,7 +233,7 @@ def _check_run(model, y, error):
 @pytest.mark.parametrize(
     "loss",
     [
-        pytest.param("auto", marks=pytest.mark.fast_on("tensorflow", "torch")),
+        pytest.param("auto", marks=pytest.mark.fast_on("torch")),
         "keras",
     ],
 )
@@ -263,6 +264,7 @@ def test_the_targets_of_the_only_output_may_be_in_a_list():
         model.train_on_batch(images(), [_BAD[1]])
 
 
+@pytest.mark.fast_on("torch")
 def test_many_labels():
     model = classifier(cls=PerceiverMultiLabelClassifier)
     model.compile()
@@ -324,7 +326,7 @@ def test_ids_outside_the_vocabulary_are_refused():
     model.predict(ids, verbose=0)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_nested_lists_are_arrays():
     for model in (classifier(), encoder()):
         expected = keras.ops.convert_to_numpy(model(images(2)))

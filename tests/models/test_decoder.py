@@ -136,6 +136,7 @@ def test_any_part_equals_the_whole(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fast_on("tensorflow", "torch")
 def test_chunks_change_neither_outputs_nor_gradients(kind):
     latents, inputs = _arrays()
     found = []

@@ -31,7 +31,7 @@ def _trained(model, **options):
     return model
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 @pytest.mark.parametrize("quantized", [False, True])
 def test_only_adapters_are_trained(quantized):
     model = _model()
@@ -52,7 +52,7 @@ def test_only_adapters_are_trained(quantized):
     assert np.abs(model.predict(_data()[0], verbose=0) - expected).max() > 1e-3
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_model_is_saved_merged(tmp_path):
     model = _trained(_model(), target_layer_names=("mlp_hidden", "key"))
     expected = model.predict(_data()[0], verbose=0)
@@ -65,6 +65,7 @@ def test_model_is_saved_merged(tmp_path):
 
 
 @pytest.mark.parametrize("has_adapters", [False, True])
+@pytest.mark.fast_on("torch")
 def test_adapters_are_saved_separately(has_adapters, tmp_path):
     base = _model()
     base.save(tmp_path / "base.keras")

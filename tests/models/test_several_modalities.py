@@ -79,7 +79,7 @@ def _trunk_logits(model, elements, mask):
     return _numpy(model.head(keras.ops.mean(latents, axis=1)))
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_contract(tmp_path):
     x, labels = _data()
 
@@ -90,7 +90,7 @@ def test_contract(tmp_path):
     contracts.check_model(make, x, labels, tmp_path)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_elements_permuted_within_and_across_modalities_change_no_logit():
     model = _randomize(_model())
     x, _ = _data()
@@ -106,7 +106,7 @@ def test_elements_permuted_within_and_across_modalities_change_no_logit():
     assert np.abs(model.predict(x, verbose=0) - expected).max() > 1e-3
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 @pytest.mark.parametrize("padding", [0.0, np.nan])
 def test_masked_modality_equals_a_missing_one(padding):
     model = _randomize(_model())

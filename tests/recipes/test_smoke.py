@@ -25,6 +25,8 @@ _SMALL = {
     "model.cross_attend.num_heads": 1,
     "model.cross_attend.qk_dim": 8,
 }
+# Each kind of data: TensorFlow Datasets, arrays, and folders of each kind of file.
+_FAST = ("digits", "images", "imagenet", "instruments_mel", "points")
 _FEW_INPUTS = {
     "imagenet": {"model.modality.patch_size": 32},
     "audioset": {
@@ -38,7 +40,7 @@ _FEW_INPUTS = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "audioset"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in _FAST))
         for name in recipes.names()
         if name != "fine_tune"  # needs a preset, see test_fine_tune.py
     ],

@@ -69,6 +69,7 @@ def test_rates_fall_to_the_first_layers():
 
 
 @pytest.mark.parametrize("is_tracked", [False, True])
+@pytest.mark.fast_on("torch")
 def test_updates_are_those_of_the_optimizer_times_the_rates(is_tracked):
     rates = {"latent_array": 0.0, "decoder": 0.5, "decoder/head": 0.25}
 
@@ -87,6 +88,7 @@ def test_updates_are_those_of_the_optimizer_times_the_rates(is_tracked):
     assert not found["latent_array/latents"].any()
 
 
+@pytest.mark.fast_on("torch")
 def test_optimizer_is_saved_with_the_model(tmp_path):
     model = _model()
     model.compile(LayerwiseOptimizer(_adam(), layer_rates(model, 0.5)))

@@ -129,6 +129,7 @@ def test_train_calls_all_stages(tmp_path, capsys):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_export_is_not_repeated_after_a_kill(tmp_path, monkeypatch):
     recipe = little_recipe(task=EagerClassifier, epochs=1)
     first = Run(recipe, tmp_path)

@@ -106,7 +106,7 @@ def test_equals_float64_reference(masked, share_weights):
     np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-5)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_pixels_permuted_with_their_positions_change_no_logit():
     model = _randomize(_model(use_mask=False))
     images, _ = _data()
@@ -167,7 +167,7 @@ def test_file_gives_the_same_logits_under_another_backend(tmp_path):
     assert result.stdout.strip().endswith(backend)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_fit_on_a_tf_dataset_learns():
     import tensorflow as tf
 
@@ -220,7 +220,7 @@ def _weights_after_training(num_blocks=3, jit_compile="auto"):
     return [weight.numpy() for weight in model.weights]
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_chunks_change_nothing(request):
     expected = _weights_after_training()
     request.getfixturevalue("chunks")
@@ -293,7 +293,7 @@ def test_bad_arguments():
         PerceiverClassifier(keras.layers.Dense(3), num_classes=2)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_decoder_with_one_query(tmp_path):
     def make():
         decoder = PerceiverDecoder(LearnedQueries(1, 12), CrossAttend(dropout=0.1))

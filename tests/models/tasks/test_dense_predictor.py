@@ -60,6 +60,7 @@ def _data(num=8):
     return images, rng.normal(size=(num, *GRID, 2)).astype("float32")
 
 
+@pytest.mark.fast_on("torch")
 def test_contract(tmp_path):
     images, _ = _data()
 
@@ -71,7 +72,7 @@ def test_contract(tmp_path):
     contracts.check_model(make, images, labels, tmp_path)
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 def test_learns_what_is_in_the_pixels():
     images, _ = _data(64)
     targets = images[..., :1] * 2 + 1
@@ -82,7 +83,7 @@ def test_learns_what_is_in_the_pixels():
     assert model.grid == GRID
 
 
-@pytest.mark.fast_on("tensorflow", "torch")
+@pytest.mark.fast_on("torch")
 @pytest.mark.parametrize(
     "make", [pytest.param(_values, marks=pytest.mark.slow), _classes]
 )
@@ -122,7 +123,9 @@ def test_quantized_model_is_saved(mode, tmp_path):
 
 
 @pytest.mark.fast_on("tensorflow")
-@pytest.mark.parametrize("use_indices", [False, True])
+@pytest.mark.parametrize(
+    "use_indices", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_is_served(use_indices, tmp_path):
     # The export compares the SavedModel with `predict`.
     model = _classes(use_indices=use_indices)
@@ -156,6 +159,7 @@ def test_is_served(use_indices, tmp_path):
 
 
 @pytest.mark.one_backend
+@pytest.mark.fast_on("torch")
 def test_is_tuned(tmp_path):
     images, values = _data(16)
     labels = (values[..., 0] > 0).astype("int32")
@@ -198,6 +202,7 @@ def _two_devices():
 # Keras has no distribution on torch.
 if keras.backend.backend() != "torch":
 
+    @pytest.mark.slow
     def test_trains_on_two_devices():
         images, values = _data()
         indices = np.arange(8 * 4, dtype="int32").reshape(8, 4) % 30
@@ -214,10 +219,8 @@ if keras.backend.backend() != "torch":
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [_values, pytest.param(_classes, marks=pytest.mark.fast_on("tensorflow", "torch"))],
-)
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize("make", [_values, _classes])
 def test_some_outputs_equal_those_of_all(make):
     images, values = _data()
     whole, part = make(), make(use_indices=True)

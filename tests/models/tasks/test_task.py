@@ -29,16 +29,8 @@ def _targets(cls):
     return labels() if cls is PerceiverClassifier else np.eye(4)[labels()]
 
 
-@pytest.mark.parametrize(
-    "cls",
-    [
-        PerceiverClassifier,
-        pytest.param(
-            PerceiverMultiLabelClassifier,
-            marks=pytest.mark.fast_on("tensorflow", "torch"),
-        ),
-    ],
-)
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize("cls", [PerceiverClassifier, PerceiverMultiLabelClassifier])
 def test_defaults_train_and_are_saved(cls, tmp_path):
     model = classifier(cls=cls)
     assert not model.compiled
@@ -195,6 +187,7 @@ def test_accuracy_of_one_logit():
     ).get_config() == {**MeanAveragePrecision(3).get_config()}
 
 
+@pytest.mark.fast_on("torch")
 def test_float16_of_the_encoder_scales_the_loss(tmp_path):
     model = classifier(dtype="mixed_float16")
     model.compile("adam")
@@ -224,6 +217,7 @@ def _masked():
     return model, x, keras.ops.convert_to_numpy(losses)
 
 
+@pytest.mark.fast_on("torch")
 def test_weights_of_examples_with_dict_inputs():
     model, x, losses = _masked()
     model.compile(keras.optimizers.SGD(0.0), weighted_metrics=[])
@@ -249,6 +243,7 @@ def test_weights_of_classes_with_dict_inputs():
     assert np.ravel(found)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.fast_on("torch")
 def test_swap_ema_weights():
     model = classifier()
     model.compile(keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5))
