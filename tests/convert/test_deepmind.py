@@ -247,6 +247,7 @@ def _check(kind, sizes, path, **overrides):
 
 @pytest.mark.usefixtures("haiku")
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fast_on("torch")
 def test_equals_float64_reference(kind, tmp_path):
     path = tmp_path / "weights.pystate"
     model = _check(kind, SMALL, path, **{"modality.shape": (12, 12, 3)})

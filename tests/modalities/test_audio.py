@@ -173,6 +173,7 @@ def test_bad_arguments(make, message):
 
 
 @pytest.mark.parametrize("patch_size", [1, (2, 3)])
+@pytest.mark.fast_on("torch")
 def test_spec_augment_masks_spans_in_training_only(patch_size):
     def values(layer, training):
         elements = _numpy(layer(sounds, training=training))

@@ -114,6 +114,7 @@ def test_equals_float64_reference(kind, use_query_residual):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fast_on("torch")
 def test_any_part_equals_the_whole(kind):
     latents, inputs = _arrays()
     decoder = _decoder(kind, latents, inputs)

@@ -25,6 +25,7 @@ def _zero_weights(monkeypatch):
 
 
 @pytest.mark.parametrize("name", list(PerceiverClassifier.presets))
+@pytest.mark.fast_on("torch")
 def test_stated_counts_are_true(name):
     preset = PerceiverClassifier.presets[name]
     model = PerceiverClassifier.from_preset(name)

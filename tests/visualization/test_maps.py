@@ -137,6 +137,7 @@ def test_other_models_and_inputs_are_refused():
 
 
 @pytest.mark.parametrize("uses_inputs", [False, True])
+@pytest.mark.fast_on("torch")
 def test_outputs_attend_to_latents_as_in_the_reference(uses_inputs):
     queries = InputQueries() if uses_inputs else PositionQueries((4, 6), num_bands=2)
     encoder = Perceiver(Image((4, 6, 1), num_bands=2), **SMALL)
