@@ -19,6 +19,7 @@ def _run(capsys, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_exports_the_model_of_a_run(tmp_path, capsys, monkeypatch):
     # In a separate process, since it sets the backend.
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")

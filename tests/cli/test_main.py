@@ -174,6 +174,7 @@ def test_runs_without_keras():
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_package_is_whole_in_the_command(tmp_path):
     """A recipe file has access to the same names as any other program."""
     path = tmp_path / "mine.py"

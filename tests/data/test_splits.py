@@ -99,6 +99,7 @@ def test_augmentation_has_the_value_range_of_the_preprocessor(tmp_path):
     assert images.numpy().min() >= 0
 
 
+@pytest.mark.slow
 def test_mixes_training_data_only(tmp_path):
     for part, name, i in [
         (p, n, i) for p in ("train", "test") for n in "ab" for i in range(8)

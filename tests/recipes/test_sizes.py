@@ -40,6 +40,7 @@ def _splits_and_model(kind, folder):
         ((400, 300, 4), (64, 48, 4), 4),
     ],
 )
+@pytest.mark.slow
 def test_images(tmp_path, size, shape, patch_size):
     def write(path, seed):
         write_image(path.with_suffix(".png"), size, seed=seed)

@@ -296,6 +296,7 @@ def test_ids_points_and_dynamic_sizes(tmp_path):
 
 
 @pytest.mark.parametrize("weights", ["float16", "bfloat16", "int8"])
+@pytest.mark.slow
 def test_quantized_weights_are_stored_and_restored(weights, tmp_path):
     from keras_perceiver.serving.weights import quantized_copy
 

@@ -29,6 +29,7 @@ def _run(optimizer, weights, gradients):
 
 
 @pytest.mark.parametrize("clipping", [None, 1.0])
+@pytest.mark.fast_on("torch")
 def test_lamb_equals_optax(clipping):
     import jax
     import optax

@@ -101,6 +101,7 @@ def _check_logs(run):
 
 
 @pytest.mark.one_backend
+@pytest.mark.slow
 def test_train_calls_all_stages(tmp_path, capsys):
     recipe = little_recipe(task=EagerClassifier, epochs=1)
     result = train(recipe, tmp_path / "run", tmp_path / "exports")

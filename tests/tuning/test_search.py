@@ -333,6 +333,7 @@ def test_repeatedly_dying_worker_is_not_restarted(tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_tables_and_figures(tmp_path):
     rows, _, _ = _search(tmp_path / "search", tuning.Budget(trials=8))
     tuning.write_trials(rows, tmp_path / "trials.csv")

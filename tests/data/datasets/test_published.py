@@ -99,6 +99,7 @@ def test_imagenet(options, is_mixed):
         assert value == pytest.approx(np.log(1000), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_audioset():
     splits = data.audioset(1, mock=True, num_test_clips=2)
     for part, clips in zip(splits[:3], [(), (), (2,)], strict=True):
