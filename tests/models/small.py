@@ -1,5 +1,6 @@
 """Small models and their data."""
 
+import keras
 import numpy as np
 
 from keras_perceiver import (
@@ -43,3 +44,17 @@ def labels(batch=6):
 def values(model):
     """Returns copies of the values of all weights."""
     return [weight.numpy().copy() for weight in model.weights]
+
+
+class Batches(keras.utils.PyDataset):
+    """A `PyDataset` of the given batches."""
+
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, i):
+        return self.batches[i]

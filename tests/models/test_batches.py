@@ -5,21 +5,9 @@ import numpy as np
 import pytest
 
 from keras_perceiver import PerceiverClassifier
-from tests.models.small import classifier, images, labels, values
+from tests.models.small import Batches, classifier, images, labels, values
 
 BACKEND = keras.backend.backend()
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, *batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        return self.batches[i]
 
 
 def _batches(*batches):

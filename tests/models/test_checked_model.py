@@ -7,6 +7,7 @@ import pytest
 from keras_perceiver import PerceiverMultiLabelClassifier
 from tests.models.small import (
     NUM_CLASSES,
+    Batches,
     classifier,
     encoder,
     images,
@@ -16,18 +17,6 @@ from tests.models.small import (
 )
 
 BACKEND = keras.backend.backend()
-
-
-class Batches(keras.utils.PyDataset):
-    def __init__(self, *batches):
-        super().__init__()
-        self.batches = batches
-
-    def __len__(self):
-        return len(self.batches)
-
-    def __getitem__(self, i):
-        return self.batches[i]
 
 
 def _dataset(*batches):
