@@ -11,7 +11,9 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.composite import CompositeLayer
-from keras_perceiver.layers.position import fractions_of, grid_of, grid_size
+from keras_perceiver.layers.position import grid_of, grid_size
+
+_CUBIC = -0.75  # PyTorch's parameter of the cubic convolution
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -19,7 +21,8 @@ class LearnedPositionEncoding(CompositeLayer):
     """Learned position vectors, one for every point of a grid.
 
     They have no spatial prior. On a grid of another size, the vectors are interpolated
-    linearly along each axis, with the first and last points of both grids aligned.
+    by a cubic convolution along each axis, with the edges of both grids aligned, as in
+    Hugging Face's Perceiver and PyTorch's `interpolate(mode="bicubic")`.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.1 and table 2
@@ -145,9 +148,27 @@ class LearnedPositionEncoding(CompositeLayer):
 
 
 def _interpolation(old_length, new_length):
-    """Returns the matrix `(new, old)` of linear interpolation along one axis."""
-    positions = fractions_of(new_length)[:, None] * (old_length - 1)
-    distances = abs(positions - np.arange(old_length))
-    if isinstance(new_length, int):
-        return np.maximum(1 - distances, 0)
-    return ops.relu(1 - distances)
+    """Returns the matrix `(new, old)` of cubic interpolation along one axis.
+
+    It is a tensor if `new_length` is one.
+    """
+    is_static = isinstance(new_length, int)
+    array = np if is_static else ops
+    steps = np.arange(new_length) if is_static else ops.arange(new_length)
+    to_float = np.asarray if is_static else ops.cast
+    scale = old_length / to_float(new_length, "float64")
+    points = (to_float(steps, "float64") + 0.5) * scale - 0.5
+    start = array.floor(points)
+    matrix = 0.0
+    for offset in (-1, 0, 1, 2):
+        distance = array.abs(points - (start + offset))
+        weights = array.where(
+            distance <= 1,
+            ((_CUBIC + 2) * distance - (_CUBIC + 3)) * distance**2 + 1,
+            ((distance - 5) * distance + 8) * distance * _CUBIC - 4 * _CUBIC,
+        )
+        # Points beyond the edge have the vector of the edge.
+        index = array.clip(start + offset, 0, old_length - 1)
+        is_at = index[:, None] == np.arange(old_length, dtype="float64")
+        matrix = matrix + weights[:, None] * to_float(is_at, "float64")
+    return matrix

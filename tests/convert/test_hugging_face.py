@@ -11,7 +11,7 @@ import pytest
 
 from keras_perceiver import Perceiver, PerceiverClassifier
 from keras_perceiver.convert import save_to_hugging_face
-from tests.convert.transformers_models import ARCHITECTURES, IMAGE_SIZES, SIZES
+from tests.convert.transformers_models import ARCHITECTURES, IMAGE_SIZES, LARGER, SIZES
 from tests.documents import ROOT
 
 pytestmark = pytest.mark.integration
@@ -42,9 +42,9 @@ def _load(folders, name, **options):
     return PerceiverClassifier.from_preset(folders / name, **options)
 
 
-def _check_logits(model, folder):
-    logits = model.predict(np.load(folder / "images.npy"), verbose=0)
-    expected = np.load(folder / "logits.npy")
+def _check_logits(model, folder, images="images.npy", logits="logits.npy"):
+    expected = np.load(folder / logits)
+    logits = model.predict(np.load(folder / images), verbose=0)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(logits / scale, expected / scale, atol=1e-4)
 
@@ -56,6 +56,13 @@ def test_logits_are_those_of_transformers(folders, name):
     _check_logits(model, folders / name)
     assert model.preprocessor.shape == model.encoder.modality.shape
     assert model.preprocessor.interpolation == "bicubic"
+
+
+@pytest.mark.fast_on("torch")
+def test_learned_positions_of_other_images_are_those_of_transformers(folders):
+    model = _load(folders, "learned", **{"modality.shape": (*LARGER, 3)})
+    assert model.preprocessor.shape == (*LARGER, 3)
+    _check_logits(model, folders / "learned", "larger.npy", "larger_logits.npy")
 
 
 def test_missing_safetensors_is_named(folders, tmp_path, monkeypatch):

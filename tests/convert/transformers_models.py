@@ -42,6 +42,7 @@ ARCHITECTURES = {
         {"cross_attention_shape_for_attention": "q"},
     ),
 }
+LARGER = (18, 15)
 IMAGE_SIZES = {"learned": 12, "fourier": 20, "conv": 45, "widths": 20, "square": 20}
 
 
@@ -69,9 +70,19 @@ def write(folder):
         answer(
             folder / name, folder / name / "images.npy", folder / name / "logits.npy"
         )
+    # Images of another size than that of the learned positions.
+    folder = folder / "learned"
+    images = np.random.default_rng(0).normal(size=(2, *LARGER, 3)).astype("float32")
+    np.save(folder / "larger.npy", images)
+    answer(
+        folder,
+        folder / "larger.npy",
+        folder / "larger_logits.npy",
+        interpolate_pos_encoding=True,
+    )
 
 
-def answer(folder, images, logits):
+def answer(folder, images, logits, **options):
     """Writes the logits of the model in a folder for some images."""
     import torch
     import transformers
@@ -82,7 +93,7 @@ def answer(folder, images, logits):
     assert not any(loading.get(key) for key in ("missing_keys", "unexpected_keys"))
     images = torch.tensor(np.load(images)).permute(0, 3, 1, 2)
     with torch.inference_mode():
-        np.save(logits, model.eval()(inputs=images).logits.numpy())
+        np.save(logits, model.eval()(inputs=images, **options).logits.numpy())
 
 
 if __name__ == "__main__":

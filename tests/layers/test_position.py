@@ -48,15 +48,17 @@ def test_fourier_features_of_a_dynamic_grid(grid):
     np.testing.assert_allclose(_numpy(features)[1], expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("new", [(4, 6), (7, 5), (2, 1), (8, 3)])
-def test_learned_positions_are_interpolated(new):
+@pytest.mark.parametrize("new", [(4, 6), (7, 5), (2, 1), (8, 3), (40, 30)])
+def test_learned_positions_are_interpolated_as_by_pytorch(new):
+    import torch
+
     layer = LearnedPositionEncoding(dim=5, grid=(4, 3))
     features = _in_a_graph_of_unknown_lengths(layer, np.zeros((2, *new, 1), "float32"))
-    table = layer.positions.numpy().astype("float64")
-    for axis in range(2):
-        points = [np.linspace(-1, 1, n) for n in (new[axis], (4, 3)[axis])]
-        table = np.apply_along_axis(lambda y, p=points: np.interp(*p, y), axis, table)
-    np.testing.assert_allclose(_numpy(features)[1], table.reshape(-1, 5), atol=1e-6)
+    table = torch.from_numpy(keras.ops.convert_to_numpy(layer.positions))
+    table = table.double().permute(2, 0, 1)[None]
+    expected = torch.nn.functional.interpolate(table, new, mode="bicubic")
+    expected = expected[0].permute(1, 2, 0).reshape(-1, 5).numpy()
+    np.testing.assert_allclose(_numpy(features)[1], expected, atol=1e-6)
 
 
 def test_learned_positions_are_projected():
