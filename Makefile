@@ -24,9 +24,8 @@ EXTRAS_notebooks := notebooks
 EXTRAS_docs := docs
 EXTRAS_benchmark := benchmark
 
-# The folder of the API reference, and its subpackages
+# The folder of the docs site
 SITE ?= site
-PUBLIC := config convert data distribution layers modalities models serving training tuning visualization
 
 .PHONY: help train evaluate tune results test test-slow lint attack benchmark study figures notebooks docs constraints
 .DEFAULT_GOAL := help
@@ -81,9 +80,9 @@ figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of do
 notebooks: $(VENV)/.installed-notebooks  ## Run the notebooks and write their outputs, ARGS="01 05"
 	KERAS_BACKEND=jax $(RUN) tools/run_notebooks.py $(ARGS)
 
-docs: $(VENV)/.installed-docs  ## Write the API reference from the docstrings to SITE=site
-	PDOC_ALLOW_EXEC=1 $(RUN) -m pdoc keras_perceiver $(PUBLIC:%=keras_perceiver.%) \
-		--docformat google --no-show-source --output-directory $(SITE)
+docs: $(VENV)/.installed-docs  ## Write the docs site to SITE=site: guides, notebooks, API
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet --site-dir $(abspath $(SITE))
+	@echo "open $(abspath $(SITE))/index.html"
 
 constraints: $(VENV)/.installed-test  ## Write the versions in .venv to constraints.txt
 	$(RUN) -m pip freeze --exclude-editable | grep -v -i '^keras_perceiver' | sed -E 's/\+cpu$$//' > constraints.txt

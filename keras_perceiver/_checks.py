@@ -5,7 +5,8 @@ import collections.abc
 import difflib
 import numbers
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")  # dtype policies of recipes
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+"""Dtype policies of recipes."""
 
 
 def check_positive(**arguments):

@@ -30,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "notebooks" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted(
+        page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "api"
+    ),
 ]
 MARKS = ("run", "output", "parse", "shown")
 

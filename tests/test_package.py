@@ -5,7 +5,6 @@ import doctest
 import importlib
 import inspect
 import pkgutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -131,7 +130,9 @@ def test_public_names_are_documented_classes_and_functions():
         sections = {"Reference:", "Args:", "Returns:", "Raises:", "Example:"}
         is_class = inspect.isclass(public)
         if is_class and issubclass(public, keras.optimizers.Optimizer):
-            sections.remove("Returns:")  # errors are not called
+            sections.remove("Returns:")
+        if is_class and public.__init__ is object.__init__:
+            sections.remove("Args:")
         for section in sections:
             assert section in public.__doc__, (name, section)
         if not is_class or public.__init__ is object.__init__:
@@ -191,35 +192,3 @@ def test_docstring_examples_run(name):
         sys.modules[name], extraglobs={**names, "keras": keras, "np": np}
     )
     assert result.failed == 0
-
-
-@pytest.mark.one_backend
-@pytest.mark.slow
-def test_reference_has_every_public_name(tmp_path):
-    makefile = (ROOT.parent / "Makefile").read_text()
-    (listed,) = (x for x in makefile.splitlines() if x.startswith("PUBLIC := "))
-    listed = listed.removeprefix("PUBLIC := ").split()
-    modules = {m.name for m in pkgutil.iter_modules(keras_perceiver.__path__)}
-    assert set(listed) == {m for m in modules if m[0] != "_"} - {"cli", "recipes"}
-    subprocess.run(
-        # Skips the installation, since the test environment has everything.
-        [
-            "make",
-            "docs",
-            "VENV=.venv",
-            "--assume-old=.venv/.installed-docs",
-            f"RUN={sys.executable}",
-            f"SITE={tmp_path}",
-        ],
-        cwd=ROOT.parent,
-        check=True,
-        capture_output=True,
-    )
-    page = (tmp_path / "keras_perceiver.html").read_text()
-    for name in keras_perceiver.__all__:
-        assert f'id="{name}"' in page
-    for name in listed:
-        page = (tmp_path / "keras_perceiver" / f"{name}.html").read_text()
-        module = importlib.import_module(f"keras_perceiver.{name}")
-        for public in getattr(module, "__all__", ()):
-            assert f'id="{public}"' in page

@@ -96,7 +96,7 @@ def load_classifier(
     return model.with_num_classes(num_classes)
 
 
-def save_classifier(model: PerceiverClassifier, folder: str | Path) -> None:
+def save_to_hugging_face(model: PerceiverClassifier, folder: str | Path) -> None:
     """Writes a classifier as `transformers` reads it: configuration, weights, images.
 
     Args:

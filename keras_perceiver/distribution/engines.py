@@ -13,6 +13,7 @@ from keras_perceiver.distribution import processes
 from keras_perceiver.layers.layouts import LAYOUTS
 
 ENGINES = ("auto", "none", "mirrored", "tpu", "data_parallel", "model_parallel")
+"""How a model is distributed: arguments of `Distribution`."""
 BACKENDS = {
     "mirrored": "tensorflow",
     "tpu": "tensorflow",

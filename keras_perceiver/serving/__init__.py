@@ -6,6 +6,16 @@ need Keras, so all modules are imported lazily.
 """
 
 import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from keras_perceiver.serving.client import GrpcClient as GrpcClient
+    from keras_perceiver.serving.client import RestClient as RestClient
+    from keras_perceiver.serving.client import ServingError as ServingError
+    from keras_perceiver.serving.export import export_file as export_file
+    from keras_perceiver.serving.export import export_for_serving as export_for_serving
+    from keras_perceiver.serving.manifest import verify_version as verify_version
+    from keras_perceiver.serving.versions import check_serving as check_serving
 
 _MODULES = {
     "GrpcClient": "client",

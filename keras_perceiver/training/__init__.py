@@ -12,13 +12,12 @@ from keras_perceiver.training.resume import (
     TrainingInterruptedError,
     saved_overrides,
 )
-from keras_perceiver.training.run import LOGS, Run
+from keras_perceiver.training.run import Run
 from keras_perceiver.training.schedules import flat_cosine, step_decay, warm_cosine
 from keras_perceiver.training.tracking import TrackingOptimizer
 from keras_perceiver.training.train import train
 
 __all__ = [
-    "LOGS",
     "PRECISIONS",
     "Lamb",
     "LayerwiseOptimizer",

@@ -231,6 +231,7 @@ class _Grid(_Limited, kt.oracles.GridSearchOracle):
 
 
 ALGORITHMS = ("hyperband", "bayesian", "random", "grid")
+"""How a search chooses its trials: arguments of `make_tuner`."""
 _KINDS = dict(zip(ALGORITHMS, (_Hyperband, _Bayesian, _Random, _Grid), strict=True))
 
 

@@ -15,7 +15,6 @@ from keras_perceiver.layers.attention.problem import PerDevice
 from keras_perceiver.layers.attention.torch_fused import TorchFused
 from keras_perceiver.layers.portable import pushed
 
-# The first kernel that supports a problem is used.
 KERNELS = (
     # PyTorch's own kernel stores no scores and is the fastest on PyTorch, by up to four
     # times on CPU. Scaled copies of the inputs make it slower in training than chunks
@@ -34,6 +33,7 @@ KERNELS = (
     # For lengths that cannot be chunked: symbolic ones on JAX, traced ones on PyTorch.
     Plain(),
 )
+"""The table of kernels: the first one that supports a problem is used."""
 
 # Kernels without the limits of the table.
 _BY_NAME = {kernel.name: type(kernel)() for kernel in KERNELS}

@@ -37,9 +37,6 @@ class Preprocessor(ArgumentsConfig):
         [KerasHub's Preprocessor](https://keras.io/keras_hub/api/preprocessing_layers/),
         which is an attribute of a task as well.
 
-    Args:
-        **config: Arguments of the subclass.
-
     Attributes:
         input_name: String, the name of the model's input, if there is one modality.
         suffixes: Tuple of lower-case strings, the file extensions.

@@ -1,0 +1,111 @@
+"""The docs site: it builds strictly, links are valid, and the API has every name."""
+
+import importlib
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import keras_perceiver
+from tests.built_site import problems
+from tests.documents import DOCUMENTS, ROOT
+
+pytestmark = [pytest.mark.one_backend, pytest.mark.integration]
+
+# Subpackages whose names are in the API too, besides those of the packages above them.
+_INNER = ("layers.attention", "modalities.preprocessors", "models.tasks")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    # Skips the installation, since the test environment has everything.
+    options = ["--assume-old=.venv/.installed-docs", "VENV=.venv"]
+    result = subprocess.run(
+        ["make", "docs", *options, f"RUN={sys.executable}", f"SITE={folder}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    yield folder
+    shutil.rmtree(folder)
+
+
+def _documented():
+    """Returns the objects of the API pages, and their names there."""
+    found = {}
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        for path in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE):
+            home, _, name = path.rpartition(".")
+            importlib.import_module(home)  # functions hide modules of the same name
+            assert path not in found, f"{path} is documented twice"
+            found[path] = getattr(sys.modules[home], name)
+    return found
+
+
+def _public():
+    """Yields the package and the name of everything public."""
+    parts = {module.name for module in pkgutil.iter_modules(keras_perceiver.__path__)}
+    parts = {part for part in parts if part[0] != "_" and part != "cli"}
+    for part in ("", *sorted(parts), *_INNER):
+        home = f"keras_perceiver.{part}".rstrip(".")
+        package = importlib.import_module(home)
+        own = [name for name, value in vars(package).items() if _is_own(value, home)]
+        for name in getattr(package, "__all__", own):
+            yield home, name, getattr(package, name)
+
+
+def _is_own(value, home):
+    is_public = getattr(value, "__name__", "_")[0] != "_"
+    return is_public and getattr(value, "__module__", None) == home
+
+
+def test_api_has_every_public_name():
+    documented = _documented()
+    missing = [
+        f"{home}.{name}"
+        for home, name, value in _public()
+        if not any(value is other for other in documented.values())
+    ]
+    assert missing == []
+    extra = [
+        path
+        for path, value in documented.items()
+        if not any(value is other for _, _, other in _public())
+    ]
+    assert extra == []
+
+
+def test_links_are_valid_and_nothing_is_loaded_from_elsewhere(site):
+    assert problems(site) == []
+
+
+def test_every_page_is_in_the_site(site):
+    for document in DOCUMENTS:
+        home = ROOT / "docs" if document.is_relative_to(ROOT / "docs") else ROOT
+        name = document.relative_to(home).with_suffix(".html").as_posix()
+        page = (site / name.replace("README", "index")).read_text()
+        assert "<!-- run" not in page, name
+        assert "<!-- output" not in page, name
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        page = (site / "notebooks" / notebook.name).with_suffix(".html").read_text()
+        assert "data:image/png;base64," in page  # outputs
+
+
+def test_invalid_links_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="top"></h1><a href="b.html#top"></a><a href="#top"></a>'
+        '<a href="c.html"></a><a href="b.html#bottom"></a>'
+        '<script src="https://example.com/x.js"></script>'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="top"></h1>')
+    assert problems(tmp_path) == [
+        "a.html loads https://example.com/x.js",
+        "a.html links to c.html, which does not exist",
+        "a.html links to b.html#bottom, which has no such anchor",
+    ]
