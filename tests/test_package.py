@@ -56,10 +56,11 @@ _ALLOWED = {
         *("layers", "modalities", "models", "training", "data", "distribution"),
     },
     "visualization": {"layers", "modalities", "models"},
+    "explorer": {"modalities", "models", "visualization"},
     "__main__": {"cli"},
     "cli": {
-        *("data", "distribution", "modalities", "models", "recipes", "serving"),
-        *("training", "tuning"),
+        *("data", "distribution", "explorer", "modalities", "models", "recipes"),
+        *("serving", "training", "tuning"),
     },
     "recipes": {"layers", "modalities", "models", "serving", "training", "data"},
 }

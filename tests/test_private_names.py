@@ -38,6 +38,8 @@ USES = {
     "_value": "models/trainer_guard.py",
     "_symbolic_build": "models/checked_model.py",  # before it fails on the first batch
     "_flatten_layers": "layers/composite.py",
+    "_inbound_nodes": "models/head.py",  # where a task calls its encoder
+    "_keras_history": "models/head.py",
     "_initial_seed": "layers/seeds.py",  # torch's dropout reads it
     # KerasTuner
     "_check_consecutive_failures": "tuning/oracles.py",
@@ -182,6 +184,18 @@ def test_inner_layers_are_found():
     assert outer in found
     assert outer.forward_layer not in found
     assert outer.forward_layer in model._flatten_layers()
+
+
+def test_symbolic_tensors_know_the_call_that_returned_them():
+    inputs = keras.Input((2,))
+    layer = keras.layers.Dense(3)
+    first, second = layer(inputs), layer(inputs)
+    found, index, _ = second._keras_history
+    assert found is layer
+    node = found._inbound_nodes[index]
+    assert node.outputs == [second]
+    assert node.outputs != [first]
+    assert node.input_tensors == [inputs]
 
 
 def test_seed_generators_keep_their_first_seed():

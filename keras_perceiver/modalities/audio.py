@@ -10,6 +10,7 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.drawing import draw_line
 from keras_perceiver.modalities.patches import group, pad_to_multiple
+from keras_perceiver.modalities.preprocessors.audio import AudioPreprocessor
 from keras_perceiver.modalities.series import Series
 
 
@@ -26,6 +27,9 @@ class Waveform(Series):
         super().__init__(num_samples, **kwargs)
         self.num_samples = num_samples
         self.sample_rate = sample_rate
+
+    def file_preprocessor(self):
+        return AudioPreprocessor(self.sample_rate, self.num_samples, self.use_mask)
 
     @property
     def duration(self):

@@ -12,11 +12,13 @@ from keras_perceiver._checks import check_positive, not_defined
 from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import encoding_of, grid_size
 from keras_perceiver.modalities.drawing import (
+    covered_cells,
     draw_line,
     draw_lines,
     draw_over_picture,
     picture_of,
 )
+from keras_perceiver.modalities.numbers import read_numbers
 
 
 class Modality(CompositeLayer):
@@ -34,9 +36,10 @@ class Modality(CompositeLayer):
 
     Everything else has a default that may be overridden: `positions` and
     `positions_shape`, `augment`, `is_valid_shape`, `shape_rule`, `shape_fix`,
-    `input_range`, `check_values`, `random_inputs`, `draw`. `keras_perceiver.Series` is
-    the base class of modalities along time. `keras_perceiver.Preprocessor` is the base
-    class of preprocessors, which turn files into raw inputs.
+    `input_range`, `check_values`, `random_inputs`, `draw`, `elements_at`, `from_text`,
+    `file_preprocessor`. `keras_perceiver.Series` is the base class of modalities along
+    time. `keras_perceiver.Preprocessor` is the base class of preprocessors, which turn
+    files into raw inputs.
 
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 3.2.
@@ -226,6 +229,44 @@ class Modality(CompositeLayer):
             draw_lines(axis, inputs.reshape(len(inputs), -1))
         else:
             draw_line(axis, weights, maximum=maximum)
+        return None
+
+    def elements_at(self, axis, places, inputs):
+        """Returns which elements are at some places of a drawing.
+
+        Args:
+            axis: `matplotlib.axes.Axes` on which `draw` has drawn the example.
+            places: Boolean NumPy array of shape `(height, width)` over the axes, with
+                the first row at the top.
+            inputs: NumPy array, the raw example.
+
+        Returns:
+            Boolean NumPy array of shape `(num_inputs,)`.
+        """
+        grid = self.grid_of(inputs.shape[: len(self.mask_shape)])
+        if len(grid) == 1:  # the height of a curve has no meaning
+            places, grid = places.any(axis=0, keepdims=True), (1, *grid)
+        covered = covered_cells(places, *grid[-2:])
+        return np.broadcast_to(covered, grid).reshape(-1)
+
+    def from_text(self, text):
+        """Returns the raw example that a user has typed: numbers, one row per line.
+
+        Args:
+            text: String.
+
+        Returns:
+            NumPy array.
+
+        Raises:
+            ValueError: if the text is invalid.
+        """
+        return read_numbers(
+            text, self.input_name, tuple(self.input_shape), self.input_dtype
+        )
+
+    def file_preprocessor(self):
+        """Returns a `Preprocessor` for models without one, or `None`."""
         return None
 
     @property

@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
+from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
 
 _KERNEL_SIZE, _POOL_SIZE, _STRIDE = 7, 3, 2
 
@@ -158,3 +159,6 @@ class ConvImage(Modality):
             outputs, _POOL_SIZE, _STRIDE, padding, data_format="channels_last"
         )
         return self.augment(elements) if training else elements
+
+    def file_preprocessor(self):
+        return None if None in self.shape else ImagePreprocessor(self.shape)

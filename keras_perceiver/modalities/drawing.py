@@ -6,6 +6,8 @@ COLOR_MAP = "inferno"
 # Linear up to 1, which is uniform attention, and logarithmic above: a few elements may
 # have hundreds of times that.
 COLOR_SCALE = "asinh"
+# Share of a cell that must be covered, so that a brush need not fill large cells.
+_MIN_COVERED = 0.25
 
 
 def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
@@ -79,3 +81,28 @@ def picture_of(array):
     array = array if array.shape[-1] == 3 else array.mean(axis=-1)
     low, high = np.nanmin(array), np.nanmax(array)
     return np.nan_to_num((array - low) / max(high - low, 1e-6))
+
+
+def covered_cells(places, rows, columns):
+    """Returns which cells of a grid are covered by places of a drawing.
+
+    Args:
+        places: Boolean array of shape `(height, width)`.
+        rows: Integer, number of rows of the grid.
+        columns: Integer, number of columns of the grid.
+
+    Returns:
+        Boolean array of shape `(rows, columns)`.
+    """
+    for axis, number in enumerate((rows, columns)):
+        # At least one place per cell.
+        places = places.repeat(-(-number // places.shape[axis]), axis)
+    height, width = places.shape
+    row, column = (
+        np.arange(height) * rows // height,
+        np.arange(width) * columns // width,
+    )
+    cells = (row[:, None] * columns + column).ravel()
+    num_places = np.bincount(cells, minlength=rows * columns)
+    num_covered = np.bincount(cells, places.ravel(), rows * columns)
+    return (num_covered >= _MIN_COVERED * num_places).reshape(rows, columns)

@@ -11,6 +11,8 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.patches import group, per_axis
+from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
+from keras_perceiver.modalities.preprocessors.video import VideoPreprocessor
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -198,6 +200,9 @@ class Image(Array):
     )
     _axes = ("height", "width")
 
+    def file_preprocessor(self):
+        return None if None in self.shape else ImagePreprocessor(self.shape)
+
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Video(Array):
@@ -255,3 +260,6 @@ class Video(Array):
         **kwargs: Any,
     ) -> None:
         super().__init__(shape, patch_size, **kwargs)
+
+    def file_preprocessor(self):
+        return None if None in self.shape else VideoPreprocessor(self.shape)

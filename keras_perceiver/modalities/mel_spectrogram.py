@@ -11,7 +11,11 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.seeds import DrawnSeed, draw_seed
 from keras_perceiver.modalities.audio import Waveform
-from keras_perceiver.modalities.drawing import draw_over_picture, label_seconds
+from keras_perceiver.modalities.drawing import (
+    covered_cells,
+    draw_over_picture,
+    label_seconds,
+)
 from keras_perceiver.modalities.patches import group, pad_to_multiple, per_axis
 
 # Power of a mel bin that counts as silence, -80 dB relative to a full-scale tone.
@@ -221,6 +225,10 @@ class MelSpectrogram(Waveform):
         mask = pad_to_multiple(ops.cast(inputs_mask, "bool"), size)[..., None]
         mask = ops.any(group(mask, (size,)), axis=-1)  # (B, times)
         return ops.repeat(mask, self.grid[1], axis=1)
+
+    def elements_at(self, axis, places, inputs):
+        times, bins = self.grid_of(inputs.shape)
+        return covered_cells(places[::-1], bins, times).T.reshape(-1)
 
     def draw(self, axis, weights, inputs, inputs_mask=None, maximum=None):
         spectrogram = ops.convert_to_numpy(self.spectrogram(inputs[None]))[0]

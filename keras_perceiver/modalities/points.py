@@ -10,6 +10,7 @@ import numpy as np
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.drawing import COLOR_MAP, COLOR_SCALE
+from keras_perceiver.modalities.preprocessors.point_cloud import PointCloudPreprocessor
 
 _NUM_COORDINATES = 3  # x, y, z
 
@@ -115,4 +116,22 @@ class PointCloud(Modality):
         colors = {"cmap": f"{COLOR_MAP}_r", "norm": COLOR_SCALE}
         return axis.scatter(
             x, y, z, c=weights[shown], s=4, vmin=0, vmax=maximum, **colors
+        )
+
+    def elements_at(self, axis, places, inputs):
+        axis.figure.canvas.draw()  # which places the axes
+        points = np.nan_to_num(inputs[:, :_NUM_COORDINATES])
+        points = np.insert(points, _NUM_COORDINATES, 1, axis=1)
+        x, y, _, w = axis.get_proj() @ points.T
+        pixels = axis.transData.transform(np.stack([x / w, y / w], axis=-1))
+        columns, rows = ((pixels - axis.bbox.p0) / axis.bbox.size).T
+        height, width = places.shape
+        rows, columns = (1 - rows) * height, columns * width  # the first row is the top
+        is_inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        rows, columns = np.where(is_inside, (rows, columns), 0).astype(int)
+        return is_inside & places[rows, columns]
+
+    def file_preprocessor(self):
+        return PointCloudPreprocessor(
+            self.num_points, self.num_features, use_mask=self.use_mask or None
         )

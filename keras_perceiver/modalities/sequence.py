@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_perceiver._checks import check_positive
+from keras_perceiver.modalities.numbers import read_numbers
 from keras_perceiver.modalities.series import Series
+
+_NUM_BYTES = 256  # different values of a byte, so that ids are those of text as UTF-8
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -97,3 +101,23 @@ class Sequence(Series):
 
     def elements(self, inputs):
         return self.embedding(inputs)
+
+    def from_text(self, text):
+        """Returns ids: the UTF-8 bytes of a text if there are 256, otherwise numbers.
+
+        Without a mask, they are padded with id 0.
+
+        Raises:
+            ValueError: if the text is too long, or not of ids.
+        """
+        if self.vocabulary_size == _NUM_BYTES:
+            ids = np.frombuffer(text.encode(), "uint8").astype(self.input_dtype)
+        else:
+            ids = read_numbers(text, self.input_name, (None,), self.input_dtype)
+        if not 0 < len(ids) <= self.max_length:
+            raise ValueError(
+                f"A text must have from 1 to {self.max_length} ids. Received: {len(ids)}. "
+                "Change the text."
+            )
+        missing = 0 if self.use_mask else self.max_length - len(ids)
+        return np.pad(ids, (0, missing))

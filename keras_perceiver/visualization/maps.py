@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def attention_maps(
-    model: keras.Model, inputs: Any, chunk_size: int = 4096
+    model: keras.Model,
+    inputs: Any,
+    chunk_size: int = 4096,
+    elements_mask: np.ndarray | None = None,
 ) -> AttentionMaps:
     """Runs a model on a batch, and returns the attention maps of its cross-attends.
 
@@ -37,6 +40,8 @@ def attention_maps(
         inputs: Batch of inputs, an array or a dict of arrays.
         chunk_size: Integer, number of inputs whose keys and scores are computed at once.
             `entropy` stores `chunk_size ** 2` scores at once.
+        elements_mask: Boolean array of shape `(batch, num_inputs)`, `False` for elements
+            of the byte array that are hidden from all latents, or `None`.
 
     Returns:
         `AttentionMaps`.
@@ -68,28 +73,63 @@ def attention_maps(
         inputs = {model.inputs[0].name: inputs}
     dtypes = {x.name: x.dtype for x in model.inputs}
     tensors = {k: ops.convert_to_tensor(inputs[k], dtypes[k]) for k in dtypes}
-    outputs = model.byte_array(tensors, training=False)
-    elements, mask = outputs if model.byte_array.has_mask else (outputs, None)
-    latents = model.latent_array(elements)
+    read = read_elements(model, tensors, elements_mask)
+    return AttentionMaps(
+        modalities=model.byte_array.modalities,
+        inputs={k: ops.convert_to_numpy(x) for k, x in tensors.items()},
+        elements=read.elements,
+        mask=None if read.mask is None else ops.convert_to_numpy(read.mask),
+        reads=read.reads,
+        chunk_size=chunk_size,
+        decoder=decoder,
+        latents=read.latents,
+    )
+
+
+class Read(NamedTuple):
+    """What an encoder computes, with the queries of its cross-attends.
+
+    Attributes:
+        elements: Tensor of shape `(batch, num_inputs, input_dim)`.
+        mask: Boolean tensor of shape `(batch, num_inputs)`, or `None`.
+        reads: List of pairs of a `CrossAttend` and the latents before it.
+        latents: Tensor of shape `(batch, num_latents, latent_dim)`, the result.
+    """
+
+    elements: Tensor
+    mask: Tensor | None
+    reads: list[tuple[CrossAttend, Tensor]]
+    latents: Tensor
+
+
+def read_elements(
+    encoder: Perceiver, tensors: dict[str, Tensor], elements_mask: Any = None
+) -> Read:
+    """Runs an encoder layer by layer, on tensors or on symbolic ones.
+
+    Args:
+        encoder: `Perceiver`.
+        tensors: Dict of its inputs by name.
+        elements_mask: See `attention_maps`.
+
+    Returns:
+        `Read`, without gradients, for which PyTorch would keep all activations.
+    """
+    outputs = encoder.byte_array(tensors, training=False)
+    elements, mask = outputs if encoder.byte_array.has_mask else (outputs, None)
+    if elements_mask is not None:
+        shown = ops.cast(elements_mask, "bool")
+        mask = shown if mask is None else ops.logical_and(mask, shown)
+    latents = encoder.latent_array(elements)
     reads = []
-    for layer in model.iterative_attention.sequence():
+    for layer in encoder.iterative_attention.sequence():
         if isinstance(layer, CrossAttend):
             reads.append((layer, latents))
             latents = layer(latents, elements, inputs_mask=mask, training=False)
         else:
             latents = layer(latents, training=False)
-        # Without gradients, for which PyTorch would keep all activations.
         latents = ops.stop_gradient(latents)
-    return AttentionMaps(
-        modalities=model.byte_array.modalities,
-        inputs={k: ops.convert_to_numpy(x) for k, x in tensors.items()},
-        elements=ops.stop_gradient(elements),
-        mask=None if mask is None else ops.convert_to_numpy(mask),
-        reads=reads,
-        chunk_size=chunk_size,
-        decoder=decoder,
-        latents=latents,
-    )
+    return Read(ops.stop_gradient(elements), mask, reads, latents)
 
 
 class AttentionMaps:
