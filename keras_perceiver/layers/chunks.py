@@ -125,10 +125,16 @@ def _over_chunks_tensorflow(step, state, length, size, like):
 
 
 def _over_chunks_torch(step, state, length, size):
-    import torch
+    """Backend-specific path: results are written to where they stay.
 
+    Small tensors that are kept between the large ones of a step fragment the memory.
+    """
     outputs = []
     for start in range(0, length, size):
-        state, found = step(state, start, min(size, length - start))
-        outputs.append(found)
-    return state, [torch.cat(x, dim=1) for x in zip(*outputs, strict=True)]
+        end = min(start + size, length)
+        state, found = step(state, start, end - start)
+        if not outputs:
+            outputs = [x.new_empty((x.shape[0], length, *x.shape[2:])) for x in found]
+        for whole, x in zip(outputs, found, strict=True):
+            whole[:, start:end] = x
+    return state, outputs
