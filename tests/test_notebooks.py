@@ -137,6 +137,7 @@ def test_large_notebooks_are_not_written(tmp_path):
 
 def test_stderr_is_refused_but_for_lines_of_native_libraries():
     native = "2026-01-01 00:00:00.1: I external/port.cc:153] oneDNN"
+    native += "\n\t [[{{node cond_1/Assert}}]]"
     code = "import sys\nprint({!r}, file=sys.stderr)"
     ran = run_notebooks.run(_notebook(code.format(native), "1 + 1"))
     assert not ran.cells[0].outputs

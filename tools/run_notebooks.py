@@ -25,10 +25,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "notebooks"
 MAX_BYTES = 300_000
 _TIMEOUT = 1_200  # seconds per cell
-# A line of TensorFlow's libraries, of XLA or of Abseil.
+# A line of TensorFlow's libraries, of XLA or of Abseil, or a further line of one: the node
+# of a graph in which an error was found.
 _NATIVE_LINE = re.compile(
     r"[IWEF]\d{4} .*\.cc:\d+\]|\d{4}-\d\d-\d\d .*\.cc:\d+\]"
-    r"|WARNING: All log messages before absl|To enable the following instructions"
+    r"|\t \[\[\{\{|WARNING: All log messages before absl"
+    r"|To enable the following instructions"
 )
 
 
