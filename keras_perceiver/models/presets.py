@@ -58,6 +58,21 @@ _IMAGENET = Config(
 # Perceiver IO's: one cross-attend, and a decoder with one query.
 _IMAGENET_IO = _IMAGENET.replace({"num_cross_attends": 1})
 
+# Its configuration B, for pretraining on hundreds of millions of images.
+_IMAGENET_IO_B = _IMAGENET_IO.replace(
+    {
+        "num_latents": 384,
+        "num_blocks": 1,
+        "num_self_attends_per_block": 16,
+        "self_attend": Config(SelfAttend, num_heads=8, widening_factor=4),
+    }
+)
+_B_SOURCE = (
+    "Jaegle et al., 2021 (Perceiver IO), appendix H, configuration B: 16 self-attends "
+    "with a widening factor of 4. Our choice: {} and 384 latents, which come closest to "
+    "the paper's FLOPs, {} billion. "
+)
+
 
 def _io_decoder(use_query_residual=True):
     return Config(
@@ -199,6 +214,36 @@ PRESETS = MappingProxyType(
             parameters=48_646_522,
             num_inputs=3_136,
             gflops=369.1,
+        ),
+        "imagenet_io_b": Preset(
+            source=_B_SOURCE.format("Fourier features", 213),
+            encoder=_IMAGENET_IO_B.replace(
+                {
+                    "modality": Config(
+                        Image, shape=(224, 224, 3), num_bands=64, max_resolution=224
+                    )
+                }
+            ),
+            decoder=_io_decoder(),
+            num_classes=1000,
+            parameters=212_038_963,
+            num_inputs=50_176,
+            gflops=201.7,
+        ),
+        "imagenet_io_conv_b": Preset(
+            source=_B_SOURCE.format("the convolution of configuration A", 176),
+            encoder=_IMAGENET_IO_B.replace(
+                {
+                    "modality": Config(
+                        ConvImage, shape=(224, 224, 3), num_bands=64, max_resolution=56
+                    )
+                }
+            ),
+            decoder=_io_decoder(),
+            num_classes=1000,
+            parameters=212_244_858,
+            num_inputs=3_136,
+            gflops=170.9,
         ),
         "audioset_raw": Preset(
             source=_AUDIOSET_SOURCE + "61,440 samples at 48 kHz as 480 x 128.",
