@@ -4,6 +4,8 @@ import collections
 import collections.abc
 import difflib
 import numbers
+import os
+import warnings
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 """Dtype policies of recipes."""
@@ -18,6 +20,22 @@ def check_positive(**arguments):
                 f"`{name}` must be a positive integer. Received: {name}={value!r}. "
                 f"Set `{name}` to 1 or more."
             )
+
+
+def check_backend_variable(backend):
+    """Warns if `KERAS_BACKEND` is not the backend of Keras, as if it was set too late.
+
+    Args:
+        backend: String, the backend of Keras.
+    """
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen and chosen != backend:
+        warnings.warn(
+            "`KERAS_BACKEND` must be set before Keras is imported. Received: "
+            f"KERAS_BACKEND={chosen!r}, while Keras uses {backend!r}. Set it before all "
+            "imports, or in the shell, and restart Python.",
+            stacklevel=3,
+        )
 
 
 def check_divisible(divisor_name, divisor, **widths):

@@ -213,10 +213,12 @@ def _check_level(ignored, preprocessors):
     for folder in (path for path, kind in ignored.items() if kind == _FOLDER):
         path = _first_file(folder, preprocessors)
         if path is not None:
+            train = folder.parent.with_name("train")
+            found = train if train.is_dir() else folder.parent
             raise ValueError(
                 "Files must be at `<folder>/<class>/<file>`. Received: a folder whose "
                 f"files are one level deeper, such as {str(path)!r}. Pass "
-                f"{str(folder.parent)!r}."
+                f"{str(found)!r}."
             )
 
 

@@ -18,6 +18,7 @@ class Waveform(Series):
     """Base class of modalities that take a waveform."""
 
     input_name = "audio"
+    scale_fix = "Samples of 16 bits become `inputs / 32768`."
     shape_fix = (
         "Crop, pad or resample the audio, or create the modality for this length."
     )

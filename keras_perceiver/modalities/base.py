@@ -78,6 +78,7 @@ class Modality(CompositeLayer):
             projection.
         shape_rule: String, the sentence of errors that describes valid shapes.
         shape_fix: String, the sentence in errors that states how to fix an invalid shape.
+        scale_fix: String, the sentence in warnings that states how to scale inputs.
         input_range: Pair of numbers, the minimum and maximum of valid raw values, or
             `None` if all finite values are valid.
         drawing_projection: String, projection of the Matplotlib axes for `draw`, or
@@ -117,6 +118,9 @@ class Modality(CompositeLayer):
     input_dtype = "float32"
     input_range: str | None = None
     shape_fix = "Change the inputs, or create the modality for this shape."
+    scale_fix = (
+        "Subtract the mean and divide by the standard deviation of the training data."
+    )
     default_max_resolution: int | None = None
     drawing_projection: str | None = None
 
@@ -312,7 +316,8 @@ class Modality(CompositeLayer):
         received = _as_tuple(inputs_shape)
         if received is None or not received or not self.is_valid_shape(received[1:]):
             raise ValueError(
-                f"{self.shape_rule} Received: shape {received}. {self.shape_fix}"
+                f"{self.shape_rule} Received: shape {received}. "
+                f"{self._axis_fix(received) or self.shape_fix}"
             )
         if mask_shape is None:
             return
@@ -324,6 +329,21 @@ class Modality(CompositeLayer):
                 f"Received: shape {mask_shape}. "
                 "Pass one boolean per raw position, `False` for padding."
             )
+
+    def _axis_fix(self, received):
+        """Returns the fix for an axis that is missing or misplaced, or `None`."""
+        if not received:
+            return None
+        sizes = received[1:]
+        if self.is_valid_shape(received):
+            return "Add an axis of examples: `inputs[None]`, or `dataset.batch(32)`."
+        if self.is_valid_shape((*sizes, 1)):
+            return "Add an axis of one channel: `inputs[..., None]`."
+        if sizes and sizes[-1] == 1 and self.is_valid_shape(sizes[:-1]):
+            return "Remove the last axis: `inputs[..., 0]`."
+        if len(sizes) > 2 and self.is_valid_shape((*sizes[1:], sizes[0])):
+            return "Move the channels to the last axis: `np.moveaxis(inputs, 1, -1)`."
+        return None
 
     def check_values(self, inputs, inputs_mask=None):
         """Raises `ValueError` if an array has values outside of `input_range`.

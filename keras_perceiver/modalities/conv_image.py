@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
+from keras_perceiver.modalities.grids import PIXEL_FIX
 from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
 
 _KERNEL_SIZE, _POOL_SIZE, _STRIDE = 7, 3, 2
@@ -62,6 +63,7 @@ class ConvImage(Modality):
     """
 
     input_name = "image"
+    scale_fix = PIXEL_FIX
     shape_fix = (
         "Batch, resize or convert the images, or make the modality for this shape: "
         "`ConvImage((height, width, channels))`."

@@ -14,6 +14,8 @@ from keras_perceiver.modalities.patches import group, per_axis
 from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
 from keras_perceiver.modalities.preprocessors.video import VideoPreprocessor
 
+PIXEL_FIX = "Pixels of 8 bits become `inputs / 127.5 - 1`."
+
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class Array(Modality):
@@ -193,6 +195,7 @@ class Image(Array):
     """
 
     input_name = "image"
+    scale_fix = PIXEL_FIX
     _noun = "Images"
     shape_fix = (
         "Batch, resize or convert the images, or create the model for this shape: "
@@ -246,6 +249,7 @@ class Video(Array):
     """
 
     input_name = "video"
+    scale_fix = PIXEL_FIX
     _noun = "Videos"
     shape_fix = (
         "Batch, crop or resize the videos, or create the model for this shape: "

@@ -58,7 +58,13 @@ class PointCloud(Modality):
     input_name = "points"
     default_max_resolution = 2240  # twice the paper's maximum frequency
     drawing_projection = "3d"
-    shape_fix = "Pass the coordinates x, y, z of every point, then its features."
+    shape_fix = (
+        "Pass the coordinates x, y, z of every point, then its features. For clouds of "
+        "any size, create the modality without `num_points`."
+    )
+    scale_fix = (
+        "Scale the coordinates, such as by `keras_perceiver.data.scale_to_unit_cube`."
+    )
 
     def __init__(
         self, num_points: int | None = None, num_features: int = 0, **kwargs: Any

@@ -53,6 +53,31 @@ def _check_array(x, kind, fix):
         )
 
 
+def check_is_one_array(x, num_inputs):
+    """Raises `ValueError` if the only input of a model is a list of examples.
+
+    Keras would take each example for an input.
+
+    Args:
+        x: Argument of `fit`, `evaluate` or `predict`.
+        num_inputs: Integer, number of inputs of the model.
+    """
+    is_list = isinstance(x, list | tuple) and len(x) > 1
+    if num_inputs > 1 or not is_list or not all(hasattr(e, "shape") for e in x):
+        return
+    shapes = sorted({tuple(example.shape) for example in x})
+    fix = "Stack them: `np.stack(inputs)`."
+    if len(shapes) > 1:
+        fix = (
+            "Pad them to one length in one array, and mark the padding by a mask: create "
+            "the modality with `use_mask=True`."
+        )
+    raise ValueError(
+        "The only input of the model must be an array. Received: a list of "
+        f"{len(x)} arrays of the shapes {str(shapes[:3])[1:-1]}. {fix}"
+    )
+
+
 def check_has_targets(data, input_names):
     """Raises `ValueError` unless a batch has targets.
 

@@ -1,14 +1,19 @@
 """A model that checks its inputs and targets on the host before each step."""
 
 import functools
+import inspect
 import itertools
 import sys
 
 import keras
 import numpy as np
 
-from keras_perceiver._checks import not_defined
-from keras_perceiver.models.batches import check_arrays, check_has_targets
+from keras_perceiver._checks import nearest, not_defined
+from keras_perceiver.models.batches import (
+    check_arrays,
+    check_has_targets,
+    check_is_one_array,
+)
 from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
 
@@ -53,6 +58,13 @@ class CheckedModel(GuardedModel):
     score: str | None = None
 
     def __init__(self, inputs, outputs, dtype=None, **kwargs):
+        for name in kwargs.keys() - {"name", "trainable"}:  # Keras ignores them
+            valid = {*inspect.signature(type(self).__init__).parameters, "name"}
+            raise TypeError(
+                f"An argument must be one of `{type(self).__name__}`. Received: "
+                f"{name}={kwargs[name]!r}. "
+                f"{nearest(name, valid) or 'Remove it.'}"
+            )
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         if dtype is not None:
             # Keras scales the loss according to the policy of the outer model.
@@ -81,6 +93,14 @@ class CheckedModel(GuardedModel):
     def has_values_to_check(self, name):
         """Returns whether `check_inputs` checks the values of the input of this name."""
         return False
+
+    def check_scale(self, inputs):
+        """Warns if the values of inputs are far from those that models learn from.
+
+        Args:
+            inputs: Array, or dict of arrays, of the first batch of a call of `fit`,
+                `evaluate` or `predict` after `compile`.
+        """
 
     def check_targets(self, targets):
         """Raises `ValueError` unless the loss accepts `targets`.
@@ -180,13 +200,21 @@ class CheckedModel(GuardedModel):
             for first, last, data in iterator:
                 is_list = isinstance(data, list | tuple)
                 batch = data[0] if is_list else next(data)
-                self._check_structure(batch, self.needs_targets)
+                self._check_batch(batch, self.needs_targets)
                 yield first, last, [batch]
 
         if data_batch is not None:
-            self._check_structure(data_batch, self.needs_targets)
+            if self._has_replicas:  # whose batches TensorFlow's trainer has averaged
+                self._check_structure(data_batch, self.needs_targets)
+            else:
+                self._check_batch(data_batch, self.needs_targets)
         batches = None if iterator is None else checked()
         super()._symbolic_build(batches, data_batch)
+
+    @property
+    def _has_replicas(self):
+        strategy = getattr(self, "distribute_strategy", None)  # TensorFlow's
+        return strategy is not None and strategy.num_replicas_in_sync > 1
 
     @property
     def _input_names(self):
@@ -194,6 +222,7 @@ class CheckedModel(GuardedModel):
 
     def _check_data(self, x=None, y=None, *_, validation_data=None, **__):
         """Checks the arguments of `fit`, `evaluate` and other methods."""
+        check_is_one_array(x, len(self.inputs))
         x_val, *_ = keras.utils.unpack_x_y_sample_weight(validation_data)
         for data, inputs in (((x, y), x), (validation_data, x_val)):
             check_arrays(getattr(inputs, "element_spec", data), self._input_names)
@@ -203,7 +232,7 @@ class CheckedModel(GuardedModel):
         if needs_targets:
             check_has_targets(batch, self._input_names)
 
-    def _check_batch(self, batch, needs_targets):
+    def _check_batch(self, batch, needs_targets, is_first=False):
         for part in _replica_batches(batch):
             self._check_structure(part, needs_targets)
             x, y, _ = keras.utils.unpack_x_y_sample_weight(part)
@@ -212,14 +241,16 @@ class CheckedModel(GuardedModel):
             elif hasattr(x, "shape"):
                 x = self._host_array(self.inputs[0].name, x)
             self.check_inputs(x)
+            if is_first:
+                self.check_scale(x)
             leaves = keras.tree.flatten(y)
             y = leaves[0] if len(leaves) == 1 else y  # also the only one of a list
             if any(hasattr(leaf, "shape") for leaf in leaves):
-                self.check_targets(keras.tree.map_structure(_to_numpy, y))
+                self.check_targets(keras.tree.map_structure(to_numpy, y))
 
     def _host_array(self, name, x):
         is_checked = name in self._input_names and self.has_values_to_check(name)
-        return _to_numpy(x) if is_checked else x
+        return to_numpy(x) if is_checked else x
 
 
 def _checked_steps(model, attribute):
@@ -232,10 +263,13 @@ def _checked_steps(model, attribute):
     backend, function = keras.backend.backend(), getattr(model, attribute)
     is_predict = attribute == "predict_function"
     needs_targets = model.needs_targets and not is_predict
+    is_first = True
 
     def checked(batches):
+        nonlocal is_first
         for batch in batches:
-            model._check_batch(batch, needs_targets)
+            model._check_batch(batch, needs_targets, is_first)
+            is_first = False
         return batches
 
     def taken(iterator):
@@ -293,7 +327,8 @@ def _replica_batches(batch):
         yield keras.tree.pack_sequence_as(batch, one)
 
 
-def _to_numpy(x):
+def to_numpy(x):
+    """Returns a tensor as a NumPy array, of a distributed one the part of this host."""
     shards = () if getattr(x, "is_fully_addressable", True) else x.addressable_shards
     if shards:  # the shards of a distributed array on this host
         return np.concatenate([np.asarray(shard.data) for shard in shards])

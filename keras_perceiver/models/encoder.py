@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_perceiver._checks import check_backend_variable
 from keras_perceiver.layers import IterativeAttention, LatentArray
 from keras_perceiver.layers.composite import inner_settings, restore_inner_settings
 from keras_perceiver.modalities import ByteArray, Modality
 from keras_perceiver.models import handles
-from keras_perceiver.models.checked_model import CheckedModel
+from keras_perceiver.models.checked_model import CheckedModel, to_numpy
 from keras_perceiver.models.lora import (
     LORA_LAYER_NAMES,
     enable_lora,
     load_lora_weights,
     save_lora_weights,
 )
+from keras_perceiver.models.scale import needs_scale, warn_unscaled
 
 if TYPE_CHECKING:
     from keras_perceiver.layers import CrossAttend, SelfAttend
@@ -126,6 +128,7 @@ class Perceiver(CheckedModel):
         inner_settings: dict | None = None,
         **kwargs: Any,
     ) -> None:
+        check_backend_variable(keras.backend.backend())
         is_byte_array = isinstance(modality, ByteArray)
         byte_array = (
             modality
@@ -308,10 +311,7 @@ class Perceiver(CheckedModel):
         return self.byte_array.modality
 
     def check_inputs(self, inputs):
-        names = [x.name for x in self.inputs]
-        if not isinstance(inputs, dict):
-            inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-            inputs = dict(zip(names, inputs, strict=False))
+        names, inputs = self._input_names, self._by_name(inputs)
         missing = [name for name in names if inputs.get(name) is None]
         if missing:
             raise ValueError(
@@ -323,6 +323,27 @@ class Perceiver(CheckedModel):
             modality.check_inputs(inputs[name].shape, getattr(mask, "shape", None))
             if isinstance(inputs[name], np.ndarray):
                 modality.check_values(inputs[name], mask)
+
+    def _by_name(self, inputs):
+        if isinstance(inputs, dict):
+            return inputs
+        inputs = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        return dict(zip(self._input_names, inputs, strict=False))
+
+    def check_scale(self, inputs, preprocessors=None):
+        """Warns about inputs that are far from -1 to 1.
+
+        Args:
+            inputs: Array, or dict of arrays.
+            preprocessors: Dict of the `Preprocessor` by modality name, whose ranges of
+                values are right, or `None`.
+        """
+        inputs = self._by_name(inputs)
+        for name, modality in self.modalities.items():
+            if needs_scale(modality, (preprocessors or {}).get(name)):
+                mask = inputs.get(f"{name}_mask") if modality.use_mask else None
+                mask = mask if mask is None else to_numpy(mask)
+                warn_unscaled(name, modality, to_numpy(inputs[name]), mask)
 
     @property
     def modalities(self):

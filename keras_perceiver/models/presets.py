@@ -3,6 +3,7 @@
 import dataclasses
 from types import MappingProxyType
 
+from keras_perceiver._checks import nearest
 from keras_perceiver.config import Config
 from keras_perceiver.layers import CrossAttend, LearnedPositionEncoding, SelfAttend
 from keras_perceiver.modalities import (
@@ -348,7 +349,7 @@ def built_in(name):
     if name not in PRESETS:
         raise ValueError(
             f"`name` must be one of the presets {sorted(PRESETS)}. Received: "
-            f"name={name!r}. Choose one of them, or give a folder or "
-            "'hf://<owner>/<model>'."
+            f"name={name!r}. {nearest(name, PRESETS) or 'Choose one of them.'} Or give a "
+            "folder or 'hf://<owner>/<model>'."
         )
     return PRESETS[name]

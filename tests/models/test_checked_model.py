@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import PerceiverMultiLabelClassifier
+from keras_perceiver import ImagePreprocessor, PerceiverMultiLabelClassifier
 from tests.models.small import (
     NUM_CLASSES,
     Batches,
@@ -162,6 +162,21 @@ if BACKEND != "torch":  # Keras has no distribution on torch
                 np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("source", _sources(_GOOD, _GOOD))
+@pytest.mark.fast_on("torch")
+def test_unscaled_inputs_are_a_warning(source):
+    far = 127.5 * (images() + 1), labels()
+    model = classifier()
+    model.compile(keras.optimizers.SGD(0.0))
+    with pytest.warns(UserWarning, match=r"`image` should be.*from .* to \d{3}.*127.5"):
+        _sources(far, far)[source](model)
+    # The range of a preprocessor is right for its model.
+    model.preprocessor = ImagePreprocessor((3, 2, 1), value_range=(0, 255))
+    model.compile(keras.optimizers.SGD(0.0))
+    _sources(far, far)[source](model)
+
+
 _ONE_HOT = np.eye(NUM_CLASSES)[labels()]
 _CASES = {
     "column": (_SPARSE, labels()[:, None], None),
@@ -169,7 +184,6 @@ _CASES = {
     "float outside": (_SPARSE, np.full(6, 77.0), _RULE),
     "fraction": (_SPARSE, np.full(6, 1.5), r"in \[0, 4\).*such as 1.5"),
     "negative": (_SPARSE, np.full(6, -1), r"in \[0, 4\).*-1"),
-    "function": ("sparse_categorical_crossentropy", np.full(6, 4), r"in \[0, 4\)"),
     "list": ([_SPARSE], np.full(6, 4), r"in \[0, 4\)"),
     "ignored": (
         keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1),
@@ -185,6 +199,14 @@ _CASES = {
     "auto soft": ("auto", 0.9 * _ONE_HOT + 0.1 / NUM_CLASSES, None),
     "auto one-hot": ("auto", _ONE_HOT.astype("int32"), None),
     "auto outside": ("auto", np.full(6, 4), r"in \[0, 4\)"),
+    "not one-hot": (
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        labels(),
+        r"values per class of shape `\(batch, 4\)`.*\(6,\).*auto",
+    ),
+    "one-hot of class indices": (_SPARSE, _ONE_HOT, r"class indices.*\(6, 4\).*auto"),
+    "auto of other classes": ("auto", np.eye(5)[labels()], r"\(6, 5\).*number"),
+    "from 1": (_SPARSE, labels() + 1, r"in \[0, 4\).*from 1 to 4.*Subtract 1"),
     "one-hot": (
         keras.losses.CategoricalCrossentropy(from_logits=True),
         _ONE_HOT.astype("int32"),
@@ -289,7 +311,7 @@ def test_inputs_of_another_shape_are_rejected_without_a_step(shape):
         lambda: model(keras.ops.convert_to_tensor(bad)),
     ):
         with pytest.raises(
-            ValueError, match="Images must have shape.*Received.*Resize|resize"
+            ValueError, match="Images must have shape.*Received.*(resize|inputs)"
         ):
             run()
     np.testing.assert_array_equal(model.predict(images(), verbose=0), expected)

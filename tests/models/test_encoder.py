@@ -12,6 +12,7 @@ from keras_perceiver import (
     Image,
     LearnedPositionEncoding,
     Perceiver,
+    PerceiverClassifier,
     SelfAttend,
 )
 
@@ -217,3 +218,20 @@ def test_rejects_other_types_than_modalities():
             Perceiver(bad)
     with pytest.raises(ValueError, match="`modality` must have names"):
         Perceiver({})
+
+
+@pytest.mark.one_backend
+def test_unknown_arguments_are_refused():
+    with pytest.raises(TypeError, match=r"num_latent=3. Did you mean 'num_latents'\?"):
+        Perceiver(Image((4, 4, 1)), num_latent=3)
+    with pytest.raises(TypeError, match=r"class_name=.*Did you mean 'class_names'\?"):
+        PerceiverClassifier(_encoder(), 4, class_name=["a"])
+
+
+def test_a_backend_that_is_chosen_too_late_is_a_warning(monkeypatch):
+    used = keras.backend.backend()
+    _encoder()
+    chosen = "jax" if used == "torch" else "torch"
+    monkeypatch.setenv("KERAS_BACKEND", chosen)
+    with pytest.warns(UserWarning, match=f"'{chosen}', while Keras uses '{used}'"):
+        _encoder()

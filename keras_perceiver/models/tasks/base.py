@@ -14,6 +14,7 @@ from keras_perceiver.layers.composite import restore_inner_settings
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
 from keras_perceiver.models.checked_model import CheckedModel
 from keras_perceiver.models.encoder import Perceiver
+from keras_perceiver.models.logits import check_takes_logits
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
@@ -71,7 +72,11 @@ class Task(CheckedModel):
     Attributes:
         score: String, the name of the metric that models are compared by, where larger
             is better. It is one of the default metrics and of the report.
+        has_logits: Boolean, whether the outputs are logits, so that losses and metrics
+            must take logits.
     """
+
+    has_logits = False
 
     def __init__(
         self,
@@ -160,6 +165,10 @@ class Task(CheckedModel):
     def check_inputs(self, inputs):
         self.encoder.check_inputs(inputs)
 
+    def check_scale(self, inputs):
+        known = preprocessors_by_name(self.preprocessor, self.modalities)
+        self.encoder.check_scale(inputs, known)
+
     def has_values_to_check(self, name):
         return self.encoder.has_values_to_check(name)
 
@@ -193,6 +202,10 @@ class Task(CheckedModel):
         if isinstance(metrics, str) and metrics == "auto":
             is_default = loss is not None and weighted_metrics is None
             metrics = self.default_metrics() if is_default else None
+        if self.has_logits:
+            check_takes_logits("loss", loss)
+            check_takes_logits("metrics", metrics)
+            check_takes_logits("weighted_metrics", weighted_metrics)
         super().compile(
             optimizer=optimizer,
             loss=loss,

@@ -24,8 +24,18 @@ if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
 
 
+LOSSES_OF_VALUES = (
+    keras.losses.BinaryCrossentropy,
+    keras.losses.BinaryFocalCrossentropy,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
+
+
 class ClassNames:
     """What every task with classes has: their number and names."""
+
+    has_logits = True
 
     @property
     def class_names(self):
@@ -208,6 +218,11 @@ class ClassificationTask(ClassNames, Task):
         """
         return self._of(self, num_classes)
 
+    def used_loss(self):
+        """Returns the compiled loss, or that of the task."""
+        loss = keras.losses.get(_only(self.loss)) if self.compiled else None
+        return self.default_loss() if loss is None else loss
+
     def check_targets(self, targets):
         spec = self.target_spec
         if spec is not None:
@@ -245,6 +260,31 @@ def _check_decoder(decoder):
         )
 
 
+def check_target_shape(targets, num_classes, takes_indices, takes_values, fix):
+    """Raises `ValueError` unless targets are class indices, or have a value per class.
+
+    Args:
+        targets: NumPy array.
+        num_classes: Integer.
+        takes_indices: Boolean, whether the loss takes class indices.
+        takes_values: Boolean, whether it takes a value per class.
+        fix: String, the last sentence of the error.
+    """
+    shape = targets.shape[1:]
+    is_valid = (takes_indices and shape in ((), (1,))) or (
+        takes_values and shape == (num_classes,)
+    )
+    if not is_valid:
+        indices = "class indices of shape `(batch,)`"
+        values = f"values per class of shape `(batch, {num_classes})`"
+        rule = " or ".join(
+            [*([indices] if takes_indices else []), *([values] if takes_values else [])]
+        )
+        raise ValueError(
+            f"The loss takes {rule}. Received: targets of shape {targets.shape}. {fix}"
+        )
+
+
 def check_labels(spec, rule, labels):
     """Raises `ValueError` unless all labels are in the range of `spec`.
 
@@ -256,7 +296,18 @@ def check_labels(spec, rule, labels):
     if labels.dtype.kind not in "biuf" or spec.accepts(labels).all():
         return
     wrong = labels[~spec.accepts(labels)]
+    is_from_one = (
+        not spec.shape and labels.min() == 1 and spec.accepts(labels - 1).all()
+    )
+    fix = "Subtract 1 if the first class is 1" if is_from_one else "Correct the labels"
     raise ValueError(
         f"{rule} Received: labels from {labels.min()} to {labels.max()}, such as "
-        f"{wrong.flat[0]}. Correct the labels, or create the model with more classes."
+        f"{wrong.flat[0]}. {fix}, or create the model with more classes."
     )
+
+
+def _only(loss):
+    """Returns the loss of the only output, which may be in a list or dict."""
+    if isinstance(loss, dict) and "class_name" not in loss:
+        loss = list(loss.values())
+    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss

@@ -7,13 +7,10 @@ from keras_perceiver.models import reports
 from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy
 from keras_perceiver.models.tasks.base import TargetSpec
-from keras_perceiver.models.tasks.classification import ClassificationTask
-
-_LOSSES_OF_PROBABILITIES = (
-    keras.losses.BinaryCrossentropy,
-    keras.losses.BinaryFocalCrossentropy,
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
+from keras_perceiver.models.tasks.classification import (
+    LOSSES_OF_VALUES,
+    ClassificationTask,
+    check_target_shape,
 )
 
 
@@ -87,29 +84,32 @@ class PerceiverClassifier(ClassificationTask):
     @property
     def target_spec(self):
         """`TargetSpec` of the compiled loss, or `None` for a custom loss."""
-        n = self.num_classes
-        loss = keras.losses.get(_first(self.loss)) if self.compiled else None
-        if loss is None:
-            loss = self.default_loss()
+        n, loss = self.num_classes, self.used_loss()
         if isinstance(loss, SmoothedCrossentropy):
             return TargetSpec((), "int32", 0, n - 1)
         if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
             return TargetSpec((), "int32", 0, n - 1, loss.get_config()["ignore_class"])
-        if loss is keras.losses.sparse_categorical_crossentropy:
-            return TargetSpec((), "int32", 0, n - 1)
-        if isinstance(loss, _LOSSES_OF_PROBABILITIES) or loss in (
-            keras.losses.binary_crossentropy,
-            keras.losses.categorical_crossentropy,
-        ):
+        if isinstance(loss, LOSSES_OF_VALUES):
             return TargetSpec((n,), "float32", 0, 1)
         return None
 
     def check_targets(self, targets):
         spec = self.target_spec
-        is_soft = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
-        if spec is not None and not spec.shape and is_soft:
-            return  # a probability per class
-        super().check_targets(targets)
+        if spec is None:
+            return
+        takes_both = isinstance(self.used_loss(), SmoothedCrossentropy)
+        is_values = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
+        check_target_shape(
+            targets,
+            self.num_classes,
+            takes_indices=not spec.shape or self.num_classes == 1,
+            takes_values=bool(spec.shape) or takes_both,
+            fix="Correct them, or create the model with their number of classes."
+            if takes_both
+            else 'Use the default loss, which takes both: `compile(loss="auto")`.',
+        )
+        if not (takes_both and is_values):
+            super().check_targets(targets)
 
     def _rule(self, spec):
         if spec.shape:
@@ -152,10 +152,3 @@ class PerceiverClassifier(ClassificationTask):
             y_pred: Array of logits, of shape `(num_examples, num_classes)`.
         """
         return reports.ClassificationReport.of(y_true, y_pred, self.names())
-
-
-def _first(loss):
-    """Returns the loss of the only output, which may be in a list or dict."""
-    if isinstance(loss, dict) and "class_name" not in loss:
-        loss = list(loss.values())
-    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss

@@ -6,7 +6,11 @@ from keras import ops
 from keras_perceiver.models import reports
 from keras_perceiver.models.metrics import MeanAveragePrecision
 from keras_perceiver.models.tasks.base import TargetSpec
-from keras_perceiver.models.tasks.classification import ClassificationTask
+from keras_perceiver.models.tasks.classification import (
+    LOSSES_OF_VALUES,
+    ClassificationTask,
+    check_target_shape,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -75,6 +79,12 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
     @property
     def target_spec(self):
         return TargetSpec((self.num_classes,), "float32", 0, 1)
+
+    def check_targets(self, targets):
+        if isinstance(self.used_loss(), LOSSES_OF_VALUES):
+            fix = "Pass an array of 0 and 1 with a column per class."
+            check_target_shape(targets, self.num_classes, False, True, fix)
+        super().check_targets(targets)
 
     def serving_outputs(self, y_pred):
         """Returns logits, probabilities and the name of the most probable class.
