@@ -74,7 +74,7 @@ benchmark: $(VENV)/.installed-benchmark  ## Measure time and memory against the 
 study: $(VENV)/.installed-study  ## Run STUDY=permutation|ablation|scaling: many small models, a table and a figure
 	KERAS_BACKEND=jax $(RUN) tools/$(STUDY)_study.py $(ARGS)
 
-figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of docs/attention_maps.md
+figures: $(VENV)/.installed-figures  ## Draw the figures of the README and of docs/guides/attention_maps.md
 	KERAS_BACKEND=jax $(RUN) tools/figures.py $(ARGS)
 
 notebooks: $(VENV)/.installed-notebooks  ## Run the notebooks and write their outputs, ARGS="01 05"

@@ -6,6 +6,7 @@ A mark is an HTML comment on the line before a code block, such as `<!-- run: sl
     run: epochs=1               run, with another value of `epochs` in the code
     run: slow                   run in the slow tests
     run: continued              run in the namespace of the previous block
+    run: slow, epochs=1         several of these
     output                      the output of the previous block, except for numbers
     parse                       commands, whose arguments are parsed
     shown: needs a server       not run, for this reason
@@ -86,7 +87,7 @@ def programs():
     found = []
     for block in blocks():
         is_python = block.language == "python" and block.mark == "run"
-        if is_python and block.options != "continued":
+        if is_python and "continued" not in block.options:
             found.append([block])
         elif is_python or block.mark == "output":
             found[-1].append(block)

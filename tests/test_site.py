@@ -85,6 +85,11 @@ def test_links_are_valid_and_nothing_is_loaded_from_elsewhere(site):
     assert problems(site) == []
 
 
+def test_names_in_guides_are_links_to_the_api(site):
+    page = (site / "guides" / "own_folders.html").read_text()
+    assert 'href="../api/modalities.html#keras_perceiver.ImagePreprocessor"' in page
+
+
 def test_every_page_is_in_the_site(site):
     for document in DOCUMENTS:
         home = ROOT / "docs" if document.is_relative_to(ROOT / "docs") else ROOT

@@ -1,4 +1,4 @@
-"""Draws the figures of the README and of docs/attention_maps.md.
+"""Draws the figures of the README and of docs/guides/attention_maps.md.
 
     KERAS_BACKEND=jax python tools/figures.py --output docs/images
 

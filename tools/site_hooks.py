@@ -5,6 +5,7 @@ links are relative paths in the repository, which work on GitHub. Here they beco
 of the site. A link that leads nowhere is a warning, which fails a strict build.
 """
 
+import functools
 import logging
 import os
 import re
@@ -20,6 +21,12 @@ FILES = ["README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "notebooks/*"]
 log = logging.getLogger("mkdocs.hooks.site")
 _MARK = re.compile(r"^<!-- (?:run|output|parse|shown)\b[^\n]*-->\n", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#:]+)(?=[#)])")
+# The name of a class or function in code, outside of links, headings and blocks.
+_NAME = re.compile(
+    r"<(?P<tag>a|h[1-6]|pre)\b.*?</(?P=tag)>"
+    r"|<code>(?:kp\.)?(?P<name>\w+)(?:\([^<]*\))?</code>",
+    re.DOTALL,
+)
 _HREF = re.compile(r'(?<=href=")([^":#]+)(?=[#"])')
 
 
@@ -47,9 +54,38 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Replaces the links of a notebook, which is no Markdown."""
-    if not page.file.src_uri.endswith(".ipynb"):
-        return html
+    """Links names to the API, and replaces the links of a notebook, not Markdown."""
+
+    def linked(match):
+        found = _api().get(match["name"])
+        if found is None:
+            return match[0]
+        path, anchor = found
+        url = files.get_file_from_path(path).url_relative_to(page.file)
+        return f'<a class="api" href="{url}#{anchor}">{match[0]}</a>'
+
+    if page.file.src_uri.endswith(".ipynb"):
+        return _with_links(html, page, files)
+    return _NAME.sub(linked, html)
+
+
+@functools.cache
+def _api():
+    """Returns a dict from public names to their pages and anchors in the API.
+
+    Functions of subpackages are left out, since their names are common words.
+    """
+    found = {}
+    for page in sorted((ROOT / "docs" / "api").glob("*.md")):
+        for anchor in re.findall(r"^::: (\S+)", page.read_text(), re.MULTILINE):
+            package, _, name = anchor.rpartition(".")
+            if package == "keras_perceiver" or name[0].isupper():
+                found[name] = f"api/{page.name}", anchor
+    return found
+
+
+def _with_links(html, page, files):
+    """Returns the HTML of a notebook with the links of the site."""
 
     def replaced(match):
         target = _in_site(page, match[0])
