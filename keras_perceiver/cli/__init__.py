@@ -22,6 +22,7 @@ COMMANDS = {
     "tune": "search hyperparameters for a recipe, and train the best model",
     "export": "export a model for TF Serving, ONNX Runtime or LiteRT",
     "predict": "predict for files, or for all files in a folder",
+    "explore": "open a page: give a model inputs, see its answer and attention",
     "results": "show a table and learning curves of all runs in a folder",
     "verify": "check the files of an exported version against their hashes",
     "serve-client": "send requests to a TF Serving server, or run a load test",

@@ -1,11 +1,14 @@
 """Loads saved models, with errors that name the file, and the metrics next to them."""
 
+import importlib
+
 import keras
 
 from keras_perceiver._files import read_json
 from keras_perceiver._runs import METRICS
 from keras_perceiver.cli import console
-from keras_perceiver.models import Perceiver, Task
+from keras_perceiver.models import Perceiver, PerceiverClassifier, Task, handles
+from keras_perceiver.models.presets import PRESETS
 from keras_perceiver.serving.card import weights_hash
 
 _MAX_REASON = 300  # characters, since errors of Keras may contain the whole config
@@ -39,6 +42,27 @@ def load(path, is_task=False):
             f"{str(path)!r}, a {type(model).__name__}. Choose another file."
         )
     return model
+
+
+def from_preset(name):
+    """Returns the model of a preset, or what is in its folder or on a hub.
+
+    It prints a warning for a built-in preset, which has no trained weights.
+
+    Args:
+        name: String, see `PerceiverClassifier.from_preset`.
+
+    Raises:
+        ValueError: if it cannot be loaded.
+        FileNotFoundError: if there is no such folder or model.
+    """
+    if name not in PRESETS:
+        importlib.import_module("keras_perceiver.convert")  # for folders of others
+        return handles.load(name)
+    console.say(
+        f"warning: the preset {name} has random weights; its answers are random"
+    )
+    return PerceiverClassifier.from_preset(name)
 
 
 def metrics(path, model):
