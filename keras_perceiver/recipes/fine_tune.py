@@ -2,7 +2,7 @@
 
 Command:   keras-perceiver train fine_tune --data DIR, DIR with CLASS/FILE, or with train/
            and test/ of these. Another preset, such as a folder of `save_to_preset`:
-           --set model.name=PRESET --set preprocessor.name=PRESET
+           --set model.name=PRESET
 Hardware:  a GPU with 16 GiB for all weights, which is estimated; a CPU for a few hundred
            images with --set task.trained=head
 Time:      not measured
@@ -19,8 +19,6 @@ from keras_perceiver.recipes import _mock
 from keras_perceiver.recipes._small import SCHEDULE
 from keras_perceiver.training import Recipe, fine_tuned_classifier, preprocessor_of
 
-PRESET = "hf://deepmind/vision-perceiver-fourier"
-
 
 def _write_mock(folder):
     _mock.write_files(folder, ImagePreprocessor((32, 32, 3)))  # of any size
@@ -32,7 +30,11 @@ RECIPE = Recipe(
         folder_splits, augment=Config(image_augmentation, rotation=0.02, zoom=0.1)
     ),
     task=Config(fine_tuned_classifier, trained="all", lora_rank=None),
-    model=Config(PerceiverClassifier.from_preset, name=PRESET, dtype=None),
+    model=Config(
+        PerceiverClassifier.from_preset,
+        name="hf://deepmind/vision-perceiver-fourier",
+        dtype=None,
+    ),
     optimizer=Config(
         keras.optimizers.AdamW, learning_rate=1e-4, weight_decay=0.05, clipnorm=1.0
     ),
@@ -41,6 +43,6 @@ RECIPE = Recipe(
     batch_size=16,
     label_smoothing=0.1,
     layer_decay=0.8,
-    preprocessor=Config(preprocessor_of, name=PRESET),
+    preprocessor=preprocessor_of,
     write_mock=_write_mock,
 )

@@ -6,28 +6,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_perceiver._checks import check_choice
-from keras_perceiver.models import Perceiver, PerceiverClassifier, handles
+from keras_perceiver.models import Perceiver, PerceiverClassifier
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
+    from keras_perceiver.config import Config
 
 _PARTS = ("all", "head")
 
 
-def preprocessor_of(name: str) -> Preprocessors:
-    """Returns the preprocessor of a preset, without reading its weights.
+def preprocessor_of(model: Config) -> Preprocessors:
+    """Returns the preprocessor of a recipe's pretrained model, without its weights.
 
     Args:
-        name: Path of a folder or handle on a hub, as for
-            `PerceiverClassifier.from_preset`.
+        model: `Config` of `PerceiverClassifier.from_preset`, or of another function with
+            the argument `load_weights`.
 
     Raises:
-        ValueError: if the preset has none.
+        ValueError: if the model has none.
     """
-    preprocessor = getattr(handles.load(name, load_weights=False), "preprocessor", None)
+    preprocessor = getattr(model(load_weights=False), "preprocessor", None)
     if preprocessor is None:
         raise ValueError(
-            f"The preset must have a preprocessor. Received: {str(name)!r}, which has "
+            f"The preset must have a preprocessor. Received: {model!r}, which has "
             "none. Set `preprocessor` to one that makes what the model was trained on."
         )
     return preprocessor

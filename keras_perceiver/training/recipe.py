@@ -60,7 +60,8 @@ class Recipe:
             before the run ends with the best weights. `None` for all epochs and the last
             weights.
         preprocessor: `Config` of the preprocessor of the files, or of a dict of
-            preprocessors, or `None` for that of `data`.
+            preprocessors, or of a function of the config `model`, such as
+            `preprocessor_of`, or `None` for that of `data`.
         write_mock: Callable `(folder)` that writes random files for `data`, to test the
             recipe, or `None` if `data` takes `mock` or does not read a folder.
         overrides: Mapping from dotted paths to values, the arguments of `replace`.
@@ -210,9 +211,10 @@ class Recipe:
 
     def _preprocessor(self):
         """Returns the argument `preprocessor` of `data` as a dict."""
-        return (
-            {} if self.preprocessor is None else {"preprocessor": self.preprocessor()}
-        )
+        if self.preprocessor is None:
+            return {}
+        model = {"model": self.model} if self.preprocessor.accepts("model") else {}
+        return {"preprocessor": self.preprocessor(**model)}
 
     def mock_splits(self, batch_size, seed=0):
         """Returns `Splits` of mock data in the shapes of the recipe's data.

@@ -35,8 +35,7 @@ def preset(tmp_path):
 
 
 def _recipe(preset, **changes):
-    names = {"model.name": str(preset), "preprocessor.name": str(preset)}
-    return recipes.get("fine_tune").replace({**names, **changes})
+    return recipes.get("fine_tune").replace({"model.name": str(preset), **changes})
 
 
 def _arrays(model):
