@@ -102,6 +102,43 @@ def test_every_page_is_in_the_site(site):
         assert "data:image/png;base64," in page  # outputs
 
 
+@pytest.mark.slow
+def test_search_works_without_a_server(site):
+    from explorer_page import chromium
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    with chromium((site / "index.html").as_uri()) as driver:
+        (field,) = driver.find_elements("css selector", "input[name=query]")
+        driver.execute_script("arguments[0].focus()", field)
+        field.send_keys("point clouds of any size")
+
+        def found(driver):
+            links = driver.find_elements("css selector", ".md-search-result__link")
+            return [link.get_attribute("href") for link in links]
+
+        links = WebDriverWait(driver, 60).until(found)
+        assert any("/guides/" in link or "/api/" in link for link in links)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_dark", [False, True])
+def test_no_page_is_wider_than_a_phone(site, is_dark):
+    from explorer_page import chromium
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    pages = sorted(site.rglob("*.html"))
+    with chromium(pages[0].as_uri(), 390, 800, is_dark) as driver:
+        for page in pages:
+            driver.get(page.as_uri())
+            size = "return document.documentElement.scrollWidth"
+            assert driver.execute_script(size) <= 390, page
+            scheme = "slate" if is_dark else "default"
+            body = f"body[data-md-color-scheme={scheme}]"  # set by a script
+            WebDriverWait(driver, 30).until(
+                lambda d, body=body: d.find_elements("css selector", body), page
+            )
+
+
 def test_invalid_links_are_found(tmp_path):
     (tmp_path / "a.html").write_text(
         '<h1 id="top"></h1><a href="b.html#top"></a><a href="#top"></a>'

@@ -5,7 +5,7 @@ other two columns, which are the rule with what was received, and the fix. Of me
 Keras, which have no fix, the second column is a part.
 """
 
-import re
+import html
 import subprocess
 import sys
 import warnings
@@ -321,7 +321,7 @@ def save_as_h5():
 def rows():
     """Returns the cells of all rows of the page."""
     return [
-        tuple(cell.strip().replace("\\", "") for cell in re.split(r"(?<!\\)\|", line))
+        tuple(html.unescape(cell.strip()) for cell in line.split("|"))
         for line in PAGE.read_text().splitlines()
         if line.startswith("| ") and not line.startswith(("| ---", "| You "))
     ]

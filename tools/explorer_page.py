@@ -70,8 +70,8 @@ def explorer(model, *options):
 
 
 @contextlib.contextmanager
-def browser(url, width=1280, height=1400, is_dark=False):
-    """Context of a `Page` in headless Chromium."""
+def chromium(url, width=1280, height=1400, is_dark=False):
+    """Context of the driver of headless Chromium, which shows a URL."""
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]
     if missing:
         raise RuntimeError(f"{missing} missing: apt install chromium chromium-driver")
@@ -93,11 +93,18 @@ def browser(url, width=1280, height=1400, is_dark=False):
             features = [{"name": "prefers-color-scheme", "value": "dark"}]
             driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         driver.get(url)
+        yield driver
+    finally:
+        driver.quit()
+
+
+@contextlib.contextmanager
+def browser(url, **options):
+    """Context of a `Page` in headless Chromium, see `chromium`."""
+    with chromium(url, **options) as driver:
         page = Page(driver)
         page.wait(lambda: page.all(".pad-stage"))
         yield page
-    finally:
-        driver.quit()
 
 
 class Page:

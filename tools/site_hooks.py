@@ -21,6 +21,14 @@ FILES = ["README.md", "CHANGELOG.md", "LICENSE", "CITATION.cff", "notebooks/*"]
 log = logging.getLogger("mkdocs.hooks.site")
 _MARK = re.compile(r"^<!-- (?:run|output|parse|shown)\b[^\n]*-->\n", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()([^()\s#:]+)(?=[#)])")
+# What the search must not find in notebooks: signs in headings, and copies of code.
+_NOTEBOOK = {
+    'class="anchor-link"': 'class="headerlink"',
+    'class="zeroclipboard-container"': (
+        'class="zeroclipboard-container" data-search-exclude'
+    ),
+    'class="clipboard-copy-txt"': 'class="clipboard-copy-txt" data-search-exclude',
+}
 # The name of a class or function in code, outside of links, headings and blocks.
 _NAME = re.compile(
     r"<(?P<tag>a|h[1-6]|pre)\b.*?</(?P=tag)>"
@@ -45,6 +53,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Removes the marks of code blocks, and replaces links to files of the repository."""
     home = Path(page.file.src_uri).parent
+    if "guides" in home.parts:  # found before the same words in notebooks
+        page.meta.setdefault("search", {"boost": 2})
 
     def replaced(match):
         target = _in_site(page, match[0])
@@ -97,6 +107,8 @@ def _with_links(html, page, files):
             return match[0]
         return file.url_relative_to(page.file)
 
+    for old, new in _NOTEBOOK.items():
+        html = html.replace(old, new)
     return _HREF.sub(replaced, html)
 
 

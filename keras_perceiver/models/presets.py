@@ -348,8 +348,8 @@ def built_in(name):
     """
     if name not in PRESETS:
         raise ValueError(
-            f"`name` must be one of the presets {sorted(PRESETS)}. Received: "
-            f"name={name!r}. {nearest(name, PRESETS) or 'Choose one of them.'} Or give a "
-            "folder or 'hf://<owner>/<model>'."
+            "`name` must be a preset, a folder, or 'hf://<owner>/<model>'. Received: "
+            f"name={name!r}. "
+            f"{nearest(name, PRESETS) or f'The presets are {sorted(PRESETS)}.'}"
         )
     return PRESETS[name]
