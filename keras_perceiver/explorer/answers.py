@@ -198,6 +198,14 @@ class Explorer:
         with self.lock:
             return self._answer(batch, raw)
 
+    def random_examples(self) -> dict[str, np.ndarray]:
+        """Returns a random example, such as to compile the model before it is needed."""
+        rng = np.random.default_rng(0)
+        return {
+            name: source.modality.random_inputs(rng, 1)[0]
+            for name, source in self.sources.items()
+        }
+
     def _shown(self, name, array, num_elements, hidden):
         """Returns the mask of the elements of a modality that are not hidden."""
         found = hidden.get(name, False)

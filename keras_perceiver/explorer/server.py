@@ -6,13 +6,20 @@ import ipaddress
 import os
 import socket
 import tempfile
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 
+from keras_perceiver.explorer.answers import Explorer
+from keras_perceiver.explorer.guard import Guard
+from keras_perceiver.explorer.page import page_of
+from keras_perceiver.explorer.reports import attention_html
+from keras_perceiver.explorer.visits import Visit
+
 FIRST_PORT, _NUM_PORTS = 7860, 20
-# A message has a file in base64, an image of the brush and what Gradio adds. Those of
-# other modalities may be new as well.
+# A message has files in base64, images of brushes, and what Gradio adds.
 _PER_BYTE, _MORE_BYTES = 4 / 3, 2**21
 
 
@@ -46,13 +53,15 @@ def serve(
         }
         import uvicorn
 
-        app = application(model, title, int(max_mb * 1e6), is_loopback(host))
+        explorer = Explorer(model)
+        app = application(explorer, title, int(max_mb * 1e6), is_loopback(host))
         number = listening.getsockname()[1]
         name = f"[{host}]" if ":" in host else host
 
         class Server(uvicorn.Server):
             async def startup(self, sockets=None):
                 await super().startup(sockets)
+                threading.Thread(target=_warm_up, args=(explorer,), daemon=True).start()
                 if started is not None:
                     started(f"http://{name}:{number}/")
 
@@ -66,13 +75,22 @@ def serve(
         Server(config).run(sockets=[listening])
 
 
+def _warm_up(explorer):
+    """Compiles the model and loads fonts before the first user needs them."""
+    visit = Visit(explorer)
+    visit.examples = explorer.random_examples()
+    with explorer.lock:
+        visit.answer = explorer.answer(visit.examples)
+        attention_html(visit, 0)
+
+
 def application(
-    model: keras.Model, title: str, max_bytes: int, is_loopback: bool
+    explorer: Explorer, title: str, max_bytes: int, is_loopback: bool
 ) -> Callable:
     """Returns the ASGI application of the page.
 
     Args:
-        model: `Perceiver` or a task.
+        explorer: `Explorer`.
         title: String, the name of the model on the page.
         max_bytes: Integer, maximum size of a file.
         is_loopback: Boolean, whether only names of this machine are valid.
@@ -80,13 +98,8 @@ def application(
     import fastapi
     import gradio
 
-    from keras_perceiver.explorer.answers import Explorer
-    from keras_perceiver.explorer.guard import Guard
-    from keras_perceiver.explorer.page import page_of
-
-    page = page_of(Explorer(model), title, max_bytes)
+    page = page_of(explorer, title, max_bytes)
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
-    css = os.path.join(os.path.dirname(__file__), "page.css")
     app = gradio.mount_gradio_app(
         fastapi.FastAPI(openapi_url=None),
         page,
@@ -101,10 +114,12 @@ def application(
         mcp_server=False,
         show_error=True,
         theme=gradio.themes.Default(**fonts),
-        css_paths=[css],
+        css_paths=[Path(__file__).with_name("page.css")],
     )
     hosts = {"localhost", "127.0.0.1", "::1"} if is_loopback else None
-    return Guard(app, int(max_bytes * _PER_BYTE) + _MORE_BYTES, hosts)
+    # All inputs of an example may be new at once.
+    limit = int(len(explorer.sources) * max_bytes * _PER_BYTE) + _MORE_BYTES
+    return Guard(app, limit, hosts)
 
 
 def is_loopback(host: str) -> bool:

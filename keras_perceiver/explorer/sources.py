@@ -57,10 +57,8 @@ class Source:
 
     def _note(self, has_no_preprocessor):
         if self.reader is None:
-            return (
-                f"{self.modality.shape_rule} Type numbers without the batch axis, or "
-                "drop a .npy file."
-            )
+            shape = ", ".join(str(n or "any") for n in self.modality.input_shape)
+            return f"{self.modality.text_hint} Or drop a .npy file of shape ({shape})."
         if not has_no_preprocessor:
             return ""
         values, kind = self.reader.value_range, type(self.reader).__name__

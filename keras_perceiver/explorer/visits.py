@@ -81,8 +81,15 @@ class Visit:
     def _read(self, name, source, message):
         """Reads the input of a message, and returns whether it is a new one."""
         serial, given = message.get("serial"), message.get("input")
-        if given is None or serial == self._serials.get(name):
+        if serial == self._serials.get(name):
             return False
+        if given is None and not serial:  # there has been none
+            return False
+        if given is None:
+            raise ValueError(
+                "A change needs its input. Received: a change of an input that is not "
+                "kept any more. Give it again."
+            )
         self._remove(name)
         self._serials[name] = serial
         given = _object(given)

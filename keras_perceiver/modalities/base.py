@@ -253,6 +253,11 @@ class Modality(CompositeLayer):
         covered = covered_cells(places, *grid[-2:])
         return np.broadcast_to(covered, grid).reshape(-1)
 
+    @property
+    def text_hint(self):
+        """String, the sentence that describes a text for `from_text`."""
+        return "Type numbers, one row per line."
+
     def from_text(self, text):
         """Returns the raw example that a user has typed: numbers, one row per line.
 

@@ -102,6 +102,15 @@ class Sequence(Series):
     def elements(self, inputs):
         return self.embedding(inputs)
 
+    @property
+    def text_hint(self):
+        if self.vocabulary_size == _NUM_BYTES:
+            return f"Type a text, which becomes up to {self.max_length} UTF-8 bytes."
+        return (
+            f"Type up to {self.max_length} ids from 0 to {self.vocabulary_size - 1}, "
+            "separated by spaces."
+        )
+
     def from_text(self, text):
         """Returns ids: the UTF-8 bytes of a text if there are 256, otherwise numbers.
 

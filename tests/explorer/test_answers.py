@@ -170,7 +170,7 @@ def test_the_order_of_points_does_not_matter():
 @pytest.mark.one_backend
 def test_encoders_have_maps_only():
     explorer = Explorer(Perceiver(Image((4, 6, 1), num_bands=2), **SMALL))
-    answer = explorer.answer({"image": np.zeros((4, 6, 1), "float32")})
+    answer = explorer.answer(explorer.random_examples())
     assert answer.outputs == {}
     assert answer.probabilities is None
     assert answer.grid_output is None

@@ -125,6 +125,9 @@ def test_limits_of_a_preprocessor_hold():
 def test_arrays_are_typed_or_dropped():
     source = Source("table", Array((2, 3), num_bands=1))
     assert source.suffixes == (".npy",)
+    assert source.note == (
+        "Type numbers, one row per line. Or drop a .npy file of shape (2, 3)."
+    )
     expected = np.arange(6, dtype="float32").reshape(2, 3)
     np.testing.assert_array_equal(source.text("0, 1, 2\n3;4\t5"), expected)
     np.testing.assert_array_equal(source.file("a.npy", _npy(expected)), expected)
@@ -157,6 +160,8 @@ def test_sequences_are_typed_as_text_or_ids():
     assert mask.sum() == 2
     with pytest.raises(ValueError, match="from 1 to 8 ids. Received: 9"):
         text.text("123456789")
+    assert "Type a text" in masked.note
+    assert "shape (any)" in masked.note
     ids = Source("ids", Sequence(3, 5, 4, num_bands=1))
     assert ids.text("4, 0 1").tolist() == [4, 0, 1]
     with pytest.raises(ValueError, match=r"must be in \[0, 4\]"):

@@ -177,6 +177,13 @@ def test_a_bad_brush_is_an_error(explorer):
     assert "at most 1024 x 1024 pixels" in visit.errors["image"]
 
 
+def test_a_change_of_an_input_that_is_not_kept(explorer):
+    visit = Visit(explorer)
+    visit.update({"image": _message(serial=0), "table": _message(serial=7)})
+    assert list(visit.errors) == ["table"]
+    assert "Give it again" in visit.errors["table"]
+
+
 def test_users_share_no_inputs(explorer):
     visits = [Visit(explorer), Visit(explorer)]
     for visit, picture in zip(visits, (PICTURE, PICTURE[::-1]), strict=True):
