@@ -1,5 +1,6 @@
 """Opens a local page on which one explores a model."""
 
+import contextlib
 import os
 import threading
 import webbrowser
@@ -97,7 +98,7 @@ def run(options):
         if not options.no_browser:
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         serve(
             model,
             options.title,
@@ -106,7 +107,6 @@ def run(options):
             options.max_mb,
             started,
         )
-    except KeyboardInterrupt:
-        console.say("stopped")
-        # TensorFlow may wait for minutes while Python collects what is left.
-        os._exit(0)
+    console.say("stopped")
+    # TensorFlow may wait for minutes while Python collects what is left.
+    os._exit(0)

@@ -63,7 +63,7 @@ def page_of(explorer: Explorer, title: str, max_bytes: int) -> gradio.Blocks:
                     )
                     latent = gradio.Slider(
                         *(0, explorer.num_latents, 0, 1),
-                        label="latent, 0 for the mean over all",
+                        label="latent (0: mean)",
                         elem_id="latent",
                     )
                 attention = gradio.HTML("", elem_id="attention", **plain)

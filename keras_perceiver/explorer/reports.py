@@ -16,7 +16,7 @@ from keras_perceiver.explorer.pictures import (
 )
 from keras_perceiver.explorer.visits import Visit
 
-_NUM_BARS = 8
+_NUM_BARS = 6
 _EMPTY = '<p class="note">Give the model an input: draw, drop a file, or type.</p>'
 
 
