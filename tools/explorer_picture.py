@@ -41,7 +41,10 @@ def main(arguments=None):
         path = Path(folder) / "runs" / "numbers" / "model.keras"
         path.parent.mkdir(parents=True)
         model.save(path)
-        with explorer(path.parent) as url, browser(url, width=1180, height=1270) as page:
+        with (
+            explorer(path.parent) as url,
+            browser(url, width=1180, height=1270) as page,
+        ):
             for stroke in _STROKES:
                 canvas = page.pad(0, "pad-drawing")
                 page.changed(lambda c=canvas, s=stroke: page.drag(c, *s))
