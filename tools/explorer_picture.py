@@ -23,7 +23,10 @@ _STROKES = (
     ((0.34, 0.47), (0.48, 0.42), (0.62, 0.47), (0.68, 0.6), (0.64, 0.73), (0.5, 0.8)),
     ((0.5, 0.8), (0.34, 0.76)),
 )
-_HIDDEN = ((0.3, 0.74), (0.6, 0.8))  # the end of the line, and what most latents attend to
+_HIDDEN = (
+    (0.3, 0.74),
+    (0.6, 0.8),
+)  # the end of the line, and what most latents attend to
 _COLORS = 128
 
 

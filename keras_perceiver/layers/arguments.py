@@ -64,4 +64,22 @@ def _serialized(value):
 def _restored(name, value):
     # What Keras restores itself, and what is set on built layers only.
     is_dict = isinstance(value, dict) and name not in ("dtype", "inner_settings")
-    return keras.saving.deserialize_keras_object(value) if is_dict else value
+    return restored_argument(value) if is_dict else value
+
+
+def restored_argument(value, custom_objects=None):
+    """Returns an argument from its config, in which layers are not built.
+
+    The layer that has the argument builds it, as it does when it is new: so the paths of
+    weights are the same in a loaded model.
+    """
+    value = _without_build_config(value)
+    return keras.saving.deserialize_keras_object(value, custom_objects=custom_objects)
+
+
+def _without_build_config(value):
+    if not isinstance(value, dict):
+        return value
+    if "class_name" in value:
+        return {k: v for k, v in value.items() if k != "build_config"}
+    return {k: _without_build_config(v) for k, v in value.items()}

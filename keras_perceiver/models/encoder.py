@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_perceiver._checks import check_backend_variable
 from keras_perceiver.layers import IterativeAttention, LatentArray
+from keras_perceiver.layers.arguments import restored_argument
 from keras_perceiver.layers.composite import inner_settings, restore_inner_settings
 from keras_perceiver.modalities import ByteArray, Modality
 from keras_perceiver.models import handles
@@ -387,9 +388,7 @@ class Perceiver(CheckedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         layers = {
-            name: keras.saving.deserialize_keras_object(
-                config[name], custom_objects=custom_objects
-            )
+            name: restored_argument(config[name], custom_objects)
             for name in ("modality", "cross_attend", "self_attend")
         }
         return cls(**{**config, **layers})

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from keras_perceiver import (
+    ConvImage,
     Image,
+    LearnedPositionEncoding,
     LearnedQueries,
     Perceiver,
     PerceiverClassifier,
@@ -101,6 +103,42 @@ def test_optimizer_is_saved_with_the_model(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[2] != losses[0]
     assert int(model.optimizer.iterations) == 3
+
+
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize(
+    "modality",
+    [
+        Image((4, 4, 1), position_encoding=LearnedPositionEncoding(3, projected_dim=2)),
+        ConvImage((16, 16, 1), filters=4, num_bands=2),
+        {"image": Image((4, 4, 1), num_bands=2, projection_dim=3)},
+    ],
+    ids=["learned", "conv", "dict"],
+)
+def test_weights_of_modalities_have_the_same_paths_in_a_loaded_model(
+    modality, tmp_path
+):
+    encoder = Perceiver(
+        modality,
+        num_latents=4,
+        latent_dim=8,
+        num_blocks=1,
+        num_self_attends_per_block=1,
+        self_attend=SelfAttend(num_heads=2),
+    )
+    model = PerceiverClassifier(encoder, 3)
+    rates = layer_rates(model, 0.5)
+    assert "byte_array" in rates
+    model.compile(LayerwiseOptimizer(_adam(), rates))
+    x = np.ones((3, *model.inputs[0].shape[1:]), "float32")
+    x = {"image": x} if isinstance(modality, dict) else x
+    y = np.arange(3)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    paths = [weight.path for weight in model.weights]
+    assert [weight.path for weight in again.weights] == paths
+    again.fit(x, y, verbose=0)
 
 
 def test_bad_rates_are_refused():

@@ -281,7 +281,7 @@ def test_presets_are_open_to_everybody():
     model = PerceiverClassifier.from_preset("digits", num_classes=3, num_latents=7)
     assert model.num_classes == 3
     assert model.encoder.latent_array.num_latents == 7
-    with pytest.raises(ValueError, match="`name` must be one of.*'nothing'.*Choose"):
+    with pytest.raises(ValueError, match="`name` must be a preset.*'nothing'.*'tiny'"):
         PerceiverClassifier.from_preset("nothing")
 
 
