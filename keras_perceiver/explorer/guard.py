@@ -51,7 +51,7 @@ class Guard:
         }
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] == "POST":
-            body, refused = await self._body(receive, headers)
+            body, refused = await self._read_body(receive, headers)
             if refused is None:
                 receive = _replay(body, receive)
         if refused is not None:
@@ -87,7 +87,7 @@ class Guard:
             )
         return None if is_known else (404, "The page has no such address.")
 
-    async def _body(self, receive, headers):
+    async def _read_body(self, receive, headers):
         """Returns the body of a request, and status and reason if it is refused."""
         reason = (
             413,
