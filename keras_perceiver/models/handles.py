@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,11 +158,13 @@ def _own(folder, config):
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         if load_weights:
             try:
-                model.load_weights(weights)
-            except ValueError as error:  # of shapes, as the file is whole
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", "Skipping nested container")
+                    model.load_weights(weights)
+            except (ValueError, UserWarning) as error:  # of shapes, as it is whole
                 raise ValueError(
                     f"{weights} must fit the settings of the model. Received: weights of "
-                    f"other layers or shapes. "
+                    "other layers or shapes. "
                     f"{fit_fix(overrides, 'Get both files again.')}"
                 ) from error
         own = getattr(model, "num_classes", num_classes)  # an encoder has none
