@@ -57,8 +57,14 @@ def load_deepmind(
         `PerceiverClassifier` with the preprocessor of the images.
 
     Raises:
+        FileNotFoundError: if there is no such file.
         ValueError: if the file is no such pickle, or if its arrays do not fit the model.
     """
+    if not isinstance(path, (str, Path)) or not Path(path).is_file():
+        raise FileNotFoundError(
+            f"`path` must be a file that DeepMind has published. Received: path={path!r}, "
+            "which is no file. Download it, and give its path."
+        )
     path = Path(path)
     source = _Arrays(path, read_pickle(path))
     name = next((p for key, p in _PRESETS.items() if f"{key}/w" in source), None)
@@ -69,7 +75,7 @@ def load_deepmind(
         )
     model = _model(presets.built_in(name), source, overrides)
     if load_weights:
-        load_tensors(model, pairs_of(model), source)
+        load_tensors(model, pairs_of(model), source, overrides=overrides)
     return model
 
 

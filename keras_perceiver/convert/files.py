@@ -109,19 +109,27 @@ class TorchFiles(Mapping):
             try:
                 # Tensors only: no code of the file is run.
                 found = torch.load(folder / name, map_location="cpu", weights_only=True)
-            except Exception as error:  # of any class, as the file is damaged
+            except Exception:  # of any class, as the file is damaged
+                found = None  # the error advises to run the code of the file
+            if not isinstance(found, dict) or not all(
+                isinstance(tensor, torch.Tensor) for tensor in found.values()
+            ):
+                received = "other content, or a damaged file"
+                if not (folder / name).is_file():
+                    received = "no such file"
                 raise ValueError(
-                    f"{folder / name} must be a file of PyTorch that holds tensors and "
-                    f"nothing else. Received: {str(error).splitlines()[0]} Get the "
-                    f"weights as `{SAFETENSORS}`."
-                ) from error
+                    f"{folder / name} must be a file of PyTorch that holds tensors by "
+                    f"name and nothing else. Received: {received}. Nothing of it was "
+                    f"run. Get the file again, or the weights as `{SAFETENSORS}`."
+                )
             self._tensors |= found
 
     def shape(self, name):
         return tuple(self._tensors[name].shape)
 
     def __getitem__(self, name):
-        return self._tensors[name].float().numpy()
+        tensor = self._tensors[name]
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
     def __iter__(self):
         return iter(self._tensors)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from keras_perceiver.convert.files import SAFETENSORS, safetensors_for, weights_
 from keras_perceiver.convert.hugging_face_settings import (
     CONV,
     architecture_of,
+    check_fields,
     classes_of,
     config_of,
     decoder_template,
@@ -35,9 +37,8 @@ from keras_perceiver.convert.tensors import (
 )
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.modalities import ConvImage
-from keras_perceiver.models import (
-    PerceiverClassifier,
-)
+from keras_perceiver.models import PerceiverClassifier, handles
+from keras_perceiver.models.lora import has_adapters
 
 # Of the batches that PyTorch has seen: it has no place in Keras.
 _COUNTER = "perceiver.input_preprocessor.convnet.batchnorm.num_batches_tracked"
@@ -78,6 +79,7 @@ def load_classifier(
     """
     folder = Path(folder)
     architecture = architecture_of(config, folder)
+    check_fields(config, folder)
     encoder = encoder_config(config, architecture).replace(overrides or {})()
     own_num_classes, names = classes_of(config)
     model = PerceiverClassifier(
@@ -90,7 +92,7 @@ def load_classifier(
     if load_weights:
         source = weights_in(folder)
         ignored = {_COUNTER} if architecture == CONV else ()
-        load_tensors(model, pairs_of(model), source, ignored)
+        load_tensors(model, pairs_of(model), source, ignored, overrides)
     if num_classes in (None, own_num_classes):
         return model
     return model.with_num_classes(num_classes)
@@ -98,6 +100,8 @@ def load_classifier(
 
 def save_to_hugging_face(model: PerceiverClassifier, folder: str | Path) -> None:
     """Writes a classifier as `transformers` reads it: configuration, weights, images.
+
+    Adapters of `enable_lora` are merged into the weights.
 
     Args:
         model: `PerceiverClassifier` of images with a decoder, as `load_classifier`
@@ -110,6 +114,10 @@ def save_to_hugging_face(model: PerceiverClassifier, folder: str | Path) -> None
     """
     folder = Path(folder)
     safetensors = safetensors_for(folder / SAFETENSORS)
+    if has_adapters(model):
+        with tempfile.TemporaryDirectory() as merged:
+            handles.save(model, merged)
+            model = handles.load(merged)
     config, tensors = config_of(model), tensors_of(pairs_of(model))
     if isinstance(model.encoder.modality, ConvImage):
         tensors[_COUNTER] = np.zeros((), "int64")

@@ -4,6 +4,8 @@ Reference:
     `transformers.models.perceiver`, version 5.24.
 """
 
+import numbers
+import warnings
 from pathlib import Path
 
 import keras
@@ -33,6 +35,11 @@ _IMAGE_SIZE, _NUM_BANDS = 224, 64
 CONV_RESOLUTION, CONV_FILTERS = 56, 64
 _POSITION_DIM = 256
 
+_SIZES = ("num_latents", "d_latents", "num_blocks", "num_self_attends_per_block")
+_SIZES += ("num_cross_attention_heads", "num_self_attention_heads")
+# By the numbers of Pillow.
+_RESAMPLING = {2: "bilinear", 3: "bicubic"}
+
 _ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "silu": "silu", "swish": "silu"}
 _ACTIVATIONS |= dict.fromkeys(("gelu_pytorch_tanh", "gelu_new", "gelu_fast"), gelu_tanh)
 
@@ -47,6 +54,26 @@ def architecture_of(config, place):
             "model."
         )
     return architectures[0]
+
+
+def check_fields(config, place):
+    """Raises `ValueError` unless the sizes of a `config.json` are there and valid."""
+    for name in _SIZES:
+        value = config.get(name)
+        if type(value) is not int or value < 1:
+            received = repr(value) if name in config else "none"
+            raise ValueError(
+                f"{place}/config.json must have a positive integer `{name}`. Received: "
+                f"{received}. Correct it, or get the file again."
+            )
+    names = config.get("id2label") or {}
+    if not isinstance(names, dict) or not all(
+        str(key).isdigit() and isinstance(name, str) for key, name in names.items()
+    ):
+        raise ValueError(
+            f"{place}/config.json must have names by class index as `id2label`. Received: "
+            f"{names!r}. Correct it, or get the file again."
+        )
 
 
 def encoder_config(config, architecture):
@@ -142,6 +169,13 @@ def classes_of(config):
     names = [names[key] for key in sorted(names, key=int)]
     if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
         return len(names), None
+    if len(names) == 1:  # one logit is between two classes
+        warnings.warn(
+            f"`id2label` must have two classes to have names. Received: {names}. The "
+            "model has none; set `class_names` to those of logits below and above 0.",
+            stacklevel=2,
+        )
+        return 1, None
     # ImageNet has two cranes and two maillots.
     return len(names), [
         name if names.count(name) == 1 else f"{name} ({i})"
@@ -153,47 +187,96 @@ def preprocessor_of(folder, shape):
     """Returns the preprocessor of images, with the settings of the folder if it has any."""
     path = Path(folder) / "preprocessor_config.json"
     settings = read_json(path) if path.is_file() else {}
-    size, crop_size = (
-        _side(settings.get(name), default)
-        for name, default in (("size", _IMAGE_SIZE), ("crop_size", 256))
-    )
-    is_cropped = settings.get("do_center_crop", True)
-    is_normalized = settings.get("do_normalize", True)
+
+    def field(name, default, rule, is_valid):
+        value = settings.get(name)
+        if value is None:
+            return default
+        if not is_valid(value):
+            raise ValueError(
+                f"`{name}` in {path} must be {rule}. Received: {name}={value!r}. Correct "
+                "it, or remove the file and set `model.preprocessor`."
+            )
+        return value
+
+    def flag(name):
+        return field(name, True, "true or false", lambda x: isinstance(x, bool))
+
+    def side(name, default):
+        rule = "a positive integer, or an object with `height`"
+        return _side(field(name, default, rule, lambda x: _is_positive(_side(x))))
+
+    def per_channel(name, default, is_valid):
+        return field(
+            name,
+            default,
+            "three numbers, positive as standard deviations",
+            lambda x: isinstance(x, list) and len(x) == 3 and all(map(is_valid, x)),
+        )
+
+    field("do_resize", True, "true, as images of other sizes are resized", bool)
+    interpolation = _RESAMPLING[
+        field(
+            "resample",
+            3,
+            "2 (bilinear) or 3 (bicubic)",
+            lambda x: type(x) is int and x in _RESAMPLING,
+        )
+    ]
+    factor = field("rescale_factor", 1 / 255, "a positive number", _is_positive)
+    is_cropped, crop_fraction = flag("do_center_crop"), 1.0
+    if is_cropped:
+        size = side("size", _IMAGE_SIZE)
+        crop_fraction = size / side("crop_size", 256)
+        field("crop_size", 256, f"at least `size={size}`", lambda x: _side(x) >= size)
+    mean = per_channel("image_mean", IMAGENET_MEAN, _is_number)
+    deviation = per_channel("image_std", IMAGENET_STANDARD_DEVIATION, _is_positive)
+    is_normalized = flag("do_normalize")
     return ImagePreprocessor(
         shape,
-        value_range=(0.0, 1.0),
+        value_range=(0.0, 255 * factor if flag("do_rescale") else 255.0),
         crop_to_aspect_ratio=is_cropped,
-        crop_fraction=size / crop_size if is_cropped else 1.0,
-        interpolation="bilinear" if settings.get("resample", 3) == 2 else "bicubic",
-        mean=settings.get("image_mean", IMAGENET_MEAN) if is_normalized else None,
-        standard_deviation=(
-            settings.get("image_std", IMAGENET_STANDARD_DEVIATION)
-            if is_normalized
-            else None
-        ),
+        crop_fraction=crop_fraction,
+        interpolation=interpolation,
+        mean=mean if is_normalized else None,
+        standard_deviation=deviation if is_normalized else None,
     )
 
 
-def _side(size, default):
+def _side(size):
     if isinstance(size, dict):
         size = size.get("height", size.get("shortest_edge"))
-    return default if size is None else size
+    return size
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_positive(value):
+    return _is_number(value) and value > 0
 
 
 def preprocessor_config(preprocessor):
     height, width, _ = preprocessor.shape
     crop = preprocessor.crop_fraction
+    low, high = preprocessor.value_range
+    mean = [number - low for number in preprocessor.mean or (0.0,) * 3]
+    deviation = list(preprocessor.standard_deviation or (1.0,) * 3)
     return {
         "image_processor_type": "PerceiverImageProcessor",
         "do_center_crop": preprocessor.crop_to_aspect_ratio,
         "do_resize": True,
         "do_rescale": True,
-        "do_normalize": preprocessor.mean is not None,
+        "rescale_factor": (high - low) / 255,
+        "do_normalize": any(mean) or deviation != [1.0] * 3,
         "size": {"height": height, "width": width},
         "crop_size": {"height": round(height / crop), "width": round(width / crop)},
-        "resample": {"bilinear": 2, "bicubic": 3}[preprocessor.interpolation],
-        "image_mean": preprocessor.mean,
-        "image_std": preprocessor.standard_deviation,
+        "resample": {name: i for i, name in _RESAMPLING.items()}[
+            preprocessor.interpolation
+        ],
+        "image_mean": mean,
+        "image_std": deviation,
     }
 
 
@@ -268,7 +351,7 @@ def _plain(value):
 def _labels(model):
     if model.class_names is None:
         return [f"LABEL_{i}" for i in range(model.num_classes)]
-    return model.class_names
+    return model.class_names[-model.num_classes :]  # of one logit, the class above 0
 
 
 def _class_of(modality):

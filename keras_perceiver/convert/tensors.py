@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_perceiver.models.handles import fit_fix
+
 
 def _same(array):
     return array
@@ -66,7 +68,7 @@ def reshaped(name, variable, shape):
     )
 
 
-def load_tensors(model, pairs, source, ignored=()):
+def load_tensors(model, pairs, source, ignored=(), overrides=None):
     """Sets all variables of a model to the tensors of a source.
 
     Everything is compared before anything is set.
@@ -77,11 +79,15 @@ def load_tensors(model, pairs, source, ignored=()):
         source: Mapping with `shape(name)` from names to arrays, such as a
             `SafetensorsFolder`.
         ignored: Collection of strings, tensors of the source that are not needed.
+        overrides: Mapping of arguments with which the model differs from its
+            configuration, for errors, or `None`.
 
     Raises:
         ValueError: if the source lacks a tensor, has one that is not used, or has one of
-            another shape.
+            another shape, of integers, or with NaN or infinity.
     """
+    fix = "Get the files of the model again, or correct its configuration."
+    fix = fit_fix(overrides, fix)
     expected = {pair.name: pair for pair in pairs}
     found = set(source) - set(ignored)
     missing, surplus = sorted(set(expected) - found), sorted(found - set(expected))
@@ -89,8 +95,7 @@ def load_tensors(model, pairs, source, ignored=()):
         raise ValueError(
             f"The weights in {source} must be those of the model that their "
             f"configuration describes. Missing: {_some(missing)}. Without a place in the "
-            f"model: {_some(surplus)}. Get the files of the model again, or correct its "
-            "configuration."
+            f"model: {_some(surplus)}. {fix}"
         )
     wrong = [
         f"{name}: {tuple(source.shape(name))}, expected {pair.source_shape}"
@@ -100,12 +105,22 @@ def load_tensors(model, pairs, source, ignored=()):
     if wrong:
         raise ValueError(
             f"The weights in {source} must have the shapes of the model that their "
-            f"configuration describes. Received: {_some(wrong, '; ')}. Get the files of "
-            "the model again, or correct its configuration."
+            f"configuration describes. Received: {_some(wrong, '; ')}. {fix}"
+        )
+    bad = [name for name in expected if not _is_finite(source[name])]
+    if bad:
+        raise ValueError(
+            f"The weights in {source} must be finite floats. Received: NaN, infinity or "
+            f"integers in {_some(sorted(bad))}. Get the files of the model again."
         )
     _check_covers(model, pairs)
     for name, pair in expected.items():
         pair.variable.assign(pair.to_keras(np.asarray(source[name], "float32")))
+
+
+def _is_finite(array):
+    # The kind of bfloat16 is not "f".
+    return array.dtype.kind not in "biuc" and np.isfinite(array.astype("float32")).all()
 
 
 def tensors_of(pairs):

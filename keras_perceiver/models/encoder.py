@@ -208,7 +208,7 @@ class Perceiver(CheckedModel):
             built_in,
         )
 
-        if name in PRESETS or not handles.is_handle(name):
+        if not handles.is_handle(name) or name in PRESETS:
             return built_in(name).encoder.replace(overrides)()
         model = handles.load(name, load_weights=load_weights, overrides=overrides)
         return model if isinstance(model, cls) else model.encoder

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
-from keras_perceiver._files import read_json, replace_file
+from keras_perceiver._files import file_hash, read_json, replace_file
 from keras_perceiver.config import Config
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.weights.h5"
+_HASH = "weights_sha256"
 _HUB = "hf://"
 # What is downloaded: never code, nor the same weights in other forms.
 _HUB_FILES = ("*.json", "*.safetensors", WEIGHTS_FILE, "pytorch_model*.bin")
@@ -26,6 +28,11 @@ LOADERS: list[Callable[[Path, dict], Callable | None]] = []
 def is_handle(name):
     """Returns whether a name that is not built in is that of a folder or on a hub."""
     is_path = isinstance(name, os.PathLike)
+    if not is_path and not isinstance(name, str):
+        raise TypeError(
+            "`name` must be a preset, a folder, or 'hf://<owner>/<model>'. Received: "
+            f"name={name!r}. Give a string or a path."
+        )
     return is_path or "://" in name or os.sep in name or Path(name).is_dir()
 
 
@@ -51,10 +58,13 @@ def folder_of(handle):
         )
     folder = Path(text)
     if not (folder / CONFIG_FILE).is_file():
+        on_hub = ""
+        if not folder.exists() and text.count("/") == 1 and text[0] not in "./":
+            on_hub = f", or {_HUB + text!r} for a model on Hugging Face's hub"
         raise FileNotFoundError(
             f"A preset folder must contain `{CONFIG_FILE}`. Received: {text!r}, which "
             f"{'has none' if folder.is_dir() else 'is no folder'}. Give a folder that "
-            "`save_to_preset` or `transformers` has written."
+            f"`save_to_preset` or `transformers` has written{on_hub}."
         )
     return folder
 
@@ -123,8 +133,9 @@ def save(model, folder):
     folder.mkdir(parents=True, exist_ok=True)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)  # how it was trained is no part of it
-    text = json.dumps(config, indent=2)
     replace_file(folder / WEIGHTS_FILE, model.save_weights)
+    config[_HASH] = file_hash(folder / WEIGHTS_FILE)
+    text = json.dumps(config, indent=2)
     replace_file(folder / CONFIG_FILE, lambda path: path.write_text(text))
 
 
@@ -132,18 +143,51 @@ def _own(folder, config):
     if not str(config.get("registered_name", "")).startswith("keras_perceiver>"):
         return None
 
+    weights, expected = folder / WEIGHTS_FILE, config.pop(_HASH, None)
+
     def load(num_classes, load_weights, overrides):
+        is_whole = weights.is_file() and file_hash(weights) == expected
+        if load_weights and not is_whole:
+            raise ValueError(
+                f"{weights} must be the weights that `{CONFIG_FILE}` was written with. "
+                f"Received: {'other content' if weights.is_file() else 'no file'}. It may "
+                "be damaged or incomplete. Get both files again."
+            )
         if overrides:
             _override(config, overrides)
         model = keras.saving.deserialize_keras_object(config, safe_mode=True)
         if load_weights:
-            model.load_weights(folder / WEIGHTS_FILE)
+            try:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("error", "Skipping nested container")
+                    model.load_weights(weights)
+            except (ValueError, UserWarning) as error:  # of shapes, as it is whole
+                raise ValueError(
+                    f"{weights} must fit the settings of the model. Received: weights of "
+                    "other layers or shapes. "
+                    f"{fit_fix(overrides, 'Get both files again.')}"
+                ) from error
         own = getattr(model, "num_classes", num_classes)  # an encoder has none
         if num_classes in (None, own):
             return model
         return model.with_num_classes(num_classes)
 
     return load
+
+
+def fit_fix(overrides, otherwise):
+    """Returns the fix of an error for weights that do not fit the model.
+
+    Args:
+        overrides: Mapping of arguments that the caller has changed, or `None`.
+        otherwise: String, the fix if there are none.
+    """
+    if not overrides:
+        return otherwise
+    return (
+        f"Leave out those of the arguments {sorted(overrides)} that change the weights, "
+        "or pass `load_weights=False`."
+    )
 
 
 def _override(config, overrides):

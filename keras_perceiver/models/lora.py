@@ -5,6 +5,7 @@ import os
 import h5py
 import keras
 
+from keras_perceiver._checks import check_positive
 from keras_perceiver.layers.composite import inner_layers
 
 LORA_LAYER_NAMES = ("query", "value")
@@ -26,9 +27,10 @@ def enable_lora(model, rank, target_layer_names=LORA_LAYER_NAMES):
         target_layer_names: Sequence of strings, names of linear layers.
 
     Raises:
-        ValueError: if a name is not that of a linear layer, or if the model has
-            adapters already.
+        ValueError: if the rank is not positive, if a name is not that of a linear layer,
+            or if the model has adapters already.
     """
+    check_positive(rank=rank)
     layers = _linear_layers(model)
     unknown = sorted(
         set(target_layer_names) - {layer.name for layer in layers.values()}
@@ -147,6 +149,11 @@ def _linear_layers(model):
 
 def _adapted(model):
     return {p: x for p, x in _linear_layers(model).items() if x.lora_enabled}
+
+
+def has_adapters(model):
+    """Returns whether a model has adapters."""
+    return bool(_adapted(model))
 
 
 def _check_suffix(filepath):

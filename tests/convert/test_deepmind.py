@@ -325,3 +325,10 @@ def test_other_files_are_refused_by_name(tmp_path):
         _write(path, parameters, state)
         with pytest.raises(ValueError, match=message):
             load_deepmind(path, **{"modality.shape": (12, 12, 3)})
+
+
+@pytest.mark.one_backend
+def test_missing_file_is_named(tmp_path):
+    for path in (None, tmp_path, tmp_path / "missing.pystate"):
+        with pytest.raises(FileNotFoundError, match="`path` must be a file that DeepM"):
+            load_deepmind(path)

@@ -158,3 +158,36 @@ def test_a_folder_does_not_hide_a_built_in_preset(cls, model, tmp_path, monkeypa
     assert cls.from_preset("digits").input_shape == (None, 8, 8, 1)
     model.save_to_preset("flowers")
     assert cls.from_preset("flowers").input_shape == (None, 8, 8, 3)
+
+
+def test_damaged_weights_are_refused(model, tmp_path):
+    model.save_to_preset(tmp_path / "model")
+    path = tmp_path / "model" / "model.weights.h5"
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[len(content) * 2 // 3] ^= 0x55
+    for damaged in (b"", content[: len(content) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"weights\.h5 .*Received: other content"):
+            PerceiverClassifier.from_preset(tmp_path / "model")
+    path.unlink()
+    with pytest.raises(ValueError, match=r"weights\.h5 .*Received: no file"):
+        PerceiverClassifier.from_preset(tmp_path / "model")
+    again = PerceiverClassifier.from_preset(tmp_path / "model", load_weights=False)
+    assert again.class_names == model.class_names
+
+
+def test_argument_that_changes_weights_is_blamed(model, tmp_path):
+    model.save_to_preset(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"Leave out .*\['num_latents'\] that change"):
+        PerceiverClassifier.from_preset(tmp_path / "model", num_latents=9)
+
+
+@pytest.mark.parametrize("cls", [Perceiver, PerceiverClassifier])
+@pytest.mark.one_backend
+def test_names_of_another_form(cls):
+    for name in (None, 5):
+        with pytest.raises(TypeError, match=f"`name` must .* Received: name={name}"):
+            cls.from_preset(name)
+    with pytest.raises(FileNotFoundError, match="or 'hf://me/model' for a model on"):
+        cls.from_preset("me/model")

@@ -103,3 +103,10 @@ def test_adapters_of_another_model_are_refused(tmp_path):
         other.encoder.enable_lora(rank, names)
         with pytest.raises(ValueError, match="must match the model.*differs"):
             other.encoder.load_lora_weights(tmp_path / "a.lora.h5")
+
+
+@pytest.mark.one_backend
+@pytest.mark.parametrize("rank", [0, -1, 2.0])
+def test_rank_must_be_positive(rank):
+    with pytest.raises(ValueError, match="`rank` must be a positive integer"):
+        _model().encoder.enable_lora(rank)

@@ -162,7 +162,7 @@ class ClassificationTask(ClassNames, Task):
         (2, 10)
         """
         # A folder of the name of a built-in preset does not hide that.
-        if name not in PRESETS and handles.is_handle(name):
+        if handles.is_handle(name) and name not in PRESETS:
             model = handles.load(name, num_classes, load_weights, overrides)
             return model if isinstance(model, cls) else cls._of(model, num_classes)
         preset = built_in(name)
@@ -198,7 +198,7 @@ class ClassificationTask(ClassNames, Task):
             decoder = decoder_of(decoder, model.num_classes, decoder.dtype_policy)
         task = cls(
             model.encoder,
-            num_classes or model.num_classes,
+            model.num_classes if num_classes is None else num_classes,
             model.preprocessor,
             decoder=decoder,
         )
