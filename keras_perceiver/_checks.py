@@ -22,6 +22,18 @@ def check_positive(**arguments):
             )
 
 
+def check_grid(grid):
+    """Returns a grid as a tuple, after a check that it is one of positive integers."""
+    if isinstance(grid, str) or not isinstance(grid, collections.abc.Iterable):
+        raise TypeError(
+            "`grid` must be a tuple of integers, one per axis. Received: "
+            f"grid={grid!r} of type {type(grid).__name__}. For one axis, write `(8,)`."
+        )
+    grid = tuple(grid)
+    check_positive(**{f"grid[{i}]": n for i, n in enumerate(grid)})
+    return grid
+
+
 def check_backend_variable(backend):
     """Warns if `KERAS_BACKEND` is not the backend of Keras, as if it was set too late.
 

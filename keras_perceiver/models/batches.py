@@ -18,12 +18,23 @@ def check_arrays(data, input_names):
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if isinstance(x, dict):
         x = {name: x[name] for name in input_names if name in x}
+        _check_num_examples(x)
     for leaf in keras.tree.flatten(x):
         _check_array(leaf, "Inputs", "Convert them to numbers.")
     for leaf in keras.tree.flatten(y):
         _check_array(leaf, "Targets", "Convert names of classes to their indices.")
     for leaf in keras.tree.flatten(sample_weight):
         _check_array(leaf, "Sample weights", "Convert them to numbers.")
+
+
+def _check_num_examples(inputs):
+    """Raises `ValueError` unless all inputs of a dict have as many examples."""
+    numbers = {k: x.shape[0] for k, x in inputs.items() if getattr(x, "shape", ())}
+    if len({number for number in numbers.values() if number is not None}) > 1:
+        raise ValueError(
+            "All inputs must have the same number of examples, the length of their first "
+            f"axis. Received: {numbers}. Correct them."
+        )
 
 
 def _check_array(x, kind, fix):

@@ -109,6 +109,13 @@ class CheckedModel(GuardedModel):
             targets: NumPy array, or a nested structure of arrays.
         """
 
+    def check_sample_weight(self, sample_weight):
+        """Raises `ValueError` unless the loss accepts the weights of a batch.
+
+        Args:
+            sample_weight: Tensor or array, or a nested structure of these.
+        """
+
     @property
     def needs_targets(self):
         """Whether the batches of `fit` and `evaluate` must have targets.
@@ -235,7 +242,7 @@ class CheckedModel(GuardedModel):
     def _check_batch(self, batch, needs_targets, is_first=False):
         for part in _replica_batches(batch):
             self._check_structure(part, needs_targets)
-            x, y, _ = keras.utils.unpack_x_y_sample_weight(part)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
             if isinstance(x, dict):
                 x = {k: self._host_array(k, v) for k, v in x.items()}
             elif hasattr(x, "shape"):
@@ -244,9 +251,12 @@ class CheckedModel(GuardedModel):
             if is_first:
                 self.check_scale(x)
             leaves = keras.tree.flatten(y)
-            y = leaves[0] if len(leaves) == 1 else y  # also the only one of a list
+            if len(leaves) == 1 and not isinstance(y, dict):
+                y = leaves[0]  # also the only one of a list
             if any(hasattr(leaf, "shape") for leaf in leaves):
                 self.check_targets(keras.tree.map_structure(to_numpy, y))
+            if sample_weight is not None:
+                self.check_sample_weight(sample_weight)
 
     def _host_array(self, name, x):
         is_checked = name in self._input_names and self.has_values_to_check(name)

@@ -47,6 +47,30 @@ def serialized_template(decoder):
     return config
 
 
+def check_indices(shape, dtype):
+    """Raises `ValueError` unless indices of outputs have the right shape and dtype.
+
+    Args:
+        shape: Tuple of integers, or `None` for an unknown length.
+        dtype: Dtype of any library.
+    """
+    dtype = keras.backend.standardize_dtype(dtype)
+    is_integer = keras.backend.is_int_dtype(dtype)
+    if not is_integer or len(shape) != 2 or shape[1] == 0:
+        raise ValueError(
+            "`indices` must be integers of shape `(batch, num_outputs)`, with at least "
+            f"one output. Received: indices of shape {tuple(shape)} and dtype {dtype}. "
+            "Pass for example `[[0, 6]]`, two outputs of one example."
+        )
+
+
+def _checked(indices):
+    """Returns indices as a tensor, after `check_indices`."""
+    indices = ops.convert_to_tensor(indices)
+    check_indices(indices.shape, indices.dtype)
+    return ops.cast(indices, "int32")
+
+
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PerceiverDecoder(CompositeLayer):
     """Decodes latents to any number of outputs, one for each query.
@@ -87,8 +111,8 @@ class PerceiverDecoder(CompositeLayer):
     Raises:
         TypeError: if `queries` is no query layer, or if `cross_attend` is of another
             class.
-        ValueError: if a size is not positive, if `cross_attend` is built, or if `inputs`
-            are missing.
+        ValueError: if a size is not positive, if `cross_attend` is built, if `inputs`
+            are missing, or if `indices` are not integers of the documented shape.
 
     Example:
 
@@ -158,6 +182,8 @@ class PerceiverDecoder(CompositeLayer):
         self._check_has_inputs(inputs)
         layers = [self.cross_attend] + ([] if self.head is None else [self.head])
         rows = {}
+        if indices is not None:
+            indices = _checked(indices)
         if self.queries.uses_inputs:  # as many as there are inputs, or fewer
             rows["query"] = query = self.queries(indices, inputs)
             num_outputs = ops.shape(query)[1]
@@ -166,7 +192,7 @@ class PerceiverDecoder(CompositeLayer):
             num_outputs = self.queries.num_queries()
         if indices is None:
             indices = ops.arange(num_outputs, dtype="int32")[None]
-        rows["indices"] = ops.cast(indices, "int32")
+        rows["indices"] = indices
         keys_values = self.cross_attend.keys_values(
             latents, num_queries=rows["indices"].shape[1]
         )
@@ -248,6 +274,8 @@ class PerceiverDecoder(CompositeLayer):
         input_dim = num_inputs = None
         if self.queries.uses_inputs:
             _, num_inputs, input_dim = inputs.shape
+        if indices is not None:
+            check_indices(indices.shape, indices.dtype)
         num_outputs = (
             self.queries.num_queries(num_inputs)
             if indices is None

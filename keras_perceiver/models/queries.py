@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_perceiver._checks import check_positive, check_rank, not_defined
+from keras_perceiver._checks import check_grid, check_positive, check_rank, not_defined
 from keras_perceiver.layers.arrays import learned_array_initializer
 from keras_perceiver.layers.composite import CompositeLayer
 from keras_perceiver.layers.position import encoding_of
@@ -149,6 +149,7 @@ class PositionQueries(Queries):
         Tensor of shape `(batch, num_outputs, query_dim)`, with the batch of `indices`.
 
     Raises:
+        TypeError: if `grid` is not a tuple.
         ValueError: if a size is not positive, or if Fourier settings and
             `position_encoding` are both given.
 
@@ -170,8 +171,7 @@ class PositionQueries(Queries):
         **kwargs: Any,
     ) -> None:
         super().__init__(autocast=False, **kwargs)
-        grid = tuple(grid)
-        check_positive(**{f"grid[{i}]": n for i, n in enumerate(grid)})
+        grid = check_grid(grid)
         if isinstance(max_resolution, list):
             max_resolution = tuple(max_resolution)
         self._has_own_encoding = position_encoding is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -228,13 +229,17 @@ class AttentionMaps:
 
         Raises:
             ValueError: if the model has no decoder.
+            IndexError: if there is no such output.
         """
         if self._decoder is None:
             raise ValueError(
                 "The model must have a decoder. Received: a model without one. Look at "
                 "`weights`, what its latents attend to."
             )
-        indices = np.asarray(outputs, "int32").reshape(1, -1)
+        number = self._decoder.queries.num_queries(self._elements.shape[1])
+        outputs = np.ravel(outputs).tolist()
+        chosen = [_index("outputs", i, number, lowest=0) for i in outputs]
+        indices = np.array([chosen], "int32")
         scores = self._decoder.scores(self._latents, indices, self._elements)
         return _softmax(np.array(ops.convert_to_numpy(ops.stop_gradient(scores))))
 
@@ -305,10 +310,13 @@ def _softmax(scores):
     return weights
 
 
-def _index(name, index, length):
-    if not -length <= index < length:
+def _index(name, index, length, lowest=None):
+    """Returns a valid index, which counts from the end if negative."""
+    lowest = -length if lowest is None else lowest
+    is_integer = isinstance(index, numbers.Integral) and not isinstance(index, bool)
+    if not is_integer or not lowest <= index < length:
         raise IndexError(
-            f"`{name}` must be in {-length}..{length - 1}. Received: {name}={index}. "
-            "Choose a valid index."
+            f"`{name}` must be integers in {lowest}..{length - 1}. Received: "
+            f"{name}={index}. Choose a valid index."
         )
     return index % length

@@ -129,6 +129,11 @@ class Task(CheckedModel):
         """Returns the loss of `compile(loss="auto")`."""
         raise not_defined(self, "a task", "default_loss", "a loss")
 
+    def used_loss(self):
+        """Returns the compiled loss, or that of the task."""
+        loss = keras.losses.get(_only(self.loss)) if self.compiled else None
+        return self.default_loss() if loss is None else loss
+
     def default_metrics(self):
         """Returns the list of metrics of `compile(metrics="auto")`."""
         raise not_defined(self, "a task", "default_metrics", "a list of metrics")
@@ -248,6 +253,23 @@ class Task(CheckedModel):
             if name in config
         }
         return cls(**{**config, **objects})
+
+
+def _only(loss):
+    """Returns the loss of the only output, which may be in a list or dict."""
+    if isinstance(loss, dict) and "class_name" not in loss:
+        loss = list(loss.values())
+    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss
+
+
+def check_is_one_target(targets):
+    """Raises `ValueError` unless targets are one array, such as for a dict of these."""
+    if not hasattr(targets, "shape"):
+        names = f" with the keys {list(targets)}" if isinstance(targets, dict) else ""
+        raise ValueError(
+            "Targets must be one array, since the model has one output. Received: a "
+            f"{type(targets).__name__}{names}. Pass the array alone."
+        )
 
 
 def check_encoder(encoder, cls):

@@ -218,11 +218,6 @@ class ClassificationTask(ClassNames, Task):
         """
         return self._of(self, num_classes)
 
-    def used_loss(self):
-        """Returns the compiled loss, or that of the task."""
-        loss = keras.losses.get(_only(self.loss)) if self.compiled else None
-        return self.default_loss() if loss is None else loss
-
     def check_targets(self, targets):
         spec = self.target_spec
         if spec is not None:
@@ -304,10 +299,3 @@ def check_labels(spec, rule, labels):
         f"{rule} Received: labels from {labels.min()} to {labels.max()}, such as "
         f"{wrong.flat[0]}. {fix}, or create the model with more classes."
     )
-
-
-def _only(loss):
-    """Returns the loss of the only output, which may be in a list or dict."""
-    if isinstance(loss, dict) and "class_name" not in loss:
-        loss = list(loss.values())
-    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss

@@ -6,7 +6,7 @@ from keras import ops
 from keras_perceiver.models import reports
 from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy
-from keras_perceiver.models.tasks.base import TargetSpec
+from keras_perceiver.models.tasks.base import TargetSpec, check_is_one_target
 from keras_perceiver.models.tasks.classification import (
     LOSSES_OF_VALUES,
     ClassificationTask,
@@ -97,6 +97,7 @@ class PerceiverClassifier(ClassificationTask):
         spec = self.target_spec
         if spec is None:
             return
+        check_is_one_target(targets)
         takes_both = isinstance(self.used_loss(), SmoothedCrossentropy)
         is_values = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
         check_target_shape(

@@ -10,18 +10,28 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import check_grid, check_positive
 from keras_perceiver.layers.composite import check_template
 from keras_perceiver.models import reports
 from keras_perceiver.models.decoder import (
     PerceiverDecoder,
+    check_indices,
     decoder_of,
     serialized_template,
 )
 from keras_perceiver.models.dense_reports import RegressionReport, SegmentationReport
 from keras_perceiver.models.metrics import R2, MeanIoU
-from keras_perceiver.models.tasks.base import TargetSpec, Task, check_encoder
-from keras_perceiver.models.tasks.classification import ClassNames, check_labels
+from keras_perceiver.models.tasks.base import (
+    TargetSpec,
+    Task,
+    check_encoder,
+    check_is_one_target,
+)
+from keras_perceiver.models.tasks.classification import (
+    LOSSES_OF_VALUES,
+    ClassNames,
+    check_labels,
+)
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
@@ -80,11 +90,21 @@ class DenseTask(Task):
     def check_inputs(self, inputs):
         super().check_inputs(inputs)
         indices = inputs.get("indices") if isinstance(inputs, dict) else None
-        if self.use_indices and indices is None:
+        if not self.use_indices:
+            if indices is not None and "indices" not in self._input_names:
+                raise ValueError(
+                    "Only a model with `use_indices=True` takes `indices`. Received: "
+                    "inputs with `indices`. Remove them, or create the model with it."
+                )
+            return
+        if indices is None:
             raise ValueError(
                 "The inputs must have `indices`, the numbers of the outputs that are "
                 "wanted. Received: none. Add an integer array `(batch, num_outputs)`."
             )
+        if isinstance(indices, list):  # without numbers
+            indices = np.array(indices)
+        check_indices(indices.shape, indices.dtype)
         number = math.prod(self.grid)
         if isinstance(indices, np.ndarray) and indices.size:
             low, high = indices.min(), indices.max()
@@ -101,32 +121,84 @@ class DenseTask(Task):
     def has_values_to_check(self, name):
         return name in self.index_inputs or super().has_values_to_check(name)
 
+    @property
+    def _has_loss_of_points(self):
+        """Whether the loss is one of Keras, which compares targets point by point."""
+        return self.used_loss().__module__.partition(".")[0] == "keras"
+
+    def _check_target_shape(self, targets, *others):
+        """Raises `ValueError` unless targets are those of every point of the grid.
+
+        Args:
+            targets: NumPy array, or a nested structure of arrays.
+            *others: Shapes of an example that are valid besides that of `target_spec`.
+        """
+        check_is_one_target(targets)
+        shape = self.target_spec.shape
+        if targets.shape[1:] in (shape, *others):
+            return
+        # A loss of the user may compare anything.
+        takes_any = not self.use_indices or self._has_grid(targets)
+        if takes_any and not self._has_loss_of_points:
+            return
+        fix = "Reshape them, or create the model for their shape."
+        if self.use_indices:
+            fix = "Pass those of all points: the model takes the ones at `indices`."
+        elif shape == (*targets.shape[1:], 1):
+            fix = "Add the axis of the channel: `targets[..., None]`."
+        raise ValueError(
+            f"Targets must be those of the whole grid, of shape {_with_batch(shape)}. "
+            f"Received: targets of shape {targets.shape}. {fix}"
+        )
+
+    def _has_grid(self, array):
+        return tuple(array.shape[1 : 1 + len(self.grid)]) == self.grid
+
+    def check_sample_weight(self, sample_weight):
+        shape = tuple(getattr(sample_weight, "shape", ()))
+        valid = ((), (1,), self.grid, (*self.grid, 1))
+        if not self._has_loss_of_points and not self.use_indices:
+            return
+        if not shape or shape[1:] not in valid:
+            raise ValueError(
+                "Sample weights must be one per example, of shape `(batch,)`, or one per "
+                f"point of the whole grid, of shape {_with_batch(self.grid)}. Received: "
+                f"shape {shape}. Correct them."
+            )
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
         return super().compute_loss(
-            x, self._wanted(x, y), y_pred, self._wanted(x, sample_weight), **kwargs
+            x, self._wanted(x, y), y_pred, self._weights(x, sample_weight), **kwargs
         )
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(
-            x, self._wanted(x, y), y_pred, self._wanted(x, sample_weight)
+            x, self._wanted(x, y), y_pred, self._weights(x, sample_weight)
         )
 
     def _wanted(self, x, targets):
         """Returns the targets of the outputs that are wanted, of those of the grid."""
         if not self.use_indices or targets is None:
             return targets
-        indices, num_axes = x["indices"], len(self.grid)
-        if (
-            len(targets.shape) <= num_axes
-        ):  # a weight per example, or targets of indices
-            return targets
-        rest = tuple(targets.shape[1 + num_axes :])
+        indices = x["indices"]
+        rest = tuple(targets.shape[1 + len(self.grid) :])
         number = math.prod(self.grid)
-        flat = ops.reshape(targets, (-1, number, int(np.prod(rest))))
+        flat = ops.reshape(targets, (-1, number, math.prod(rest)))
         found = ops.take_along_axis(
             flat, ops.cast(indices, "int32")[:, :, None], axis=1
         )
         return ops.reshape(found, (-1, ops.shape(indices)[1], *rest))
+
+    def _weights(self, x, sample_weight):
+        """Returns the weights of the outputs that are wanted: one for each."""
+        if sample_weight is None or not self._has_loss_of_points:
+            return self._wanted(x, sample_weight)
+        weights = ops.convert_to_tensor(sample_weight)
+        if self._has_grid(weights):
+            return self._wanted(x, weights)
+        weights = ops.reshape(weights, (-1, *(1 for _ in self.grid)))
+        weights = ops.broadcast_to(weights, (ops.shape(weights)[0], *self.grid))
+        return self._wanted(x, weights)
 
     def get_config(self):
         return {
@@ -137,21 +209,27 @@ class DenseTask(Task):
         }
 
 
+def _with_batch(shape):
+    return f"`({', '.join(map(str, ('batch', *shape)))})`"
+
+
 def _grid(grid, queries, encoder):
     """Returns the grid of the outputs: what is given, or that of the queries."""
+    grid = None if grid is None else check_grid(grid)
+    num_inputs = encoder.modality.num_inputs if _is_single(encoder) else None
     if queries.uses_inputs:
-        number = encoder.modality.num_inputs if _is_single(encoder) else None
-        own = encoder.modality.grid if _is_single(encoder) else None
+        number = queries.num_queries(num_inputs)
+        # Other queries may follow those that are made of inputs.
+        own = encoder.modality.grid if number == num_inputs is not None else (number,)
     else:
         number = queries.num_queries()
         own = getattr(queries, "grid", (number,))
-    grid = own if grid is None else tuple(grid)
-    if grid is None or None in grid or number is None or np.prod(grid) != number:
+    grid = own if grid is None else grid
+    if grid is None or None in grid or number is None or math.prod(grid) != number:
         raise ValueError(
             "`grid` must have as many points as the decoder has queries. Received: "
             f"grid={grid} and {number} queries. Give one length per axis of the outputs."
         )
-    check_positive(**{f"grid[{i}]": n for i, n in enumerate(grid)})
     return tuple(grid)
 
 
@@ -194,8 +272,8 @@ class PerceiverDensePredictor(DenseTask):
     Raises:
         TypeError: if `encoder` is not a `Perceiver`, or `decoder` of another class.
         ValueError: if a size is not positive, if `grid` has another number of points
-            than the decoder has queries, if the inputs of a call do not fit, or if a
-            target is not finite.
+            than the decoder has queries, if the inputs of a call, targets or weights do
+            not fit, or if a target is not finite.
 
     Example:
 
@@ -238,6 +316,7 @@ class PerceiverDensePredictor(DenseTask):
         return TargetSpec(shape, "float32", -np.inf, np.inf)
 
     def check_targets(self, targets):
+        self._check_target_shape(targets)
         if np.isfinite(targets).all():
             return
         raise ValueError(
@@ -293,9 +372,10 @@ class PerceiverSegmenter(ClassNames, DenseTask):
 
     Raises:
         TypeError: if `encoder` is not a `Perceiver`, or `decoder` of another class.
-        ValueError: if a size is not positive, if `grid` has another number of points
-            than the decoder has queries, if the inputs of a call do not fit, or if a
-            label is outside the classes and not `ignore_class`.
+        ValueError: if a size is not positive, if there is one class only, if `grid` has
+            another number of points than the decoder has queries, if the inputs of a
+            call, targets or weights do not fit, or if a label is outside the classes and
+            not `ignore_class`.
 
     Example:
 
@@ -323,6 +403,11 @@ class PerceiverSegmenter(ClassNames, DenseTask):
         **kwargs: Any,
     ) -> None:
         check_positive(num_classes=num_classes)
+        if num_classes == 1:
+            raise ValueError(
+                "`num_classes` must be at least 2, since every point has one class. "
+                "Received: num_classes=1. Count the background as a class."
+            )
         super().__init__(
             *(encoder, num_classes, decoder, grid, use_indices, preprocessor), **kwargs
         )
@@ -344,6 +429,10 @@ class PerceiverSegmenter(ClassNames, DenseTask):
         return TargetSpec(self.grid, "int32", 0, last, self.ignore_class)
 
     def check_targets(self, targets):
+        one_per_class = (*self.grid, self.num_classes)
+        takes_values = isinstance(self.used_loss(), LOSSES_OF_VALUES)
+        others = [one_per_class] if takes_values else []
+        self._check_target_shape(targets, (*self.grid, 1), *others)
         ignored = "" if self.ignore_class is None else f", or {self.ignore_class}"
         rule = f"Labels must be in [0, {self.num_classes}), the classes{ignored}."
         check_labels(self.target_spec, rule, targets)

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_perceiver.models import reports
 from keras_perceiver.models.metrics import MeanAveragePrecision
-from keras_perceiver.models.tasks.base import TargetSpec
+from keras_perceiver.models.tasks.base import TargetSpec, check_is_one_target
 from keras_perceiver.models.tasks.classification import (
     LOSSES_OF_VALUES,
     ClassificationTask,
@@ -81,6 +81,7 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
         return TargetSpec((self.num_classes,), "float32", 0, 1)
 
     def check_targets(self, targets):
+        check_is_one_target(targets)
         if isinstance(self.used_loss(), LOSSES_OF_VALUES):
             fix = "Pass an array of 0 and 1 with a column per class."
             check_target_shape(targets, self.num_classes, False, True, fix)
