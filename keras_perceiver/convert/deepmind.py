@@ -63,7 +63,7 @@ def load_deepmind(
     if not isinstance(path, (str, Path)) or not Path(path).is_file():
         raise FileNotFoundError(
             f"`path` must be a file that DeepMind has published. Received: path={path!r}, "
-            "which is no file. Download it, and give its path."
+            "which is not a file. Download it, and give its path."
         )
     path = Path(path)
     source = _Arrays(path, read_pickle(path))

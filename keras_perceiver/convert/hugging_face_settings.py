@@ -35,8 +35,14 @@ _IMAGE_SIZE, _NUM_BANDS = 224, 64
 CONV_RESOLUTION, CONV_FILTERS = 56, 64
 _POSITION_DIM = 256
 
-_SIZES = ("num_latents", "d_latents", "num_blocks", "num_self_attends_per_block")
-_SIZES += ("num_cross_attention_heads", "num_self_attention_heads")
+_SIZES = (
+    "num_latents",
+    "d_latents",
+    "num_blocks",
+    "num_self_attends_per_block",
+    "num_cross_attention_heads",
+    "num_self_attention_heads",
+)
 # By the numbers of Pillow.
 _RESAMPLING = {2: "bilinear", 3: "bicubic"}
 
