@@ -30,7 +30,8 @@ def check_arrays(data, input_names):
 def _check_num_examples(inputs):
     """Raises `ValueError` unless all inputs of a dict have as many examples."""
     numbers = {k: x.shape[0] for k, x in inputs.items() if getattr(x, "shape", ())}
-    if len({number for number in numbers.values() if number is not None}) > 1:
+    # Others are unknown: `None`, or symbols of an export.
+    if len({number for number in numbers.values() if isinstance(number, int)}) > 1:
         raise ValueError(
             "All inputs must have the same number of examples, the length of their first "
             f"axis. Received: {numbers}. Correct them."
