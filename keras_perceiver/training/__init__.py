@@ -1,7 +1,7 @@
 """Training: recipes, runs, optimizers and schedules."""
 
+from keras_perceiver.models.fine_tuning import fine_tuned_classifier, preprocessor_of
 from keras_perceiver.training.evaluate import evaluate, write_report
-from keras_perceiver.training.fine_tuning import fine_tuned_classifier, preprocessor_of
 from keras_perceiver.training.fit import compile_task
 from keras_perceiver.training.lamb import Lamb
 from keras_perceiver.training.layer_rates import LayerwiseOptimizer, layer_rates

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_perceiver._checks import check_choice
-from keras_perceiver.models import Perceiver, PerceiverClassifier
+from keras_perceiver.models.encoder import Perceiver
+from keras_perceiver.models.tasks import PerceiverClassifier
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
