@@ -1,4 +1,4 @@
-"""Takes the picture of the explorer for the README and docs/explorer.md.
+"""Takes the picture of the explorer for the README and docs/guides/explorer.md.
 
     KERAS_BACKEND=jax python tools/explorer_picture.py
 
@@ -6,7 +6,6 @@ Trains a small Perceiver on drawings of numbers in a few minutes, opens its page
 headless Chromium, draws a number there, and hides a part of it.
 """
 
-import argparse
 import io
 import tempfile
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from common import check_backend
 from explorer_page import browser, explorer
-from figures import examples, image_alone, trained
+from figures import examples, image_alone, parser, trained
 from PIL import Image
 
 # A five, in shares of the sides of the canvas.
@@ -23,15 +22,13 @@ _STROKES = (
     ((0.34, 0.47), (0.48, 0.42), (0.62, 0.47), (0.68, 0.6), (0.64, 0.73), (0.5, 0.8)),
     ((0.5, 0.8), (0.34, 0.76)),
 )
-_HIDDEN = (
-    (0.3, 0.74),
-    (0.6, 0.8),
-)  # the end of the line, and what most latents attend to
+# The end of the line, to which most latents attend
+_HIDDEN = ((0.3, 0.74), (0.6, 0.8))
 _COLORS = 128
 
 
 def main(arguments=None):
-    options = parser().parse_args(arguments)
+    options = parser(__doc__, epochs=24).parse_args(arguments)
     check_backend()
     import keras
 
@@ -62,22 +59,6 @@ def main(arguments=None):
     path = options.output / "explorer.png"
     picture.quantize(_COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"written: {path}")
-
-
-def parser():
-    """Returns the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("docs/images"),
-        help="folder of the picture; default: docs/images",
-    )
-    parser.add_argument("--epochs", type=int, default=24, help="default: 24")
-    parser.add_argument("--examples", type=int, default=2_000, help="default: 2000")
-    return parser
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def main(arguments=None):
         print(f"written: {path}")
 
 
-def parser():
-    """Returns the parser of the command line."""
+def parser(description=__doc__, epochs=12):
+    """Returns the parser of the command line, with the default number of epochs."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--output",
@@ -66,7 +66,7 @@ def parser():
         default=Path("docs/images"),
         help="folder of the figures; default: docs/images",
     )
-    parser.add_argument("--epochs", type=int, default=12, help="default: 12")
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"default: {epochs}")
     parser.add_argument("--examples", type=int, default=2_000, help="default: 2000")
     return parser
 

@@ -17,13 +17,6 @@ SHAPE = (8, 8, 3)
 PIXELS = np.random.default_rng(0).uniform(0, 255, SHAPE).astype("float32")
 
 
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small") / "model"
-    write_folder(folder)
-    return folder
-
-
 @pytest.mark.parametrize(
     ("field", "value", "received"),
     [

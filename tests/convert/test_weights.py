@@ -11,16 +11,8 @@ import pytest
 from keras_perceiver import PerceiverClassifier
 from keras_perceiver.convert import save_to_hugging_face
 from keras_perceiver.convert.files import TorchFiles
-from tests.convert.small import write_folder
 
 LATENTS = "perceiver.embeddings.latents"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("small") / "model"
-    write_folder(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,10 @@ from keras_perceiver import (
     PerceiverSegmenter,
     PointCloud,
     PositionQueries,
-    SelfAttend,
     attention_maps,
 )
 from keras_perceiver.explorer import Explorer
-
-SMALL = {
-    "num_latents": 3,
-    "latent_dim": 8,
-    "num_blocks": 2,
-    "num_self_attends_per_block": 1,
-    "self_attend": SelfAttend(num_heads=2),
-}
+from tests.explorer.small import SMALL
 
 
 def _image(rng, shape=(4, 6, 1)):

@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image as Picture
 
 from keras_perceiver import (
     Array,
@@ -17,20 +16,9 @@ from keras_perceiver import (
     Video,
 )
 from keras_perceiver.explorer import Source
+from tests.explorer.files import npy, png
 
 pytestmark = pytest.mark.one_backend
-
-
-def _png(array):
-    file = io.BytesIO()
-    Picture.fromarray(array).save(file, "PNG")
-    return file.getvalue()
-
-
-def _npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -43,7 +31,7 @@ def test_a_drawing_has_the_channels_of_the_model(channels):
     drawn = np.zeros((8, 12, 4), "uint8")
     drawn[..., 3] = 255
     drawn[:, 6:, :3] = 255  # white on the right
-    found = source.drawing(_png(drawn))
+    found = source.drawing(png(drawn))
     assert found.shape == shape
     np.testing.assert_allclose(found[:, :2, 0], 0, atol=1e-6)
     np.testing.assert_allclose(found[:, 4:, 0], 1, atol=1e-6)
@@ -53,12 +41,12 @@ def test_files_are_read_by_the_preprocessor_of_the_model():
     preprocessor = ImagePreprocessor((4, 4, 3), value_range=(0, 255))
     source = Source("photo", Image((4, 4, 3), num_bands=1), preprocessor)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype("uint8")
-    content = _png(pixels)
+    content = png(pixels)
     np.testing.assert_array_equal(
         source.file("any/../name.PNG", content), preprocessor.read_content(content)
     )
     assert source.note == ""
-    gray = _png(pixels[..., 0])
+    gray = png(pixels[..., 0])
     for name, bad, error in (
         ("a.txt", content, r"must end with \.avif, .*Received: 'a.txt'"),
         ("a.png", b"no image", "must be an image. Received: invalid content"),
@@ -100,11 +88,11 @@ def test_limits_of_a_preprocessor_hold():
         "image", Image((4, 4, 1)), ImagePreprocessor((4, 4, 1), max_pixels=80)
     )
     with pytest.raises(ValueError, match=r"at most `max_pixels=80` .*Received: 9 x 9"):
-        image.file("a.png", _png(pixels))
+        image.file("a.png", png(pixels))
     with pytest.raises(ValueError, match=r"at most `max_pixels=80` pixels"):
-        image.drawing(_png(pixels))
+        image.drawing(png(pixels))
     with pytest.raises(ValueError, match="Drawings must have at most 1024 x 1024"):
-        image.drawing(_png(np.zeros((1, 1025), "uint8")))
+        image.drawing(png(np.zeros((1, 1025), "uint8")))
     with pytest.raises(ValueError, match="A drawing must be an image"):
         image.drawing(b"nothing")
     audio = Source(
@@ -117,7 +105,7 @@ def test_limits_of_a_preprocessor_hold():
     with pytest.raises(ValueError, match="at most `max_bytes=10` bytes"):
         audio.file("a.wav", content)
     with pytest.raises(ValueError, match="Only images can be drawn"):
-        audio.drawing(_png(pixels))
+        audio.drawing(png(pixels))
     with pytest.raises(ValueError, match="must be files that end with"):
         audio.text("1 2 3")
 
@@ -130,7 +118,7 @@ def test_arrays_are_typed_or_dropped():
     )
     expected = np.arange(6, dtype="float32").reshape(2, 3)
     np.testing.assert_array_equal(source.text("0, 1, 2\n3;4\t5"), expected)
-    np.testing.assert_array_equal(source.file("a.npy", _npy(expected)), expected)
+    np.testing.assert_array_equal(source.file("a.npy", npy(expected)), expected)
     for text, error in (
         ("1 2 x", r"must be numbers, separated .*Received: 'x'"),
         ("1 2 nan 1 1 1", "must be finite numbers"),

@@ -16,22 +16,14 @@ from keras_perceiver import (
     PerceiverDecoder,
     PerceiverDensePredictor,
     PerceiverSegmenter,
-    SelfAttend,
 )
 from keras_perceiver.explorer import Explorer
 from keras_perceiver.explorer.reports import answer_html, attention_html
 from keras_perceiver.explorer.visits import Visit
 from tests.explorer.files import npy, png, wav
+from tests.explorer.small import SMALL
 
 pytestmark = pytest.mark.one_backend
-
-SMALL = {
-    "num_latents": 3,
-    "latent_dim": 8,
-    "num_blocks": 2,
-    "num_self_attends_per_block": 1,
-    "self_attend": SelfAttend(num_heads=2),
-}
 
 
 @pytest.fixture(scope="module")

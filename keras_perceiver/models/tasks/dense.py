@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -22,9 +21,6 @@ from keras_perceiver.models.tasks.base import (
     check_encoder,
     check_is_one_target,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 class DenseTask(Task):
@@ -209,7 +205,8 @@ def _grid(grid, queries, encoder):
     if queries.uses_inputs:
         number = queries.num_queries(num_inputs)
         # Other queries may follow those that are made of inputs.
-        own = encoder.modality.grid if number == num_inputs is not None else (number,)
+        is_one_each = num_inputs is not None and number == num_inputs
+        own = encoder.modality.grid if is_one_each else (number,)
     else:
         number = queries.num_queries()
         own = getattr(queries, "grid", (number,))
