@@ -213,10 +213,21 @@ class CheckedModel(GuardedModel):
         if data_batch is not None:
             if self._has_replicas:  # whose batches TensorFlow's trainer has averaged
                 self._check_structure(data_batch, self.needs_targets)
+                data_batch = self._with_own_dtypes(data_batch)
             else:
                 self._check_batch(data_batch, self.needs_targets)
         batches = None if iterator is None else checked()
         super()._symbolic_build(batches, data_batch)
+
+    def _with_own_dtypes(self, batch):
+        """Returns a batch whose inputs have the dtypes of those of the model."""
+        x, *others = keras.utils.unpack_x_y_sample_weight(batch)
+        if isinstance(x, dict):
+            dtypes = {tensor.name: tensor.dtype for tensor in self.inputs}
+            x = {k: keras.ops.cast(v, dtypes.get(k, v.dtype)) for k, v in x.items()}
+        elif hasattr(x, "dtype"):
+            x = keras.ops.cast(x, self.inputs[0].dtype)
+        return keras.utils.pack_x_y_sample_weight(x, *others)
 
     @property
     def _has_replicas(self):

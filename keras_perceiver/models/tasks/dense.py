@@ -179,9 +179,12 @@ class DenseTask(Task):
         if sample_weight is None or not self._has_loss_of_points:
             return self._wanted(x, sample_weight)
         weights = ops.convert_to_tensor(sample_weight)
-        if self._has_grid(weights):
-            return self._wanted(x, weights)
-        weights = ops.reshape(weights, (-1, *(1 for _ in self.grid)))
+        # By their rank, since TensorFlow may know no lengths.
+        rank = 1 + len(self.grid)
+        if len(weights.shape) > rank:
+            weights = ops.squeeze(weights, axis=-1)
+        elif len(weights.shape) < rank:
+            weights = ops.reshape(weights, (-1, *(1 for _ in self.grid)))
         weights = ops.broadcast_to(weights, (ops.shape(weights)[0], *self.grid))
         return self._wanted(x, weights)
 
