@@ -43,6 +43,15 @@ def model_of(modality=None, cls=kp.PerceiverClassifier, **settings):
     return model
 
 
+def predictor_of(cls):
+    image = kp.Image((8, 8, 1), num_bands=2)
+    size = 1 if cls is kp.PerceiverDensePredictor else 2
+    decoder = kp.PerceiverDecoder(kp.InputQueries())
+    model = cls(kp.Perceiver(image, **SMALL), size, decoder)
+    model.compile("adam")
+    return model
+
+
 def values(*shape):
     return RNG.uniform(-1, 1, (4, *shape)).astype("float32")
 
@@ -138,6 +147,12 @@ def channels_first():
 def no_channels():
     """gray images without an axis of channels"""
     fit(model_of(), values(8, 8))
+
+
+@mistake
+def gray():
+    """gray images for a model of color images"""
+    fit(model_of(kp.Image((8, 8, 3), num_bands=2)), values(8, 8, 1))
 
 
 @mistake
@@ -245,6 +260,43 @@ def indices_for_many():
 def class_names():
     """two `class_names` for three classes"""
     model_of(class_names=["cat", "dog"])
+
+
+@mistake
+def by_half():
+    """`compile(metrics=[keras.metrics.Precision()])`"""
+    model_of().compile("adam", metrics=[keras.metrics.Precision()])
+
+
+@mistake
+def weights_of_names():
+    """`class_weight` by the names of classes"""
+    model_of().fit(values(8, 8, 1), np.zeros(4), class_weight={"cat": 2.0})
+
+
+@mistake
+def no_channel_of_targets():
+    """a depth map per image without an axis of channels"""
+    predictor_of(kp.PerceiverDensePredictor).fit(values(8, 8, 1), values(8, 8))
+
+
+@mistake
+def smaller_masks():
+    """masks of another size than the segmenter's outputs"""
+    fit(predictor_of(kp.PerceiverSegmenter), labels=np.zeros((4, 4, 4), int))
+
+
+@mistake
+def weights_of_pixels():
+    """`class_weight` for a segmenter"""
+    model = predictor_of(kp.PerceiverSegmenter)
+    model.fit(values(8, 8, 1), np.zeros((4, 8, 8), int), class_weight={0: 0.1})
+
+
+@mistake
+def other_preset():
+    """`PerceiverSegmenter.from_preset("digits")`"""
+    kp.PerceiverSegmenter.from_preset("digits")
 
 
 @mistake

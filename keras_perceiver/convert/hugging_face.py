@@ -18,6 +18,7 @@ from keras_perceiver._files import replace_file
 from keras_perceiver.convert.files import SAFETENSORS, safetensors_for, weights_in
 from keras_perceiver.convert.hugging_face_settings import (
     CONV,
+    PREPROCESSOR,
     architecture_of,
     check_fields,
     classes_of,
@@ -36,7 +37,8 @@ from keras_perceiver.convert.tensors import (
     transposed,
 )
 from keras_perceiver.layers import CrossAttend
-from keras_perceiver.modalities import ConvImage
+from keras_perceiver.layers.composite import inner_layers
+from keras_perceiver.modalities import ConvImage, Image
 from keras_perceiver.models import PerceiverClassifier, handles
 from keras_perceiver.models.lora import has_adapters
 
@@ -81,6 +83,7 @@ def load_classifier(
     architecture = architecture_of(config, folder)
     check_fields(config, folder)
     encoder = encoder_config(config, architecture).replace(overrides or {})()
+    _check_is_colored(encoder.modality)
     own_num_classes, names = classes_of(config)
     model = PerceiverClassifier(
         encoder,
@@ -111,9 +114,16 @@ def save_to_hugging_face(model: PerceiverClassifier, folder: str | Path) -> None
     Raises:
         ValueError: if `transformers` has no such model.
         ImportError: if safetensors is not installed.
+        FileExistsError: if the folder has a `config.json` of another kind.
     """
-    folder = Path(folder)
-    safetensors = safetensors_for(folder / SAFETENSORS)
+    safetensors = safetensors_for(SAFETENSORS)
+    policies = (layer.dtype_policy for _, layer, _ in inner_layers(model))
+    if modes := {p.quantization_mode for p in policies} - {None}:
+        raise ValueError(
+            "The weights must be floating-point numbers, as `transformers` has them. "
+            f"Received: a model quantized to {' and '.join(sorted(modes))}. Save the "
+            "model that was quantized."
+        )
     if has_adapters(model):
         with tempfile.TemporaryDirectory() as merged:
             handles.save(model, merged)
@@ -121,19 +131,30 @@ def save_to_hugging_face(model: PerceiverClassifier, folder: str | Path) -> None
     config, tensors = config_of(model), tensors_of(pairs_of(model))
     if isinstance(model.encoder.modality, ConvImage):
         tensors[_COUNTER] = np.zeros((), "int64")
-    folder.mkdir(parents=True, exist_ok=True)
+    target = handles.new_folder(folder, lambda config: "model_type" in config)
     replace_file(
-        folder / SAFETENSORS,
+        target / SAFETENSORS,
         lambda path: safetensors.numpy.save_file(
             tensors, path, metadata={"format": "pt"}
         ),
     )
     files = {"config.json": config}
-    if model.preprocessor is not None:
-        files["preprocessor_config.json"] = preprocessor_config(model.preprocessor)
+    if model.preprocessor is None:
+        (target / PREPROCESSOR).unlink(missing_ok=True)  # of an earlier model
+    else:
+        files[PREPROCESSOR] = preprocessor_config(model.preprocessor)
     for name, content in files.items():
         text = json.dumps(content, indent=2, sort_keys=True)
-        replace_file(folder / name, lambda path, text=text: path.write_text(text))
+        replace_file(target / name, lambda path, text=text: path.write_text(text))
+
+
+def _check_is_colored(modality):
+    if not isinstance(modality, (Image, ConvImage)) or modality.shape[-1] != 3:
+        raise ValueError(
+            "The modality of these weights must be images with 3 channels. Received: an "
+            f"{type(modality).__name__} of shape {tuple(modality.input_shape)}. Repeat "
+            "the channel of gray images: `np.repeat(inputs, 3, axis=-1)`."
+        )
 
 
 def pairs_of(model):

@@ -29,6 +29,7 @@ LEARNED = "PerceiverForImageClassificationLearned"
 _FOURIER = "PerceiverForImageClassificationFourier"
 CONV = "PerceiverForImageClassificationConvProcessing"
 ARCHITECTURES = (LEARNED, _FOURIER, CONV)
+PREPROCESSOR = "preprocessor_config.json"
 
 # What is written into the code of `transformers`, not into its configuration.
 _IMAGE_SIZE, _NUM_BANDS = 224, 64
@@ -191,7 +192,7 @@ def classes_of(config):
 
 def preprocessor_of(folder, shape):
     """Returns the preprocessor of images, with the settings of the folder if it has any."""
-    path = Path(folder) / "preprocessor_config.json"
+    path = Path(folder) / PREPROCESSOR
     settings = read_json(path) if path.is_file() else {}
 
     def field(name, default, rule, is_valid):

@@ -346,6 +346,8 @@ class Modality(CompositeLayer):
             return "Add an axis of one channel: `inputs[..., None]`."
         if sizes and sizes[-1] == 1 and self.is_valid_shape(sizes[:-1]):
             return "Remove the last axis: `inputs[..., 0]`."
+        if len(sizes) > 2 and self.is_valid_shape((*sizes[:-1], 3 * sizes[-1])):
+            return "Repeat the channel of gray images: `np.repeat(inputs, 3, axis=-1)`."
         if len(sizes) > 2 and self.is_valid_shape((*sizes[1:], sizes[0])):
             return "Move the channels to the last axis: `np.moveaxis(inputs, 1, -1)`."
         return None

@@ -116,6 +116,13 @@ class CheckedModel(GuardedModel):
             sample_weight: Tensor or array, or a nested structure of these.
         """
 
+    def check_class_weight(self, class_weight):
+        """Raises `ValueError` unless the model has targets with such classes.
+
+        Args:
+            class_weight: Argument of `fit` or `train_on_batch` that is not `None`.
+        """
+
     @property
     def needs_targets(self):
         """Whether the batches of `fit` and `evaluate` must have targets.
@@ -238,8 +245,12 @@ class CheckedModel(GuardedModel):
     def _input_names(self):
         return [x.name for x in self.inputs]
 
-    def _check_data(self, x=None, y=None, *_, validation_data=None, **__):
+    def _check_data(
+        self, x=None, y=None, *_, validation_data=None, class_weight=None, **__
+    ):
         """Checks the arguments of `fit`, `evaluate` and other methods."""
+        if class_weight is not None:
+            self.check_class_weight(class_weight)
         check_is_one_array(x, len(self.inputs))
         x_val, *_ = keras.utils.unpack_x_y_sample_weight(validation_data)
         for data, inputs in (((x, y), x), (validation_data, x_val)):

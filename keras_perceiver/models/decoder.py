@@ -37,6 +37,14 @@ def decoder_of(template, output_dim, dtype):
     return type(template).from_config(config)
 
 
+def assign_body(decoder, other):
+    """Assigns the weights of another decoder of the same settings, but for the head."""
+    for name in ("queries", "cross_attend"):
+        weights = getattr(decoder, name).weights
+        for weight, value in zip(weights, getattr(other, name).weights, strict=True):
+            weight.assign(value)
+
+
 def serialized_template(decoder):
     """Returns the config of a decoder, or `None`, for a task: Keras does not build it."""
     config = keras.saving.serialize_keras_object(decoder)

@@ -128,9 +128,11 @@ def save(model, folder):
     Args:
         model: Task or `Perceiver`.
         folder: Path of a folder, which is created.
+
+    Raises:
+        FileExistsError: if the folder has a `config.json` of another kind.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder, lambda config: "registered_name" in config)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)  # how it was trained is no part of it
     replace_file(folder / WEIGHTS_FILE, model.save_weights)
@@ -139,8 +141,40 @@ def save(model, folder):
     replace_file(folder / CONFIG_FILE, lambda path: path.write_text(text))
 
 
+def new_folder(folder, is_ours):
+    """Creates a folder for a model, and returns its path.
+
+    Args:
+        folder: Path.
+        is_ours: Callable that returns whether a `config.json` may be replaced.
+
+    Raises:
+        FileExistsError: if the folder has another one.
+    """
+    folder = Path(folder)
+    file = folder / CONFIG_FILE
+    if file.is_file() and not is_ours(read_json(file)):
+        raise FileExistsError(
+            "The folder must be new, empty, or one of an earlier model of the same kind. "
+            f"Received: {str(folder)!r}, whose `{CONFIG_FILE}` is of another kind. Choose "
+            "another folder."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _own(folder, config):
-    if not str(config.get("registered_name", "")).startswith("keras_perceiver>"):
+    name = config.get("registered_name")
+    if not isinstance(name, str):
+        return None
+    cls = keras.saving.get_registered_object(name)
+    if cls is None:
+        raise ValueError(
+            f"The class of the model in {folder / CONFIG_FILE} must be registered. "
+            f"Received: registered_name={name!r}. Import the module that defines it, or "
+            "choose another model."
+        )
+    if not (isinstance(cls, type) and hasattr(cls, "save_to_preset")):
         return None
 
     weights, expected = folder / WEIGHTS_FILE, config.pop(_HASH, None)
@@ -191,12 +225,15 @@ def fit_fix(overrides, otherwise):
 
 
 def _override(config, overrides):
-    """Changes the arguments of the encoder in the config of a model."""
+    """Changes the arguments of the encoder in the config of a model.
+
+    A preprocessor gets those that it shares with its modality, such as the shape.
+    """
     encoder = config["config"].get("encoder", config)
     own = encoder["config"]
     own.pop("inner_settings", None)
     arguments = {
-        name: keras.saving.deserialize_keras_object(value)
+        name: keras.saving.deserialize_keras_object(_not_built(value))
         if isinstance(value, dict)
         else value
         for name, value in own.items()
@@ -205,3 +242,18 @@ def _override(config, overrides):
     cls = keras.saving.get_registered_object(encoder["registered_name"])
     changed = Config(cls, **arguments).replace(overrides)()
     encoder["config"] = {**changed.get_config(), "name": own["name"]}
+    preprocessors = config["config"].get("preprocessor") or {}
+    if "registered_name" in preprocessors:
+        preprocessors = dict.fromkeys(changed.modalities, preprocessors)
+    names = {path.rpartition(".")[2] for path in overrides}
+    for name, preprocessor in preprocessors.items():
+        settings = changed.modalities[name].get_config()
+        own = preprocessor["config"]
+        own.update({k: settings[k] for k in names & own.keys() & settings.keys()})
+
+
+def _not_built(config):
+    """Returns the config of a Keras object without what would build its layers."""
+    if not isinstance(config, dict):
+        return config
+    return {k: _not_built(v) for k, v in config.items() if k != "build_config"}

@@ -18,8 +18,8 @@ def check_takes_logits(argument, given):
             raise ValueError(
                 f"The outputs of the model are logits, which `{argument}` must take. "
                 f"Received: {argument}={_name(item)!r}, which takes probabilities. Use "
-                f'the default, `{argument}="auto"`, or an object with '
-                "`from_logits=True`."
+                f'the default, `{argument}="auto"`, or an object that takes logits, by '
+                "`from_logits=True` or `threshold=0.0`."
             )
 
 
@@ -34,11 +34,25 @@ def _takes_probabilities(item, module):
                 return False
         item = found
     if isinstance(item, keras.losses.Loss | keras.metrics.Metric):
-        return item.get_config().get("from_logits") is False
-    if inspect.isfunction(item):
-        parameter = inspect.signature(item).parameters.get("from_logits")
-        return parameter is not None and parameter.default is False
-    return False
+        settings, cls = item.get_config(), type(item)
+    elif inspect.isfunction(item):
+        parameters = inspect.signature(item).parameters
+        settings, cls = {name: x.default for name, x in parameters.items()}, item
+    else:
+        return False
+    is_of_keras = cls.__module__.partition(".")[0] == "keras"
+    return settings.get("from_logits") is False or (
+        is_of_keras and _compares_with_half(settings)
+    )
+
+
+def _compares_with_half(settings):
+    """Whether a metric of Keras with a threshold has that of probabilities."""
+    if settings.get("top_k") is not None:
+        return False
+    thresholds = settings.get("thresholds", settings.get("threshold", 0))
+    is_default = thresholds is None and "thresholds" in settings
+    return is_default or thresholds in (0.5, [0.5])
 
 
 def _name(item):

@@ -21,15 +21,37 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
     Args:
         name: String, name of the metric.
         dtype: Dtype of the result.
+        ignore_class: Integer, a label that is left out, or `None`.
     """
 
     def __init__(
-        self, name: str = "accuracy", dtype: str | keras.DTypePolicy | None = None
+        self,
+        name: str = "accuracy",
+        dtype: str | keras.DTypePolicy | None = None,
+        ignore_class: int | None = None,
     ) -> None:
         super().__init__(_is_correct, name=name, dtype=dtype)
+        self.ignore_class = ignore_class
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.ignore_class is not None:
+            labels = ops.reshape(y_true, ops.shape(y_pred)[:-1])
+            is_counted = ops.cast(labels != self.ignore_class, self.dtype)
+            if sample_weight is None:
+                sample_weight = is_counted
+            else:
+                weights = ops.cast(sample_weight, self.dtype)
+                added = len(labels.shape) - len(weights.shape)
+                shape = (*ops.shape(weights), *(1 for _ in range(added)))
+                sample_weight = ops.reshape(weights, shape) * is_counted
+        return super().update_state(y_true, y_pred, sample_weight)
 
     def get_config(self):
-        return {"name": self.name, "dtype": self.dtype}
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "ignore_class": self.ignore_class,
+        }
 
 
 def _is_correct(y_true, y_pred):

@@ -240,6 +240,27 @@ def test_weights_in_several_files(folders, tmp_path):
         PerceiverClassifier.from_preset(folder)
 
 
+def test_gray_images_are_refused(folders):
+    with pytest.raises(ValueError, match=r"with 3 channels.*\(20, 20, 1\).*np\.repeat"):
+        _load(folders, "fourier", **{"modality.shape": (20, 20, 1)})
+
+
+def test_what_replaces_another_model_is_whole(folders, tmp_path):
+    model = _load(folders, "learned")
+    save_to_hugging_face(model, tmp_path / "a")
+    assert (tmp_path / "a" / "preprocessor_config.json").exists()
+    model.preprocessor = None
+    save_to_hugging_face(model, tmp_path / "a")
+    assert not (tmp_path / "a" / "preprocessor_config.json").exists()
+    model.save_to_preset(tmp_path / "b")
+    with pytest.raises(FileExistsError, match="of another kind"):
+        save_to_hugging_face(model, tmp_path / "b")
+    model.quantize("int8", filters="^(query|key|value)$")
+    with pytest.raises(ValueError, match="a model quantized to int8"):
+        save_to_hugging_face(model, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 def test_model_without_such_settings_is_not_written(tmp_path):
     model = PerceiverClassifier.from_preset("digits")
     with pytest.raises(ValueError, match="`transformers` must have such a model"):

@@ -9,10 +9,18 @@ import sys
 import threading
 from urllib.parse import unquote, urlparse
 
+import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Image, ImagePreprocessor, Perceiver, PerceiverClassifier
+from keras_perceiver import (
+    Image,
+    ImagePreprocessor,
+    LearnedPositionEncoding,
+    Perceiver,
+    PerceiverClassifier,
+)
+from tests.models.small import SMALL
 
 pytestmark = pytest.mark.integration
 
@@ -149,6 +157,54 @@ def test_own_preset_with_quantized_weights(model, tmp_path):
     images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
     expected = model.predict(images, verbose=0)
     np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
+
+
+@pytest.mark.fast_on("torch")
+def test_arguments_of_a_modality_with_weights_reach_the_preprocessor(tmp_path):
+    position = LearnedPositionEncoding(4, grid=(8, 8))
+    modality = Image((8, 8, 3), projection_dim=5, position_encoding=position)
+    model = PerceiverClassifier(
+        Perceiver(modality, **SMALL),
+        2,
+        ImagePreprocessor((8, 8, 3), mean=(0.1, 0.2, 0.3)),
+    )
+    model.save_to_preset(tmp_path / "model")
+    again = PerceiverClassifier.from_preset(
+        tmp_path / "model", **{"modality.shape": (12, 10, 3)}
+    )
+    assert again.input_shape == (None, 12, 10, 3)
+    expected = {**model.preprocessor.get_config(), "shape": (12, 10, 3)}
+    assert again.preprocessor.get_config() == expected
+    for weight, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())
+
+
+def test_other_files_are_not_replaced(model, tmp_path):
+    model.save_to_preset(tmp_path)
+    model.save_to_preset(tmp_path)  # its own are
+    config = tmp_path / "config.json"
+    config.write_text('{"model_type": "bert"}')
+    with pytest.raises(FileExistsError, match=r"must be new, empty.*of another kind"):
+        model.save_to_preset(tmp_path)
+    assert config.read_text() == '{"model_type": "bert"}'
+
+
+def test_own_task_is_loaded_where_its_class_is_registered(tmp_path):
+    class Own(PerceiverClassifier):
+        pass
+
+    with keras.saving.CustomObjectScope({"mine>Own": Own}):
+        Own(Perceiver(Image((8, 8, 3), num_bands=2), **SMALL), 3).save_to_preset(
+            tmp_path
+        )
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["registered_name"] = "mine>Own"
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        assert type(Own.from_preset(tmp_path)) is Own
+    with pytest.raises(
+        ValueError, match="must be registered.*mine>Own.*Import the mod"
+    ):
+        Own.from_preset(tmp_path)
 
 
 @pytest.mark.parametrize("cls", [Perceiver, PerceiverClassifier])

@@ -21,6 +21,24 @@ def test_accuracy_takes_indices_and_soft_labels():
     assert (type(again), again.name) == (Accuracy, "right")
 
 
+def test_accuracy_leaves_a_class_out():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 3, 2, 5)).astype("float32")
+    labels, weights = rng.integers(0, 5, (4, 3, 2)), np.arange(4.0)
+    labels[0, 0] = labels[3, 1] = 255
+    is_right, counted = logits.argmax(axis=-1) == labels, labels != 255
+    for sample_weight, expected in (
+        (None, is_right[counted].mean()),
+        (weights, np.average(is_right, weights=weights[:, None, None] * counted)),
+    ):
+        metric = Accuracy(ignore_class=255)
+        for y_true in (labels, labels[..., None]):
+            metric.update_state(y_true, logits, sample_weight)
+        assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert again.ignore_class == 255
+
+
 def test_mean_average_precision_is_near_the_exact_one():
     rng = np.random.default_rng(0)
     targets = (rng.random((3000, 3)) < [0.3, 0.1, 0.02]).astype("float32")

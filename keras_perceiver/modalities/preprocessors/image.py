@@ -159,14 +159,15 @@ class ImagePreprocessor(Preprocessor):
         if len(numbers) != self.shape[-1]:
             raise ValueError(
                 f"`{name}` must have one number per channel. Received: "
-                f"{name}={numbers} for shape={self.shape}. Give {self.shape[-1]} numbers."
+                f"{name}={numbers} for shape={self.shape}. Give as many, or `None`."
             )
         return numbers
 
     @property
     def _channels_rule(self):
+        number = self.shape[-1]
         return FileRule(
-            f"Images must have {self.shape[-1]} channels, as in `shape`.",
+            f"Images must have {number} channel{'s' * (number > 1)}, as in `shape`.",
             "channels={}",
             "Convert the file",
         )

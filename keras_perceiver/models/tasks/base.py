@@ -12,9 +12,11 @@ from keras_perceiver._checks import not_defined
 from keras_perceiver.layers.composite import inner_settings as settings_of
 from keras_perceiver.layers.composite import restore_inner_settings
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
+from keras_perceiver.models import handles
 from keras_perceiver.models.checked_model import CheckedModel
 from keras_perceiver.models.encoder import Perceiver
 from keras_perceiver.models.logits import check_takes_logits
+from keras_perceiver.models.presets import PRESETS, built_in
 
 if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
@@ -99,6 +101,59 @@ class Task(CheckedModel):
         self.preprocessor = preprocessor
         restore_inner_settings(self, inner_settings)
 
+    @classmethod
+    def from_preset(cls, name, load_weights=True, **overrides):
+        """Creates a task from a folder or hub that `save_to_preset` has written.
+
+        Args:
+            name: String, the path of a folder, or `"hf://<owner>/<model>"`.
+            load_weights: Boolean. `False`: only the settings.
+            **overrides: Arguments of `Perceiver` that replace those of the preset, by
+                dotted paths such as `num_latents` and `cross_attend.num_heads`.
+
+        Returns:
+            Task of this class.
+
+        Raises:
+            ValueError: if the preset is that of another model, if there is no such
+                argument, or if weights do not fit the settings.
+            FileNotFoundError: if there is no such folder or model, or no connection.
+        """
+        return cls._loaded(name, None, load_weights, overrides)
+
+    @classmethod
+    def _loaded(cls, name, num_classes, load_weights, overrides):
+        """Returns the task of a folder or hub, optionally with a new head."""
+        if not handles.is_handle(name) or name in PRESETS:
+            built_in(name)  # raises an error unless there is one
+            raise cls._not_its_preset(f"name={name!r}, a preset of classifiers")
+        model = handles.load(name, num_classes, load_weights, overrides)
+        return model if isinstance(model, cls) else cls._of(model, num_classes)
+
+    @classmethod
+    def _of(cls, model, num_classes):
+        """Returns a task of this class with the parts of another model."""
+        raise cls._not_its_preset(f"that of a `{type(model).__name__}`")
+
+    @classmethod
+    def _not_its_preset(cls, received):
+        return ValueError(
+            f"The preset must be that of a `{cls.__name__}`. Received: {received}. Load "
+            "its encoder by `keras_perceiver.Perceiver.from_preset`, and create a "
+            f"`{cls.__name__}` with it."
+        )
+
+    def save_to_preset(self, folder):
+        """Writes the settings, weights and preprocessor for `from_preset`.
+
+        Args:
+            folder: Path of a folder, which is created.
+
+        Raises:
+            FileExistsError: if the folder has a `config.json` of another kind.
+        """
+        handles.save(self, folder)
+
     @property
     def separately_stored(self):
         return self.encoder, self.encoder.view
@@ -137,6 +192,17 @@ class Task(CheckedModel):
     def default_metrics(self):
         """Returns the list of metrics of `compile(metrics="auto")`."""
         raise not_defined(self, "a task", "default_metrics", "a list of metrics")
+
+    def accuracy(self, name):
+        """Returns the metric for the name `"accuracy"` or `"acc"` in `compile`.
+
+        Keras chooses one by the shapes of the targets, and would compare a logit with
+        0.5, like a probability.
+
+        Args:
+            name: String, the name of the metric.
+        """
+        return name
 
     def serving_outputs(self, y_pred):
         """Returns the dict of outputs of an exported model.
@@ -207,6 +273,9 @@ class Task(CheckedModel):
         if isinstance(metrics, str) and metrics == "auto":
             is_default = loss is not None and weighted_metrics is None
             metrics = self.default_metrics() if is_default else None
+        metrics, weighted_metrics = map(
+            self._with_accuracy, (metrics, weighted_metrics)
+        )
         if self.has_logits:
             check_takes_logits("loss", loss)
             check_takes_logits("metrics", metrics)
@@ -220,6 +289,12 @@ class Task(CheckedModel):
             **kwargs,
         )
         self._has_auto_jit = jit_compile == "auto"
+
+    def _with_accuracy(self, metrics):
+        """Returns metrics with those of the task for the names of an accuracy."""
+        return keras.tree.map_structure(
+            lambda x: self.accuracy(x) if x in ("accuracy", "acc") else x, metrics
+        )
 
     def get_compile_config(self):
         config = super().get_compile_config()
@@ -270,6 +345,19 @@ def check_is_one_target(targets):
             "Targets must be one array, since the model has one output. Received: a "
             f"{type(targets).__name__}{names}. Pass the array alone."
         )
+
+
+def no_class_weight(class_weight, weights):
+    """Returns the error for `class_weight` where an example has no single class.
+
+    Args:
+        class_weight: The argument.
+        weights: String, what `sample_weight` contains instead.
+    """
+    return ValueError(
+        "`class_weight` is for one class per example. Received: "
+        f"class_weight={class_weight!r}. Pass `sample_weight` instead, {weights}."
+    )
 
 
 def check_encoder(encoder, cls):

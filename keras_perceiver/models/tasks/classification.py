@@ -13,6 +13,7 @@ from keras_perceiver.layers.composite import check_template
 from keras_perceiver.models import handles
 from keras_perceiver.models.decoder import (
     PerceiverDecoder,
+    assign_body,
     decoder_of,
     serialized_template,
 )
@@ -163,22 +164,13 @@ class ClassificationTask(ClassNames, Task):
         """
         # A folder of the name of a built-in preset does not hide that.
         if handles.is_handle(name) and name not in PRESETS:
-            model = handles.load(name, num_classes, load_weights, overrides)
-            return model if isinstance(model, cls) else cls._of(model, num_classes)
+            return cls._loaded(name, num_classes, load_weights, overrides)
         preset = built_in(name)
         encoder = preset.encoder.replace(overrides)
         if num_classes is None:
             num_classes = preset.num_classes
         decoder = preset.decoder and preset.decoder()
         return cls(encoder(), num_classes, decoder=decoder)
-
-    def save_to_preset(self, folder):
-        """Writes the model, its preprocessor and its class names for `from_preset`.
-
-        Args:
-            folder: Path of a folder, which is created.
-        """
-        handles.save(self, folder)
 
     @classmethod
     def _of(cls, model, num_classes):
@@ -193,6 +185,8 @@ class ClassificationTask(ClassNames, Task):
                     "num_classes=None. Give the number of classes."
                 )
             return cls(model, num_classes)
+        if not isinstance(model, ClassificationTask):
+            return super()._of(model, num_classes)
         decoder = model.decoder
         if decoder is not None:
             decoder = decoder_of(decoder, model.num_classes, decoder.dtype_policy)
@@ -203,11 +197,7 @@ class ClassificationTask(ClassNames, Task):
             decoder=decoder,
         )
         if decoder is not None:
-            for name in ("queries", "cross_attend"):
-                weights = getattr(task.decoder, name).weights
-                own = getattr(model.decoder, name).weights
-                for weight, other in zip(weights, own, strict=True):
-                    weight.assign(other)
+            assign_body(task.decoder, model.decoder)
         return task
 
     def with_num_classes(self, num_classes):

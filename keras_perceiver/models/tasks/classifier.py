@@ -81,6 +81,9 @@ class PerceiverClassifier(ClassificationTask):
     def default_metrics(self):
         return [Accuracy()]
 
+    def accuracy(self, name):
+        return Accuracy(name)
+
     @property
     def target_spec(self):
         """`TargetSpec` of the compiled loss, or `None` for a custom loss."""
@@ -111,6 +114,15 @@ class PerceiverClassifier(ClassificationTask):
         )
         if not (takes_both and is_values):
             super().check_targets(targets)
+
+    def check_class_weight(self, class_weight):
+        classes = range(self._num_names)
+        if not isinstance(class_weight, dict) or not class_weight.keys() <= {*classes}:
+            raise ValueError(
+                "`class_weight` must be a dict from class indices to weights, with keys in "
+                f"[0, {len(classes)}). Received: class_weight={class_weight!r}. Correct "
+                "it; a class that is missing has a weight of 1."
+            )
 
     def _rule(self, spec):
         if spec.shape:

@@ -20,6 +20,7 @@ from keras_perceiver.models.tasks.base import (
     Task,
     check_encoder,
     check_is_one_target,
+    no_class_weight,
 )
 
 
@@ -150,6 +151,11 @@ class DenseTask(Task):
                 f"point of the whole grid, of shape {_with_batch(self.grid)}. Received: "
                 f"shape {shape}. Correct them."
             )
+
+    def check_class_weight(self, class_weight):
+        raise no_class_weight(
+            class_weight, "one per point, such as `np.array(weights)[labels]`"
+        )
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **kwargs):
         return super().compute_loss(

@@ -13,12 +13,12 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.models import reports
 from keras_perceiver.models.decoder import (
     PerceiverDecoder,
+    assign_body,
+    decoder_of,
 )
 from keras_perceiver.models.dense_reports import RegressionReport, SegmentationReport
-from keras_perceiver.models.metrics import R2, MeanIoU
-from keras_perceiver.models.tasks.base import (
-    TargetSpec,
-)
+from keras_perceiver.models.metrics import R2, Accuracy, MeanIoU
+from keras_perceiver.models.tasks.base import TargetSpec
 from keras_perceiver.models.tasks.classification import (
     LOSSES_OF_VALUES,
     ClassNames,
@@ -209,6 +209,45 @@ class PerceiverSegmenter(ClassNames, DenseTask):
         self.ignore_class = ignore_class
         self.class_names = class_names
 
+    @classmethod
+    def from_preset(cls, name, num_classes=None, load_weights=True, **overrides):
+        """Creates a segmenter from a folder or hub that `save_to_preset` has written.
+
+        Args:
+            name: See `Task.from_preset`.
+            num_classes: Integer, number of classes. Another number than that of the
+                preset gives a new head.
+            load_weights: See `Task.from_preset`.
+            **overrides: See `Task.from_preset`.
+
+        Returns:
+            `PerceiverSegmenter`.
+
+        Raises:
+            ValueError: see `Task.from_preset`.
+            FileNotFoundError: see `Task.from_preset`.
+        """
+        return cls._loaded(name, num_classes, load_weights, overrides)
+
+    def with_num_classes(self, num_classes):
+        """Returns a model of other classes: with the same encoder, and a new head.
+
+        Args:
+            num_classes: Integer, number of logits per point.
+        """
+        decoder = self.decoder
+        model = type(self)(
+            self.encoder,
+            num_classes,
+            decoder_of(decoder, self.num_classes, decoder.dtype_policy),
+            self.grid,
+            self.use_indices,
+            self.ignore_class,
+            self.preprocessor,
+        )
+        assign_body(model.decoder, decoder)
+        return model
+
     def default_loss(self):
         return keras.losses.SparseCategoricalCrossentropy(
             from_logits=True, ignore_class=self.ignore_class
@@ -216,6 +255,9 @@ class PerceiverSegmenter(ClassNames, DenseTask):
 
     def default_metrics(self):
         return [MeanIoU(self.num_classes, self.ignore_class)]
+
+    def accuracy(self, name):
+        return Accuracy(name, ignore_class=self.ignore_class)
 
     @property
     def target_spec(self):

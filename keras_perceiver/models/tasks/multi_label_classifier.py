@@ -5,7 +5,11 @@ from keras import ops
 
 from keras_perceiver.models import reports
 from keras_perceiver.models.metrics import MeanAveragePrecision
-from keras_perceiver.models.tasks.base import TargetSpec, check_is_one_target
+from keras_perceiver.models.tasks.base import (
+    TargetSpec,
+    check_is_one_target,
+    no_class_weight,
+)
 from keras_perceiver.models.tasks.classification import (
     LOSSES_OF_VALUES,
     ClassificationTask,
@@ -76,6 +80,9 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
     def default_metrics(self):
         return [MeanAveragePrecision(self.num_classes)]
 
+    def accuracy(self, name):
+        return keras.metrics.BinaryAccuracy(name, threshold=0.0)
+
     @property
     def target_spec(self):
         return TargetSpec((self.num_classes,), "float32", 0, 1)
@@ -86,6 +93,9 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
             fix = "Pass an array of 0 and 1 with a column per class."
             check_target_shape(targets, self.num_classes, False, True, fix)
         super().check_targets(targets)
+
+    def check_class_weight(self, class_weight):
+        raise no_class_weight(class_weight, "one weight per example")
 
     def serving_outputs(self, y_pred):
         """Returns logits, probabilities and the name of the most probable class.

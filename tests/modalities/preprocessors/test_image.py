@@ -209,7 +209,7 @@ BAD_FILES = [
         ImagePreprocessor((6, 8, 1)),
         "a.png",
         write_image,
-        "must have 1 channels.*channels=3",
+        "must have 1 channel, .*channels=3",
     ),
 ]
 

@@ -13,9 +13,11 @@ from keras_perceiver import (
     CrossAttend,
     Distribution,
     Image,
+    ImagePreprocessor,
     InputQueries,
     LearnedQueries,
     Perceiver,
+    PerceiverClassifier,
     PerceiverDecoder,
     PerceiverDensePredictor,
     PerceiverHyperModel,
@@ -102,6 +104,68 @@ def test_saved_model_is_whole(make, tmp_path):
     assert again.grid == GRID
     assert expected.shape == (8, *GRID, expected.shape[-1])
     again.fit(images, targets, verbose=0)
+
+
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize("make", [_values, _classes])
+def test_preset_is_whole(make, tmp_path):
+    model = make(preprocessor=ImagePreprocessor((6, 5, 3)))
+    model.save_to_preset(tmp_path / "dense")
+    cls, (images, _) = type(model), _data()
+    again = cls.from_preset(tmp_path / "dense")
+    assert again.get_config() == model.get_config()
+    expected = model.predict(images, verbose=0)
+    np.testing.assert_array_equal(again.predict(images, verbose=0), expected)
+    untrained = cls.from_preset(tmp_path / "dense", load_weights=False, num_latents=3)
+    assert untrained.encoder.output_shape == (None, 3, 16)
+    encoder = Perceiver.from_preset(tmp_path / "dense")
+    for weight, other in zip(encoder.weights, model.encoder.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())
+    for other in {PerceiverClassifier, PerceiverSegmenter, PerceiverDensePredictor}:
+        if other is not cls:
+            with pytest.raises(ValueError, match=f"{other.__name__}.*{cls.__name__}"):
+                other.from_preset(tmp_path / "dense")
+    with pytest.raises(ValueError, match="'digits', a preset of classifiers"):
+        cls.from_preset("digits")
+    with pytest.raises(ValueError, match="Did you mean 'digits'"):
+        cls.from_preset("digit")
+
+
+@pytest.mark.fast_on("torch")
+def test_segmenter_gets_a_new_head(tmp_path):
+    model = _classes(ignore_class=9, class_names=["a", "b", "c"])
+    model.save_to_preset(tmp_path / "classes")
+    other = PerceiverSegmenter.from_preset(tmp_path / "classes", num_classes=5)
+    assert other.output_shape == (None, *GRID, 5)
+    assert (other.ignore_class, other.class_names) == (9, None)
+    ours, theirs = other.decoder, model.decoder
+    for part in ("queries", "cross_attend"):
+        weights = zip(
+            getattr(ours, part).weights, getattr(theirs, part).weights, strict=True
+        )
+        for weight, expected in weights:
+            np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+
+
+def test_weights_of_classes_are_refused():
+    model = _classes()
+    model.compile()
+    labels = np.zeros((8, *GRID), int)
+    with pytest.raises(
+        ValueError, match=r"one per point.*np\.array\(weights\)\[labels\]"
+    ):
+        model.fit(_data()[0], labels, class_weight={0: 2.0}, verbose=0)
+
+
+@pytest.mark.fast_on("torch")
+def test_accuracy_leaves_the_ignored_class_out():
+    model = _classes(ignore_class=9)
+    model.compile(metrics=["accuracy"])
+    images, _ = _data()
+    labels = model.predict(images, verbose=0).argmax(axis=-1)
+    labels[:, 0] = 9
+    found = model.evaluate(images, labels, verbose=0, return_dict=True)
+    assert found["accuracy"] == 1
 
 
 @pytest.mark.parametrize("mode", ["int8", pytest.param("int4", marks=pytest.mark.slow)])

@@ -82,6 +82,65 @@ def test_compile_uses_its_arguments():
     assert isinstance(model.loss, SmoothedCrossentropy)
 
 
+@pytest.mark.fast_on("torch")
+@pytest.mark.parametrize(
+    ("cls", "num_classes", "targets"),
+    [
+        (PerceiverClassifier, 1, labels() == 0),
+        (PerceiverClassifier, 4, np.eye(4)[labels()]),
+        (PerceiverMultiLabelClassifier, 3, np.eye(4)[labels(), :3]),
+    ],
+)
+def test_names_of_the_accuracy_compare_logits(cls, num_classes, targets):
+    model = classifier(num_classes, cls=cls)
+    if num_classes != 4:  # logits that are positive, but less than 0.5
+        kernel, bias = model.head.get_weights()
+        model.head.set_weights([0 * kernel, bias + 0.25])
+    logits = model.predict(images(), verbose=0)
+    if num_classes == 4:
+        expected = np.mean(logits.argmax(axis=1) == targets.argmax(axis=1))
+    else:
+        expected = np.mean((logits > 0) == np.reshape(targets, logits.shape))
+        by_half = np.mean((logits > 0.5) == np.reshape(targets, logits.shape))
+        assert expected != by_half
+    model.compile(metrics=["accuracy"], weighted_metrics=["acc"])
+    found = model.evaluate(images(), targets, verbose=0, return_dict=True)
+    assert found["accuracy"] == found["acc"] == pytest.approx(expected)
+
+
+def test_metrics_of_probabilities_are_refused():
+    for metric in (
+        keras.metrics.BinaryAccuracy(),
+        keras.metrics.Precision(),
+        keras.metrics.Recall(thresholds=[0.5]),
+        keras.metrics.AUC(),
+        "binary_accuracy",
+    ):
+        with pytest.raises(ValueError, match="takes probabilities.*`threshold=0.0`"):
+            classifier().compile(metrics=[metric])
+    for metric in (
+        keras.metrics.BinaryAccuracy(threshold=0.0),
+        keras.metrics.Precision(thresholds=0.0),
+        keras.metrics.Recall(top_k=2),
+    ):
+        classifier().compile(metrics=[metric])
+
+
+@pytest.mark.parametrize("class_weight", [{4: 2.0}, {"a": 2.0}, [1.0, 2.0]])
+def test_weights_of_no_classes_are_refused(class_weight):
+    model = classifier()
+    model.compile()
+    for method in (model.fit, model.train_on_batch):
+        with pytest.raises(
+            ValueError, match=r"keys in \[0, 4\).*Received: class_weight"
+        ):
+            method(images(), labels(), class_weight=class_weight)
+    model = classifier(cls=PerceiverMultiLabelClassifier)
+    model.compile()
+    with pytest.raises(ValueError, match="one class per example.*Pass `sample_weight`"):
+        model.fit(images(), np.eye(4)[labels()], class_weight={0: 2.0})
+
+
 @pytest.mark.parametrize("jit_compile", ["auto", False])
 def test_compile_arguments_are_saved(jit_compile, tmp_path):
     model = classifier()
