@@ -22,6 +22,12 @@ def check_positive(**arguments):
             )
 
 
+def as_shape(shape):
+    """Returns a shape as a tuple, of which a number alone is the only size."""
+    is_iterable = isinstance(shape, collections.abc.Iterable)
+    return tuple(shape) if is_iterable else (shape,)
+
+
 def check_grid(grid):
     """Returns a grid as a tuple, after a check that it is one of positive integers."""
     if isinstance(grid, str) or not isinstance(grid, collections.abc.Iterable):

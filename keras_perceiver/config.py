@@ -314,9 +314,14 @@ def _class_name(value):
     return f"`{_name(cls)}`"
 
 
+# What models give to their base classes.
+_INTERNAL = ("inner_settings", "inputs", "outputs")
+
+
 def _unknown(path, name, value, owner, valid, parent="", root=None):
     """Returns the error for an unknown name, with the nearest valid ones."""
     prefix = f"{parent}." if parent else ""
+    valid = [each for each in valid if each not in _INTERNAL]
     near = []
     if root is not None:  # the name may exist elsewhere
         near = [p for p in root.paths() if p.split(".")[-1] == name]

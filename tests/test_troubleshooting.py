@@ -108,6 +108,12 @@ def misspelled_override():
 
 
 @mistake
+def misspelled_classes():
+    """`from_preset("digits", num_class=3)`"""
+    kp.PerceiverClassifier.from_preset("digits", num_class=3)
+
+
+@mistake
 def no_encoder():
     """`PerceiverClassifier(kp.Image((8, 8, 1)), 3)`"""
     kp.PerceiverClassifier(kp.Image((8, 8, 1), name="image"), 3)
@@ -129,6 +135,14 @@ def not_compiled():
 def unscaled():
     """pixels from 0 to 255"""
     fit(model_of(), 255 * np.eye(8, dtype="uint8")[None, ..., None].repeat(4, 0))
+
+
+@mistake
+def not_finite():
+    """a NaN in the inputs"""
+    inputs = values(8, 8, 1)
+    inputs[2, 3, 4] = np.nan
+    fit(model_of(), inputs)
 
 
 @mistake
@@ -240,6 +254,18 @@ def one_hot():
     model = model_of()
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     fit(model, labels=np.eye(3)[[0, 1, 2, 0]])
+
+
+@mistake
+def several_labels():
+    """several labels per example for a classifier of one"""
+    fit(model_of(), labels=np.array([[0, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]]))
+
+
+@mistake
+def list_of_labels():
+    """a list of labels"""
+    fit(model_of(), labels=[0, 1, 2, 0])
 
 
 @mistake

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import as_shape, check_positive
 from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.grids import PIXEL_FIX
 from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
@@ -82,7 +82,7 @@ class ConvImage(Modality):
                 "A convolution reads padding as if it were pixels. Received: "
                 "use_mask=True. Resize the images, or use `Image`."
             )
-        sizes = tuple(shape)
+        sizes = as_shape(shape)
         if len(sizes) != 3:
             raise ValueError(
                 "`shape` must be (height, width, channels). Received: "

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import as_shape, check_positive
 from keras_perceiver.modalities.base import Modality
 from keras_perceiver.modalities.patches import group, per_axis
 from keras_perceiver.modalities.preprocessors.image import ImagePreprocessor
@@ -72,7 +72,7 @@ class Array(Modality):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        shape = tuple(shape)
+        shape = as_shape(shape)
         axes = self._axes or tuple(f"shape[{i}]" for i in range(len(shape) - 1))
         if len(shape) != len(axes) + 1 or not axes:
             raise ValueError(

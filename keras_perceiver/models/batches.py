@@ -1,9 +1,12 @@
 """Rules for the data of models: dense arrays of numbers, with targets for a loss."""
 
+import numbers
+
 import keras
 import numpy as np
 
-_NO_NUMBERS = ("object", "str", "bytes", "string")  # dtypes of NumPy and TensorFlow
+# Dtypes of NumPy and TensorFlow
+_NO_NUMBERS = ("object", "str", "bytes", "string")
 
 
 def check_arrays(data, input_names):
@@ -45,7 +48,7 @@ def _check_array(x, kind, fix):
             "PyTorch `DataLoader`. Its batches must be tuples `(inputs, targets)`."
         )
     dtype = getattr(x, "dtype", None)
-    dtype = str(getattr(dtype, "name", dtype))
+    dtype = str(getattr(dtype, "name", dtype)).removeprefix("torch.")
     first = next(iter(np.ravel(x)), None) if dtype == "object" else None
     is_list = isinstance(first, list | tuple)
     # Of arrays, or of the ragged tensor that NumPy has made an object of.
@@ -63,6 +66,37 @@ def _check_array(x, kind, fix):
         raise ValueError(
             f"{kind} must be numbers. Received: values of dtype {dtype}. {fix}"
         )
+    if dtype.startswith("complex"):
+        raise ValueError(
+            f"{kind} must be real numbers. Received: values of dtype {dtype}. Pass the "
+            "real and imaginary parts as channels."
+        )
+
+
+def check_examples(x, y):
+    """Raises `ValueError` unless arrays of `fit` and others are arrays of examples.
+
+    Args:
+        x: Argument of `fit`, `evaluate` or `predict`.
+        y: The same, or `None`.
+    """
+    if x is None:
+        raise ValueError(
+            "Inputs must be arrays or batches of these. Received: x=None. Pass the inputs."
+        )
+    for kind, data in (("Inputs", x), ("Targets", y)):
+        for leaf in keras.tree.flatten(data):
+            shape = getattr(leaf, "shape", None)
+            if shape is not None and len(shape) and shape[0] == 0:
+                raise ValueError(
+                    f"{kind} must have at least one example. Received: shape "
+                    f"{tuple(shape)}. Check what has made them."
+                )
+            if isinstance(leaf, numbers.Number):
+                raise ValueError(
+                    f"{kind} must be arrays. Received: the number {leaf}, such as of a "
+                    "list. Convert them: `np.array(...)`."
+                )
 
 
 def check_is_one_array(x, num_inputs):

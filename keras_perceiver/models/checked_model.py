@@ -11,6 +11,7 @@ import numpy as np
 from keras_perceiver._checks import nearest, not_defined
 from keras_perceiver.models.batches import (
     check_arrays,
+    check_examples,
     check_has_targets,
     check_is_one_array,
 )
@@ -251,6 +252,7 @@ class CheckedModel(GuardedModel):
         """Checks the arguments of `fit`, `evaluate` and other methods."""
         if class_weight is not None:
             self.check_class_weight(class_weight)
+        check_examples(x, y)
         check_is_one_array(x, len(self.inputs))
         x_val, *_ = keras.utils.unpack_x_y_sample_weight(validation_data)
         for data, inputs in (((x, y), x), (validation_data, x_val)):

@@ -1,4 +1,4 @@
-"""A warning about inputs whose scale is far from that of the features of positions."""
+"""Warnings about inputs that are not finite, or far from the features of positions."""
 
 import warnings
 
@@ -9,18 +9,28 @@ _NUM_EXAMPLES = 8
 
 
 def warn_unscaled(name, modality, inputs, inputs_mask=None):
-    """Warns if the values of inputs are far from -1 to 1, such as pixels to 255.
+    """Warns if inputs are not finite, or far from -1 to 1, such as pixels to 255.
 
     Args:
         name: String, the name of the input.
         modality: `Modality`.
-        inputs: NumPy array. The first examples of it are enough.
+        inputs: NumPy array, of which the first examples are compared with -1 to 1.
         inputs_mask: NumPy array, `False` for padding, or `None`.
     """
-    values = np.asarray(inputs[:_NUM_EXAMPLES], "float64")
+    values = np.asarray(inputs, "float32")
+    is_valid = np.ones(values.shape, "bool")
     if inputs_mask is not None:
-        values = values[np.asarray(inputs_mask[:_NUM_EXAMPLES], "bool")]
-    values = values[np.isfinite(values)]
+        is_valid = np.asarray(inputs_mask, "bool")
+    number = np.count_nonzero(~np.isfinite(values[is_valid]))
+    if number:
+        warnings.warn(
+            f"Values of `{name}` should be finite numbers, or the loss is not. Received: "
+            f"{number} that are NaN or infinite. Correct them, or mark them by a mask: "
+            "create the modality with `use_mask=True`.",
+            stacklevel=2,
+        )
+    values = values[:_NUM_EXAMPLES][is_valid[:_NUM_EXAMPLES]]
+    values = values[np.isfinite(values)].astype("float64")
     if not values.size or np.abs(values).mean() <= _MAX_MEAN:
         return
     warnings.warn(

@@ -101,6 +101,18 @@ CASES = {
     "words as objects": (lambda m: m.fit(images(), _NAMES.astype("object")), _WORDS),
     "words dataset": (lambda m: m.fit(_dataset((images(), _NAMES))), _WORDS),
     "words train_on_batch": (lambda m: m.train_on_batch(images(), _NAMES), _WORDS),
+    "complex": (lambda m: m.predict(images() * 1j), "real numbers.*dtype complex64"),
+    "no inputs": (lambda m: m.predict(None), "Received: x=None"),
+    "no examples fit": (lambda m: m.fit(images(0), labels(0)), r"one example.*\(0, 3"),
+    "no examples predict": (lambda m: m.predict(images(0)), r"one example.*\(0, 3"),
+    "list of labels": (
+        lambda m: m.fit(images(), labels().tolist()),
+        r"Targets must be arrays. Received: the number 0.*np\.array",
+    ),
+    "list of numbers": (
+        lambda m: m.predict(images().tolist()),
+        "Inputs must be arrays",
+    ),
     "unlabeled fit": (lambda m: m.fit(images(), verbose=0), _UNLABELED),
     "unlabeled dataset": (lambda m: m.fit(_dataset(images())), _UNLABELED),
     "unlabeled generator": (lambda m: m.fit(_batches((images(),))), _UNLABELED),

@@ -2,7 +2,7 @@
 
 import math
 
-from keras_perceiver._checks import check_positive
+from keras_perceiver._checks import as_shape, check_positive
 
 # Zero mean, and about the scale of position features.
 PIXEL_RANGE = (-1.0, 1.0)
@@ -31,7 +31,7 @@ def unscale_pixels(pixels, value_range=PIXEL_RANGE):
 
 def checked_shape(shape, names):
     """Returns a shape as a tuple. Raises `ValueError` unless all sizes are fixed."""
-    shape = tuple(shape)
+    shape = as_shape(shape)
     if len(shape) != len(names):
         raise ValueError(
             f"`shape` must be ({', '.join(names)}). Received: shape={shape}. "

@@ -292,6 +292,8 @@ class Task(CheckedModel):
 
     def _with_accuracy(self, metrics):
         """Returns metrics with those of the task for the names of an accuracy."""
+        if isinstance(metrics, str):  # must be in a list, as Keras' error says
+            return metrics
         return keras.tree.map_structure(
             lambda x: self.accuracy(x) if x in ("accuracy", "acc") else x, metrics
         )

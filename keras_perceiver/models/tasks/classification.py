@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from keras_perceiver._checks import check_ordered, check_positive
+from keras_perceiver._checks import check_ordered, check_positive, nearest
 from keras_perceiver.layers.composite import check_template
 from keras_perceiver.models import handles
 from keras_perceiver.models.decoder import (
@@ -162,6 +163,7 @@ class ClassificationTask(ClassNames, Task):
         >>> tuple(model(keras.random.normal((2, 8, 8, 1))).shape)
         (2, 10)
         """
+        _check_names(overrides, ("num_classes", "load_weights"))
         # A folder of the name of a built-in preset does not hide that.
         if handles.is_handle(name) and name not in PRESETS:
             return cls._loaded(name, num_classes, load_weights, overrides)
@@ -230,6 +232,18 @@ class ClassificationTask(ClassNames, Task):
 
             return tf.gather(tf.constant(self.names()), indices)
         return np.array(self.names())[keras.ops.convert_to_numpy(indices)]
+
+
+def _check_names(overrides, arguments):
+    """Raises `ValueError` if an override is an argument of `from_preset`, misspelled."""
+    for name in (
+        overrides.keys() - inspect.signature(Perceiver.__init__).parameters.keys()
+    ):
+        if hint := nearest(name, arguments):
+            raise ValueError(
+                "A name must be an argument of `from_preset` or `Perceiver`. Received: "
+                f"{name}={overrides[name]!r}. {hint}"
+            )
 
 
 def _check_decoder(decoder):

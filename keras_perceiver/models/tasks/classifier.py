@@ -13,6 +13,8 @@ from keras_perceiver.models.tasks.classification import (
     check_target_shape,
 )
 
+_ROUNDING = 1e-2  # of soft labels, which may be float16
+
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PerceiverClassifier(ClassificationTask):
@@ -112,8 +114,22 @@ class PerceiverClassifier(ClassificationTask):
             if takes_both
             else 'Use the default loss, which takes both: `compile(loss="auto")`.',
         )
+        if is_values:
+            self._check_soft_labels(targets)
         if not (takes_both and is_values):
             super().check_targets(targets)
+
+    def _check_soft_labels(self, targets):
+        targets = targets.astype("float64")
+        sums = targets.sum(axis=-1)
+        if targets.min() >= -_ROUNDING and sums.max() <= 1 + _ROUNDING:
+            return
+        raise ValueError(
+            "Soft labels must be the probability of each class, with a sum of 1 per "
+            f"example. Received: values from {targets.min():g} to {targets.max():g} with "
+            f"a sum of up to {sums.max():g}. Correct them, or use "
+            "`PerceiverMultiLabelClassifier` for several labels per example."
+        )
 
     def check_class_weight(self, class_weight):
         classes = range(self._num_names)

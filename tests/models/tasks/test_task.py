@@ -246,6 +246,22 @@ def test_accuracy_of_one_logit():
     ).get_config() == {**MeanAveragePrecision(3).get_config()}
 
 
+def test_soft_labels_are_probabilities():
+    model = classifier()
+    soft = np.full((6, 4), 0.25, "float16")
+    for loss in ("auto", keras.losses.CategoricalCrossentropy(from_logits=True)):
+        model.compile("sgd", loss)
+        model.test_on_batch(images(), soft)
+        for wrong, received in (
+            (2 * soft, "sum of up to 2"),
+            (soft - 0.5, "from -0.25"),
+        ):
+            with pytest.raises(
+                ValueError, match=f"Soft labels.*{received}.*MultiLabel"
+            ):
+                model.fit(images(), wrong, verbose=0)
+
+
 @pytest.mark.fast_on("torch")
 def test_float16_of_the_encoder_scales_the_loss(tmp_path):
     model = classifier(dtype="mixed_float16")
