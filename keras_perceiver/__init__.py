@@ -159,8 +159,9 @@ _LAZY = {
 }
 
 
-# Packages that are imported eagerly, with the classes that a saved model may need.
-REGISTERED = ("config", "layers", "modalities", "models", "training")
+# Packages that are imported eagerly, with the classes that a saved model may need, and
+# the loaders of presets.
+REGISTERED = ("config", "layers", "modalities", "models", "training", "convert")
 
 
 def __getattr__(name):

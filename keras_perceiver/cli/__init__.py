@@ -42,15 +42,15 @@ def main(arguments=None):
     Raises:
         SystemExit: with an error message on one line, or for help.
     """
-    name, *arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    arguments = sys.argv[1:] if arguments is None else arguments
+    use_trace = "--trace" in arguments
+    name, *arguments = [x for x in arguments if x != "--trace"] or ["--help"]
     if name in ("-h", "--help"):
         print(_help())
         return
     if name == "--version":
         print(f"{PROGRAM} {__version__}")
         return
-    use_trace = "--trace" in arguments
-    arguments = [argument for argument in arguments if argument != "--trace"]
     previous_format = warnings.formatwarning
     warnings.formatwarning = lambda message, *_: f"warning: {_one_line(message)}\n"
     try:

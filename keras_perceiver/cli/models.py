@@ -1,7 +1,5 @@
 """Loads saved models, with errors that name the file, and the metrics next to them."""
 
-import importlib
-
 import keras
 
 from keras_perceiver._files import read_json
@@ -57,7 +55,6 @@ def from_preset(name):
         FileNotFoundError: if there is no such folder or model.
     """
     if name not in PRESETS:
-        importlib.import_module("keras_perceiver.convert")  # for folders of others
         return handles.load(name)
     console.say(
         f"warning: the preset {name} has random weights; its answers are random"

@@ -323,36 +323,49 @@ def config_of(model):
     config["id2label"] = names
     config["label2id"] = {name: int(i) for i, name in names.items()}
     # What this module would make of it must be the model.
-    problem = None
-    if trunk.num_cross_attends != 1 or decoder is None or config["hidden_act"] is None:
-        problem = "cross-attends, decoder or activation"
+    problems = []
+    if trunk.num_cross_attends != 1:
+        problems = [f"num_cross_attends={trunk.num_cross_attends}"]
+    elif decoder is None:
+        problems = ["no decoder"]
+    elif config["hidden_act"] is None:
+        problems = [f"the activation {cross_attend.activation}"]
     else:
-        expected = encoder_config(config, config["architectures"][0])().get_config()
-        own = encoder.get_config()
-        unlike = {
-            key
-            for key in expected
-            if key not in ("name", "dtype", "use_remat", "trainable")
-            and _plain(expected[key]) != _plain(own.get(key))
-        }
-        if unlike:
-            problem = ", ".join(sorted(unlike))
-    if problem:
+        expected = encoder_config(config, config["architectures"][0])()
+        problems = [
+            *_unlike(expected.get_config(), encoder.get_config()),
+            *_unlike(decoder_template(config).get_config(), decoder.get_config()),
+        ]
+    if problems:
         raise ValueError(
             "`transformers` must have such a model: one cross-attend, shared weights, a "
-            "decoder with one learned query, images of 224 x 224 but with learned "
-            f"positions. Received: other settings of {problem}. Save it as a `.keras` "
-            "file."
+            "decoder with one learned query of the width of the latents, one head and the "
+            "defaults otherwise, images of 224 x 224 but with learned positions. Received: "
+            f"{', '.join(problems)}. Save it as a `.keras` file."
         )
     return config
 
 
-def _plain(value):
-    """Returns a config without what differs between equal layers."""
-    if isinstance(value, dict):
-        unlike = ("name", "dtype", "build_config", "module", "dropout", "trainable")
-        return {k: _plain(v) for k, v in value.items() if k not in unlike}
-    return list(map(_plain, value)) if isinstance(value, (list, tuple)) else value
+# What differs between equal layers, or has no effect on the outputs of a trained model.
+_NO_SETTINGS = (
+    *("name", "dtype", "build_config", "module", "trainable", "inner_settings"),
+    *("use_remat", "dropout", "output_dim"),
+)
+
+
+def _unlike(expected, own, path=""):
+    """Yields the settings that differ from what is expected, by dotted paths."""
+    if isinstance(expected, dict) and isinstance(own, dict):
+        inner = "config" in expected  # a serialized layer
+        for key in sorted({*expected, *own} - {*_NO_SETTINGS}):
+            name = path if inner and key == "config" else f"{path}.{key}".lstrip(".")
+            yield from _unlike(expected.get(key), own.get(key), name)
+    elif _as_list(expected) != _as_list(own):
+        yield f"{path}={own!r}, expected {expected!r}"
+
+
+def _as_list(value):
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _labels(model):

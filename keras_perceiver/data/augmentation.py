@@ -3,7 +3,7 @@
 Each function returns a callable `(inputs, key)` for `folder_splits`. It takes float32
 inputs and an int64 scalar that differs from batch to batch. The same key gives the same
 augmentation. If a callable requires a range of values, its attribute `value_range` is
-that range, which `folder_splits` compares with the one of the preprocessor.
+that range, to which `folder_splits` scales the raw inputs, and back.
 """
 
 from __future__ import annotations

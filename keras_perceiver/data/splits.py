@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from keras_perceiver.data.epochs import epoch_keys, reshuffled_each_iteration
@@ -239,11 +240,10 @@ def folder_splits(
 
     Raises:
         FileNotFoundError: if a folder is missing.
-        ValueError: as `read_folder`, and if `augment` is for values of another range
-            than those of the preprocessor.
+        ValueError: as `read_folder`.
     """
     folder = Path(folder)
-    _check_value_range(augment, preprocessor)
+    augment = _in_its_range(augment, preprocessor)
     options: dict[str, Any] = {
         "batch_size": batch_size,
         "allow_missing": allow_missing,
@@ -289,16 +289,33 @@ def folder_splits(
     )
 
 
-def _check_value_range(augment, preprocessor):
-    """Raises `ValueError` if `augment` is for another range than the preprocessor's."""
-    expected = getattr(augment, "value_range", None)
+def _in_its_range(augment, preprocessor):
+    """Returns an augmentation of raw inputs, given one of values in a certain range.
+
+    Args:
+        augment: Callable, or `None`. If it has a `value_range`, it gets values in that
+            range, whatever the preprocessor scales and normalizes them to.
+        preprocessor: `Preprocessor`, or dict of these.
+    """
+    own = getattr(augment, "value_range", None)
     given = getattr(preprocessor, "value_range", None)
-    if None not in (expected, given) and tuple(expected) != tuple(given):
-        raise ValueError(
-            "`augment` and `preprocessor` must have the same `value_range`. Received: "
-            f"augment with {tuple(expected)} and preprocessor with {tuple(given)}. Use "
-            "the same range for both."
-        )
+    mean = getattr(preprocessor, "mean", None)
+    deviation = getattr(preprocessor, "standard_deviation", None)
+    if None in (own, given):
+        return augment
+    if tuple(own) == tuple(given) and mean is None and deviation is None:
+        return augment
+    (low, high), (own_low, own_high) = given, own
+    factor = (own_high - own_low) / (high - low)
+    mean = np.asarray(0 if mean is None else mean, "float32")
+    deviation = np.asarray(1 if deviation is None else deviation, "float32")
+
+    def change(inputs, key):
+        values = (inputs * deviation + mean - low) * factor + own_low
+        values = (augment(values, key) - own_low) / factor + low
+        return (values - mean) / deviation
+
+    return change
 
 
 def augment_dataset(

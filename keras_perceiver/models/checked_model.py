@@ -184,20 +184,20 @@ class CheckedModel(GuardedModel):
     def make_train_function(self, force=False):
         if self.train_function is None or force:
             self._build_optimizer()
-            super().make_train_function(force)
-            self.train_function = _checked_steps(self, "train_function")
+            make = super().make_train_function
+            self.train_function = _checked_steps(self, "train_function", make)
         return self.train_function
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:
-            super().make_test_function(force)
-            self.test_function = _checked_steps(self, "test_function")
+            make = super().make_test_function
+            self.test_function = _checked_steps(self, "test_function", make)
         return self.test_function
 
     def make_predict_function(self, force=False):
         if self.predict_function is None or force:
-            super().make_predict_function(force)
-            self.predict_function = _checked_steps(self, "predict_function")
+            make = super().make_predict_function
+            self.predict_function = _checked_steps(self, "predict_function", make)
         return self.predict_function
 
     def _build_optimizer(self):
@@ -287,17 +287,22 @@ class CheckedModel(GuardedModel):
         return to_numpy(x) if is_checked else x
 
 
-def _checked_steps(model, attribute):
+def _checked_steps(model, attribute, make):
     """Returns the step function of a model, with a check of its batches.
 
     Args:
         model: `CheckedModel`.
         attribute: String, the attribute that holds the function.
+        make: Keras' method that sets that attribute.
     """
-    backend, function = keras.backend.backend(), getattr(model, attribute)
+    backend = keras.backend.backend()
     is_predict = attribute == "predict_function"
     needs_targets = model.needs_targets and not is_predict
     is_first = True
+
+    def made():
+        make(force=True)
+        return getattr(model, attribute)
 
     def checked(batches):
         nonlocal is_first
@@ -315,10 +320,18 @@ def _checked_steps(model, attribute):
             checked(_batches_of_steps(item, model.steps_per_execution))
         return items
 
+    function = made()
+    # TensorFlow would trace a step again without the ranks if one of them changes.
+    functions = {}
+
     def traced(iterator):
         items = taken(iterator)
+        ranks = _ranks(items[0])
+        if ranks not in functions:
+            functions[ranks] = made() if functions else function
+            setattr(model, attribute, traced)
         try:
-            return function(items)
+            return functions[ranks](items)
         except BaseException:
             # TensorFlow creates no variables in a function whose first trace has failed.
             setattr(model, attribute, None)
@@ -329,6 +342,12 @@ def _checked_steps(model, attribute):
     if backend == "torch" or is_predict:
         return lambda batches: function(checked(batches))
     return traced
+
+
+def _ranks(batch):
+    """Returns the ranks of the arrays of a batch, in which replicas have the same."""
+    leaves = keras.tree.flatten(next(iter(_replica_batches(batch))))
+    return tuple(len(getattr(leaf, "shape", ())) for leaf in leaves)
 
 
 def _batches_of_steps(item, steps_per_execution):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import keras
 from keras import ops
 
@@ -37,13 +35,10 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
         if self.ignore_class is not None:
             labels = ops.reshape(y_true, ops.shape(y_pred)[:-1])
             is_counted = ops.cast(labels != self.ignore_class, self.dtype)
-            if sample_weight is None:
-                sample_weight = is_counted
-            else:
-                weights = ops.cast(sample_weight, self.dtype)
-                added = len(labels.shape) - len(weights.shape)
-                shape = (*ops.shape(weights), *(1 for _ in range(added)))
-                sample_weight = ops.reshape(weights, shape) * is_counted
+            if sample_weight is not None:
+                shape = ops.shape(labels)
+                is_counted *= _for_points(sample_weight, shape, self.dtype)
+            sample_weight = is_counted
         return super().update_state(y_true, y_pred, sample_weight)
 
     def get_config(self):
@@ -68,6 +63,14 @@ def _is_correct(y_true, y_pred):
     return ops.cast(ops.cast(labels, found.dtype) == found, "float32")
 
 
+def _for_points(sample_weight, shape, dtype):
+    """Returns the weights of examples or points as those of points."""
+    weights = ops.cast(sample_weight, dtype)
+    for _ in range(len(shape) - len(weights.shape)):
+        weights = ops.expand_dims(weights, -1)
+    return ops.broadcast_to(weights, shape)
+
+
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class MeanIoU(keras.metrics.MeanIoU):
     """Computes the mean over classes of intersection over union, from logits.
@@ -79,8 +82,10 @@ class MeanIoU(keras.metrics.MeanIoU):
         dtype: Dtype of the result.
 
     Call arguments:
-        y_true: Integer tensor of shape `(batch, *grid)`.
+        y_true: Integer tensor of shape `(batch, *grid)`, or soft labels of shape
+            `(batch, *grid, num_classes)`, whose largest one counts.
         y_pred: Tensor of shape `(batch, *grid, num_classes)`, logits.
+        sample_weight: Tensor of shape `(batch,)` or `(batch, *grid)`, or `None`.
     """
 
     def __init__(
@@ -93,16 +98,37 @@ class MeanIoU(keras.metrics.MeanIoU):
         super().__init__(
             num_classes,
             name=name,
-            dtype=dtype,
+            # Not that of Keras, an integer, to which it rounds weights down.
+            dtype=dtype or "float32",
             ignore_class=ignore_class,
             sparse_y_pred=False,
         )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        with warnings.catch_warnings():
-            # Keras asks JAX for int64, which it has only if it is told so.
-            warnings.filterwarnings("ignore", "Explicitly requested dtype int64")
-            return super().update_state(y_true, y_pred, sample_weight)
+        y_true, y_pred = map(ops.convert_to_tensor, (y_true, y_pred))
+        shape, number = ops.shape(y_pred)[:-1], self.num_classes
+        if is_soft(y_true, y_pred):
+            y_true = ops.argmax(y_true, axis=-1)
+        labels = ops.cast(ops.reshape(y_true, shape), "int32")
+        found = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        weights = ops.ones(shape, self.dtype)
+        if sample_weight is not None:
+            weights = weights * _for_points(sample_weight, shape, self.dtype)
+        is_valid = ops.logical_and(labels >= 0, labels < number)
+        if self.ignore_class is not None:
+            is_valid = ops.logical_and(is_valid, labels != self.ignore_class)
+        weights = ops.where(is_valid, weights, 0.0)
+        cells = ops.where(is_valid, labels, 0) * number + found
+        # A matrix per example, since float32 cannot count beyond 2**24 by ones.
+        matrices = ops.arange(shape[0], dtype="int32") * number**2
+        cells = ops.reshape(cells, (shape[0], -1)) + matrices[:, None]
+        counts = ops.segment_sum(
+            ops.reshape(weights, (-1,)),
+            ops.reshape(cells, (-1,)),
+            num_segments=shape[0] * number**2,
+        )
+        counts = ops.sum(ops.reshape(counts, (-1, number, number)), axis=0)
+        self.total_cm.assign(self.total_cm + counts)
 
     def get_config(self):
         return {
@@ -136,10 +162,8 @@ class R2(keras.metrics.R2Score):
         y_true = ops.convert_to_tensor(y_true)
         shape, num_channels = ops.shape(y_true)[:-1], y_true.shape[-1]
         if sample_weight is not None:
-            weights = ops.convert_to_tensor(sample_weight)
-            for _ in range(len(shape) - len(weights.shape)):
-                weights = ops.expand_dims(weights, -1)
-            sample_weight = ops.reshape(ops.broadcast_to(weights, shape), (-1,))
+            weights = _for_points(sample_weight, shape, self.dtype)
+            sample_weight = ops.reshape(weights, (-1,))
         rows = (-1, num_channels)
         super().update_state(
             ops.reshape(y_true, rows), ops.reshape(y_pred, rows), sample_weight

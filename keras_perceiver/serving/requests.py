@@ -92,8 +92,8 @@ def _of_shape(name, x, modality):
 
     def message():
         return tf.strings.format(
-            f"`{name}` must have shape ({', '.join(texts)}). Received: shape {{}}. "
-            "Change the array, or export a model for this shape.",
+            f"`{name}` must have shape ({', '.join(texts)}), with one example or more. "
+            "Received: shape {}. Change the array, or export a model for this shape.",
             shape,
             summarize=-1,
         )

@@ -49,6 +49,11 @@ OF_TRAINING = (
     "batch_size",
     "augmentation",
 )
+# Arguments of a model that are set by something else
+INSTEAD = {
+    "num_cross_attends": "`cross_attends_per_block`, such as 0.0 for a single one",
+    "dtype": "the argument `precision`",
+}
 # Only in the space if the modality, the task or the user provides them.
 OPTIONAL = ("num_bands", "max_resolution_scale", "label_smoothing", "augmentation")
 _MAX_CHECKED = 20_000
@@ -64,7 +69,7 @@ def names(encoder):
     for path in encoder.paths():  # with all their prefixes
         names = path.split(".")
         paths |= {".".join(names[:i]) for i in range(1, len(names) + 1)}
-    return sorted({*paths, *COMBINED, *OF_TRAINING} - {"num_cross_attends", "dtype"})
+    return sorted({*paths, *COMBINED, *OF_TRAINING} - INSTEAD.keys())
 
 
 def check_names(argument, given, known):
@@ -79,6 +84,8 @@ def check_names(argument, given, known):
     if unknown:
         near = difflib.get_close_matches(unknown[0], known)
         fix = f"Did you mean {near}?" if near else f"Choose from {known}."
+        if unknown[0] in INSTEAD:
+            fix = f"Use {INSTEAD[unknown[0]]}."
         raise ValueError(
             f"`{argument}` must have names of settings. Received: {unknown}. {fix}"
         )

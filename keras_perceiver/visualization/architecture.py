@@ -149,6 +149,8 @@ def _answer(model, inputs, example):
     if labels is None or "probabilities" not in outputs:
         return None
     probabilities = ops.convert_to_numpy(outputs["probabilities"])[0]
+    if probabilities.ndim > 1:  # one answer for every point
+        return None
     order = np.argsort(-probabilities)[:3]
     return [labels[i] for i in order], probabilities[order]
 

@@ -210,6 +210,9 @@ def test_trace_on_request(capsys):
         main(["recipes", "--trace", "none"])
     assert "Traceback (most recent call last)" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="error: `recipe` must be one of"):
+        main(["--trace", "recipes", "none"])
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="error: `recipe` must be one of"):
         main(["recipes", "none"])
     assert not capsys.readouterr().err
 

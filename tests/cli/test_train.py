@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from keras_perceiver import recipes
@@ -14,6 +15,7 @@ from keras_perceiver.cli import main
 from keras_perceiver.training import Run
 from tests.cli import ROOT
 from tests.cli.test_main import RECIPE_FILE
+from tests.convert.small import write_folder
 from tests.training.runs import crash
 
 
@@ -186,3 +188,30 @@ def test_interrupted_run_prints_the_command_that_resumes_it(tmp_path):
     *_, backend, after = lines[-1].partition("-m keras_perceiver ")
     assert backend
     assert after == " ".join([*words, "--run-folder", "runs/digits/1", "--resume"])
+
+
+@pytest.mark.one_backend
+@pytest.mark.slow
+def test_fine_tunes_a_folder_of_transformers(tmp_path):
+    write_folder(tmp_path / "pretrained")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        path = tmp_path / "photos" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(path, rng.integers(0, 255, (8, 8, 3)), scale=False)
+    settings = ("model.name=pretrained", "epochs=1", "batch_size=4")
+    words = ["train", "fine_tune", "--data", "photos"]
+    for setting in settings:
+        words += ["--set", setting]
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_perceiver", *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    model = keras.saving.load_model(
+        tmp_path / "runs" / "fine_tune" / "1" / "model.keras"
+    )
+    assert model.class_names == ("a", "b")

@@ -9,7 +9,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_perceiver import Perceiver, PerceiverClassifier
+from keras_perceiver import (
+    CrossAttend,
+    LearnedQueries,
+    Perceiver,
+    PerceiverClassifier,
+    PerceiverDecoder,
+    PositionQueries,
+)
 from keras_perceiver.convert import save_to_hugging_face
 from tests.convert.transformers_models import ARCHITECTURES, IMAGE_SIZES, LARGER, SIZES
 from tests.documents import ROOT
@@ -259,6 +266,29 @@ def test_what_replaces_another_model_is_whole(folders, tmp_path):
     with pytest.raises(ValueError, match="a model quantized to int8"):
         save_to_hugging_face(model, tmp_path / "c")
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("queries", "settings", "received"),
+    [
+        (LearnedQueries(1, 16), {"num_heads": 4}, "num_heads=4"),
+        (LearnedQueries(1, 16), {"num_heads": 1, "activation": "relu"}, "activation="),
+        (
+            LearnedQueries(1, 16),
+            {"num_heads": 1, "use_query_residual": False},
+            "residual",
+        ),
+        (LearnedQueries(1, 16), {"num_heads": 1, "widening_factor": 2}, "widening"),
+        (LearnedQueries(1, 8), {"num_heads": 1}, "queries.query_dim=8, expected 16"),
+        (PositionQueries((1,), num_bands=4), {"num_heads": 1}, "PositionQueries"),
+    ],
+)
+def test_other_decoders_are_not_written(folders, tmp_path, queries, settings, received):
+    encoder = _load(folders, "learned").encoder
+    decoder = PerceiverDecoder(queries, CrossAttend(**settings))
+    model = PerceiverClassifier(encoder, 3, decoder=decoder)
+    with pytest.raises(ValueError, match=f"must have such a model.*{received}"):
+        save_to_hugging_face(model, tmp_path / "copy")
 
 
 def test_model_without_such_settings_is_not_written(tmp_path):

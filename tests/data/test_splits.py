@@ -85,18 +85,29 @@ def test_augments_training_data_only_and_differently_every_epoch(folder):
     assert abs(first - second) > 1e-6
 
 
-def test_augmentation_has_the_value_range_of_the_preprocessor(tmp_path):
+def test_augmentation_gets_values_in_its_range(tmp_path):
     for name in "ab":
         for i in range(4):
             write_image(tmp_path / name / f"{i}.png", (8, 8, 3), seed=i)
-    files = ImagePreprocessor((8, 8, 3), value_range=(0, 1))
-    with pytest.raises(ValueError, match=r"same `value_range`.*-1.*0.0, 1.0"):
-        folder_splits(tmp_path, files, 2, augment=image_augmentation())
-    splits = folder_splits(
-        *(tmp_path, files, 2), augment=image_augmentation(value_range=(0, 1))
-    )
-    images, _ = next(iter(splits.train))
-    assert images.numpy().min() >= 0
+
+    def negative(images, key):
+        return -images
+
+    negative.value_range = (-1.0, 1.0)
+    mean, deviation = np.array([0.4, 0.5, 0.6]), np.array([0.2, 0.3, 0.4])
+    normalized = {"mean": mean, "standard_deviation": deviation}
+    for settings, expected in (
+        ({}, lambda x: -x),
+        ({"value_range": (0, 1)}, lambda x: 1 - x),
+        (
+            {"value_range": (0, 1), **normalized},
+            lambda x: (1 - (x * deviation + mean) - mean) / deviation,
+        ),
+    ):
+        files = ImagePreprocessor((8, 8, 3), **settings)
+        plain = _arrays(folder_splits(tmp_path, files, 2).train)
+        found = _arrays(folder_splits(tmp_path, files, 2, augment=negative).train)
+        np.testing.assert_allclose(found, expected(plain), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from keras_perceiver.models import Accuracy, MeanAveragePrecision
+from keras_perceiver.models import Accuracy, MeanAveragePrecision, MeanIoU
 
 
 def test_accuracy_takes_indices_and_soft_labels():
@@ -37,6 +37,32 @@ def test_accuracy_leaves_a_class_out():
         assert float(metric.result()) == pytest.approx(expected, rel=1e-5)
     again = keras.metrics.deserialize(keras.metrics.serialize(metric))
     assert again.ignore_class == 255
+
+
+def test_mean_iou_is_weighted():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 3, 2, 5)).astype("float32")
+    labels, found = rng.integers(0, 5, (4, 3, 2)), logits.argmax(axis=-1)
+    labels[0, 0] = labels[3, 1] = 255
+    counted, points = labels != 255, rng.random((4, 3, 2)).astype("float32")
+    examples = np.linspace(0.1, 0.9, 4, dtype="float32")
+    for sample_weight, weights in (
+        (None, np.ones(labels.shape)),
+        (points, points),
+        (examples, np.broadcast_to(examples[:, None, None], labels.shape)),
+    ):
+        weights = np.where(counted, weights, 0)
+        ratios = [
+            weights[(labels == k) & (found == k)].sum()
+            / weights[(labels == k) | (found == k)].sum()
+            for k in range(5)
+        ]
+        metric = MeanIoU(5, ignore_class=255)
+        for y_true in (labels, labels[..., None]):
+            metric.update_state(y_true, logits, sample_weight)
+        assert float(metric.result()) == pytest.approx(np.mean(ratios), rel=1e-5)
+    again = keras.metrics.deserialize(keras.metrics.serialize(metric))
+    assert again.get_config() == metric.get_config()
 
 
 def test_mean_average_precision_is_near_the_exact_one():

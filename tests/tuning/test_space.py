@@ -26,6 +26,8 @@ def test_bad_settings_are_refused(setting, text):
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=r"Received: \['latents'\].*'num_latents'"):
         space.check_names("space", {"latents": 3}, ["num_latents", "latent_dim"])
+    with pytest.raises(ValueError, match="Use `cross_attends_per_block`, such as 0.0"):
+        space.check_names("space", {"num_cross_attends": 1}, ["use_cross_attends"])
 
 
 def test_settings_become_hyperparameters():

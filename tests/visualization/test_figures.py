@@ -9,9 +9,12 @@ from keras_perceiver import (
     Array,
     Audio,
     Image,
+    InputQueries,
     MelSpectrogram,
     Perceiver,
     PerceiverClassifier,
+    PerceiverDecoder,
+    PerceiverSegmenter,
     PointCloud,
     SelfAttend,
     Sequence,
@@ -195,6 +198,14 @@ def test_architecture_draws_inputs_and_prediction(model_and_inputs):
 
 
 @pytest.mark.one_backend
+def test_architecture_of_a_dense_task_has_no_answer():
+    encoder = Perceiver(Image((3, 2, 1), num_bands=1), **SMALL)
+    model = PerceiverSegmenter(encoder, 3, PerceiverDecoder(InputQueries()))
+    inputs = np.zeros((1, 3, 2, 1), "float32")
+    texts = _texts(visualization.plot_architecture(model, inputs))
+    assert any("3 x 2 x 3 outputs" in text for text in texts)
+
+
 def test_architecture_marks_shared_layers():
     encoder = Perceiver(
         Image((8, 8, 1), num_bands=2), **{**SMALL, "num_blocks": 4}, num_cross_attends=4

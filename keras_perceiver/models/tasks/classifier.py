@@ -114,10 +114,10 @@ class PerceiverClassifier(ClassificationTask):
             if takes_both
             else 'Use the default loss, which takes both: `compile(loss="auto")`.',
         )
-        if is_values:
-            self._check_soft_labels(targets)
         if not (takes_both and is_values):
             super().check_targets(targets)
+        if is_values:
+            self._check_soft_labels(targets)
 
     def _check_soft_labels(self, targets):
         targets = targets.astype("float64")

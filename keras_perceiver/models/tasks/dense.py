@@ -210,12 +210,14 @@ def _with_batch(shape):
 def _grid(grid, queries, encoder):
     """Returns the grid of the outputs: what is given, or that of the queries."""
     grid = None if grid is None else check_grid(grid)
-    num_inputs = encoder.modality.num_inputs if _is_single(encoder) else None
+    numbers = [modality.num_inputs for modality in encoder.modalities.values()]
+    num_inputs = None if None in numbers else sum(numbers)
     if queries.uses_inputs:
         number = queries.num_queries(num_inputs)
         # Other queries may follow those that are made of inputs.
         is_one_each = num_inputs is not None and number == num_inputs
-        own = encoder.modality.grid if is_one_each else (number,)
+        is_single = len(numbers) == 1
+        own = encoder.modality.grid if is_one_each and is_single else (number,)
     else:
         number = queries.num_queries()
         own = getattr(queries, "grid", (number,))
@@ -226,7 +228,3 @@ def _grid(grid, queries, encoder):
             f"grid={grid} and {number} queries. Give one length per axis of the outputs."
         )
     return tuple(grid)
-
-
-def _is_single(encoder):
-    return not isinstance(encoder.modality, dict)

@@ -2,13 +2,17 @@
 
 import re
 
+import keras
 import numpy as np
 import pytest
 
 from keras_perceiver import (
+    Array,
+    Image,
     InputQueries,
     LearnedQueries,
     ModalityQueries,
+    Perceiver,
     PerceiverDecoder,
     PerceiverDensePredictor,
     PerceiverSegmenter,
@@ -62,7 +66,6 @@ def test_targets_of_another_shape_are_refused():
     # An axis of length 1 after those of the grid, as of files of masks.
     labels = (images[..., :1] > 0).astype(int)
     expected = _evaluate(classes, images, labels[..., 0])
-    classes.compile()  # TensorFlow's trainer has one function for all ranks
     assert _evaluate(classes, images, labels) == pytest.approx(expected)
 
 
@@ -89,9 +92,12 @@ def test_weights_are_those_of_examples_or_points(use_indices):
     expected = (weights * errors.reshape(6, -1).mean(axis=1)).mean()
     points = np.broadcast_to(weights[:, None, None], (6, *GRID))
     for given in (weights, weights[:, None], points, points[..., None]):
-        model.compile()  # TensorFlow's trainer has one function for all ranks
         found = _evaluate(model, inputs, targets, sample_weight=np.array(given))
         assert found["loss"] == pytest.approx(expected, rel=1e-4)
+    model.compile(keras.optimizers.SGD(0.0))
+    for given in (weights, points):
+        found = model.fit(inputs, targets, sample_weight=np.array(given), verbose=0)
+        assert found.history["loss"] == [pytest.approx(expected, rel=1e-4)]
     for wrong in ((6, 2), (6, 2, 2), (6, 6)):
         with pytest.raises(ValueError, match="Sample weights must be one per example"):
             model.fit(inputs, targets, sample_weight=np.ones(wrong), verbose=0)
@@ -150,3 +156,26 @@ def test_queries_of_inputs_beside_others():
     model = PerceiverDensePredictor(small.encoder(), 1, decoder)
     assert model.grid == (7,)
     assert model.predict(small.images(), verbose=0).shape == (6, 7, 1)
+
+
+@pytest.mark.fast_on("torch")
+def test_one_hot_targets_have_the_scores_of_classes():
+    model = _compiled(PerceiverSegmenter, 3)
+    labels = np.arange(36).reshape(6, *GRID) % 3
+    weights = np.random.default_rng(1).random(labels.shape).astype("float32")
+    expected = _evaluate(model, small.images(), labels, sample_weight=weights)
+    model.compile(loss=keras.losses.CategoricalCrossentropy(from_logits=True))
+    one_hot = np.eye(3)[labels]
+    found = _evaluate(model, small.images(), one_hot, sample_weight=weights)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.fast_on("torch")
+def test_inputs_of_several_modalities_are_queries():
+    modalities = {
+        "image": Image((3, 2, 1), num_bands=1),
+        "sound": Array((4, 1), num_bands=1),
+    }
+    encoder = Perceiver(modalities, **small.SMALL)
+    model = PerceiverDensePredictor(encoder, 2, PerceiverDecoder(InputQueries()))
+    assert model.output_shape == (None, 10, 2)

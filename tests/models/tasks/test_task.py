@@ -252,14 +252,10 @@ def test_soft_labels_are_probabilities():
     for loss in ("auto", keras.losses.CategoricalCrossentropy(from_logits=True)):
         model.compile("sgd", loss)
         model.test_on_batch(images(), soft)
-        for wrong, received in (
-            (2 * soft, "sum of up to 2"),
-            (soft - 0.5, "from -0.25"),
-        ):
-            with pytest.raises(
-                ValueError, match=f"Soft labels.*{received}.*MultiLabel"
-            ):
-                model.fit(images(), wrong, verbose=0)
+        with pytest.raises(ValueError, match="Soft labels.*up to 2.*MultiLabel"):
+            model.fit(images(), 2 * soft, verbose=0)
+        with pytest.raises(ValueError, match="abels.*from -0.25"):
+            model.fit(images(), soft - 0.5, verbose=0)
 
 
 @pytest.mark.fast_on("torch")
