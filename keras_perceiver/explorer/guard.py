@@ -9,13 +9,15 @@ it.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 # Paths, and prefixes of paths, of what the page loads and calls.
 _GET = ("/", "/config", "/theme.css", "/gradio_api/theme.css", "/favicon.ico")
 _GET_MORE = ("/gradio_api/startup-events", "/gradio_api/queue/data", "/manifest.json")
 _GET_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
-_POST = ("/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel")
+_JOIN = "/gradio_api/queue/join"
+_POST = (_JOIN, "/gradio_api/reset", "/gradio_api/cancel")
 
 _HEADERS = {
     # Nothing from other servers, and no other page around this one. Gradio's page needs
@@ -33,13 +35,21 @@ class Guard:
     Args:
         app: ASGI application.
         max_bytes: Integer, maximum size of the body of a request.
+        functions: Collection of integers, the indices of the functions of the page.
         hosts: Set of strings, valid names of the server in requests, or `None` for any.
             A page of another site could otherwise reach a server on loopback by a name
             of its own.
     """
 
-    def __init__(self, app, max_bytes: int, hosts: set[str] | None = None) -> None:
+    def __init__(
+        self,
+        app,
+        max_bytes: int,
+        functions: Collection[int],
+        hosts: set[str] | None = None,
+    ) -> None:
         self._app, self._max_bytes, self._hosts = app, max_bytes, hosts
+        self._functions = frozenset(functions)
 
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
@@ -52,6 +62,7 @@ class Guard:
         refused = self._refused(scope, headers)
         if refused is None and scope["method"] == "POST":
             body, refused = await self._read_body(receive, headers)
+            refused = refused or self._refused_message(scope["path"], body)
             if refused is None:
                 receive = _replay(body, receive)
         if refused is not None:
@@ -108,23 +119,28 @@ class Guard:
                 return b"", reason
             parts.append(part)
             is_more = message.get("more_body", False)
-        body = b"".join(parts)
-        if _has_objects(body):
-            return b"", (403, "The page sends no files and no objects.")
-        return body, None
+        return b"".join(parts), None
+
+    def _refused_message(self, path, body):
+        """Returns status and reason if a message to Gradio is refused."""
+        try:
+            message = json.loads(body)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict) or _has_objects(message):
+            return 403, "The page sends no files and no objects."
+        index = message.get("fn_index")
+        is_known = type(index) is int and index in self._functions
+        if path == _JOIN and not is_known:
+            return 404, "The page has no such function."
+        return None
 
 
-def _has_objects(body):
-    """Returns whether a message to Gradio has more than plain values as data.
+def _has_objects(message):
+    """Returns whether a message has more than plain values as data.
 
     Gradio takes an object with a path or a URL for a file, and loads it.
     """
-    try:
-        message = json.loads(body)
-    except (ValueError, RecursionError):
-        return True
-    if not isinstance(message, dict):
-        return True
     data = message.get("data") or []
     plain = (str, int, float, bool, type(None))
     return (

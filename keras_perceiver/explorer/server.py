@@ -119,7 +119,7 @@ def application(
     hosts = {"localhost", "127.0.0.1", "::1"} if is_loopback else None
     # All inputs of an example may be new at once.
     limit = int(len(explorer.sources) * max_bytes * _PER_BYTE) + _MORE_BYTES
-    return Guard(app, limit, hosts)
+    return Guard(app, limit, page.fns, hosts)
 
 
 def is_loopback(host: str) -> bool:

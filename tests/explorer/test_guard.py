@@ -12,6 +12,7 @@ pytestmark = pytest.mark.one_backend
 
 HOSTS = {"localhost", "127.0.0.1", "::1"}
 JOIN = "/gradio_api/queue/join"
+FUNCTIONS = range(3)
 
 
 class _App:
@@ -52,14 +53,13 @@ def _request(path, method="GET", parts=(b"",), max_bytes=1000, hosts=HOSTS, **he
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(app, max_bytes, hosts)(scope, receive, send))
+    asyncio.run(Guard(app, max_bytes, FUNCTIONS, hosts)(scope, receive, send))
     return sent[0]["status"], dict(sent[0]["headers"]), app.bodies
 
 
 def _data(*data, **more):
-    return json.dumps(
-        {"data": data, "fn_index": 0, "session_hash": "a", **more}
-    ).encode()
+    message = {"data": data, "fn_index": 0, "session_hash": "a", **more}
+    return json.dumps(message).encode()
 
 
 @pytest.mark.parametrize("path", ["/", "/config", "/assets/index.js", "/theme.css"])
@@ -149,6 +149,14 @@ def test_other_content_is_refused(body):
     status, _, bodies = _request(JOIN, "POST", [body], max_bytes=10**6)
     assert status == 403
     assert bodies == []
+
+
+@pytest.mark.parametrize("index", [3, 99, -1, "0", True, 1.0, None])
+def test_unknown_functions_are_refused(index):
+    status, _, bodies = _request(JOIN, "POST", [_data("a", fn_index=index)])
+    assert status == 404
+    assert bodies == []
+    assert _request(JOIN, "POST", [_data("a", fn_index=2)])[0] == 200
 
 
 def test_large_requests_are_refused():
