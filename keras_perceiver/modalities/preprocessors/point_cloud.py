@@ -30,6 +30,17 @@ _HAS_NO_FEATURES = FileRule(
     "Set `num_features=0`, or remove the faces",
 )
 
+_IS_NUMBERS = FileRule(
+    "Lines of an XYZ file must be numbers, separated by spaces.",
+    "{} in line {}",
+    "Correct the line",
+)
+_IS_EQUALLY_LONG = FileRule(
+    "All lines of an XYZ file must have equally many numbers.",
+    "{} in line {}, after {} in the first one",
+    "Correct the line",
+)
+
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
 class PointCloudPreprocessor(Preprocessor):
@@ -136,8 +147,8 @@ class PointCloudPreprocessor(Preprocessor):
         if len(shape) == 2 and shape[0] == width:
             fix = "Transpose the array"
         FileRule(
-            f"Points must have shape `(points, {width})`: three coordinates and "
-            f"{self.num_features} features.",
+            f"Points must have shape `(points, {width})`: three coordinates"
+            f"{f' and {self.num_features} features' if self.num_features else ''}.",
             "shape {}",
             fix,
         ).check(len(shape) == 2 and shape[1] == width, shape)
@@ -147,7 +158,11 @@ class PointCloudPreprocessor(Preprocessor):
         lines = [line for line in lines if line.strip()]
         if not lines:
             return np.zeros((0, self.shape[1]))
-        return np.loadtxt(lines, "float64", comments=None, ndmin=2)
+        try:
+            return np.loadtxt(lines, "float64", comments=None, ndmin=2)
+        except ValueError:
+            _raise_for_line(text)
+            raise
 
     def _decode_mesh(self, content, suffix):
         read = read_off if suffix == ".off" else read_ply
@@ -190,6 +205,20 @@ class PointCloudPreprocessor(Preprocessor):
         content = io.BytesIO()
         np.save(content, points)
         return ".npy", content.getvalue()
+
+
+def _raise_for_line(text):
+    """Raises an error for the first line that is invalid."""
+    width = None
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        for word in words:
+            try:
+                float(word)
+            except ValueError:
+                _IS_NUMBERS.check(False, repr(word[:40]), number)
+        width = width or len(words)
+        _IS_EQUALLY_LONG.check(len(words) in (0, width), len(words), number, width)
 
 
 def scale_to_unit_cube(points: Tensor) -> Tensor:

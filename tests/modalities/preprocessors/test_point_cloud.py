@@ -228,8 +228,20 @@ BAD_FILES = [
     (
         PointCloudPreprocessor(),
         "a.xyz",
-        _text("1 2 3\n4 5\n"),
-        "a text file of numbers",
+        _text("# a comment\n1 2 3\n\n4 5\n"),
+        "equally many numbers.*2 in line 4, after 3 in the first one",
+    ),
+    (
+        PointCloudPreprocessor(),
+        "a.xyz",
+        _text("1 2 3\n4 five 6\n"),
+        "must be numbers, separated by spaces.*'five' in line 2",
+    ),
+    (
+        PointCloudPreprocessor(),
+        "a.xyz",
+        _text("1 2\n3 4\n"),
+        r"`\(points, 3\)`: three coordinates. Received: shape \(2, 2\)",
     ),
     (PointCloudPreprocessor(), "a.xyz", _text("1 2 nan\n"), "must be finite"),
     (PointCloudPreprocessor(10), "a.off", _text("hello"), "must be OFF in text"),
