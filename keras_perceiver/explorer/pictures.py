@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _WIDTH, _DPI = 4.0, 100  # inches, and pixels per inch
 _CURVE_RATIO = 0.35  # height by width
 _MAX_COLORS = 20  # of Matplotlib's map for classes
+_DARK = "0.25"  # on which the darkest and the brightest color are visible
+_LINES = "0.45"
 
 
 class Picture(NamedTuple):
@@ -31,10 +33,12 @@ class Picture(NamedTuple):
     Attributes:
         png: Bytes of a PNG image.
         axis: `matplotlib.axes.Axes`.
+        has_colors: Boolean, whether weights are colors, rather than heights of a curve.
     """
 
     png: bytes
     axis: Axes
+    has_colors: bool = False
 
 
 def example_picture(modality: Modality, example: np.ndarray) -> Picture:
@@ -53,6 +57,7 @@ def attention_picture(
     weights: np.ndarray,
     maximum: float,
     inputs_mask: np.ndarray | None = None,
+    hidden: np.ndarray | bool = False,
 ) -> Picture:
     """Returns the picture of a raw input with a weight per element.
 
@@ -62,15 +67,27 @@ def attention_picture(
         weights: NumPy array, one weight per element.
         maximum: Float, the weight at the end of the scale.
         inputs_mask: NumPy array, the mask of the raw input, or `None`.
+        hidden: Boolean NumPy array of the elements that are hidden, or a boolean for all
+            elements.
     """
-    return _drawn(modality, weights.reshape(-1), example, inputs_mask, maximum)
+    weights = weights.reshape(-1).astype("float64")
+    if isinstance(hidden, bool):
+        hidden = np.full(len(weights), hidden)
+    weights[: len(hidden)][hidden] = np.nan  # those at the end are padding
+    return _drawn(modality, weights, example, inputs_mask, maximum)
 
 
 def _drawn(modality, weights, example, inputs_mask=None, maximum=None):
     figure = matplotlib("figure").Figure(dpi=_DPI)
     axis = figure.add_axes((0, 0, 1, 1), projection=modality.drawing_projection)
-    modality.draw(axis, weights, example, inputs_mask, maximum)
-    return _finished(figure, axis)
+    if weights is not None and axis.name == "3d":
+        # All maps have one scale, whose small weights are dark.
+        axis.set_facecolor(_DARK)
+        for each in (axis.xaxis, axis.yaxis, axis.zaxis):
+            each.set_pane_color((0, 0, 0, 0))
+            each.line.set_color(_LINES)
+    drawn = modality.draw(axis, weights, example, inputs_mask, maximum)
+    return _finished(figure, axis)._replace(has_colors=drawn is not None)
 
 
 def output_picture(output: np.ndarray) -> Picture:

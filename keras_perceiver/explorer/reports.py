@@ -7,6 +7,7 @@ import html
 
 import numpy as np
 
+from keras_perceiver._matplotlib import matplotlib
 from keras_perceiver._names import one_line
 from keras_perceiver.explorer.answers import Answer
 from keras_perceiver.explorer.pictures import (
@@ -15,9 +16,16 @@ from keras_perceiver.explorer.pictures import (
     output_picture,
 )
 from keras_perceiver.explorer.visits import Visit
+from keras_perceiver.modalities.drawing import COLOR_MAP, scale_ticks
 
 _NUM_BARS = 6
+_NUM_STOPS = 12  # of the legend's gradient
+_MAX_LABELED = 300  # the maximum up to which threes are labeled as well
 _EMPTY = '<p class="note">Give the model an input: draw, drop a file, or type.</p>'
+_UNSEEN = (
+    '<p class="note unseen">Everything is hidden: this is the answer without any '
+    "input.</p>"
+)
 
 
 def data_url(png: bytes) -> str:
@@ -30,11 +38,16 @@ def answer_html(visit: Visit | None) -> str:
     if visit is None or visit.answer is None or visit.whole_answer is None:
         return _EMPTY
     whole, answer = visit.whole_answer, visit.answer
+    note = "" if answer.maps.num_inputs[0] else _UNSEEN
+    return note + _answer(whole, answer, visit.is_partial)
+
+
+def _answer(whole, answer, is_partial):
     if answer.probabilities is not None:
-        return _bars(whole, answer if visit.is_partial else None)
+        return _bars(whole, answer if is_partial else None)
     if answer.grid_output is not None:
         answers = {"Output": answer}
-        if visit.is_partial:
+        if is_partial:
             answers = {"Whole input": whole, "With hidden parts": answer}
         figures = "".join(_output(title, each) for title, each in answers.items())
         return f'<div class="figures">{figures}</div>'
@@ -113,19 +126,41 @@ def attention_html(
     maps, found = answer.maps, answer.attention(cross_attend, latent)
     maximum = max(max(x.max(initial=0) for x in found.values()), 1e-6)
     total = sum(x.sum() for x in found.values()) or 1
-    figures = []
+    figures, has_colors = [], False
     for name in visit.examples:
         weights, mask = found[name], maps.inputs.get(f"{name}_mask")
-        png = attention_picture(
+        picture = attention_picture(
             maps.modalities[name],
             maps.inputs[name][0],
             weights,
             maximum,
             None if mask is None else mask[0],
-        ).png
+            visit.hidden.get(name, False),
+        )
+        has_colors |= picture.has_colors
         caption = (
             f"{100 * weights.sum() / total:.0f} % of the attention, up to "
             f"{weights.max(initial=0):.1f}x uniform attention"
         )
-        figures.append(_figure(html.escape(one_line(name)), png, caption))
-    return f'<div class="figures">{"".join(figures)}</div>'
+        figures.append(_figure(html.escape(one_line(name)), picture.png, caption))
+    legend = _legend(maximum) if has_colors and maps.num_inputs[0] else ""
+    if visit.is_partial:
+        legend += '<p class="note"><span class="key masked"></span> hidden</p>'
+    return f'{legend}<div class="figures">{"".join(figures)}</div>'
+
+
+def _legend(maximum):
+    """Returns the scale of the colors, with labels in multiples of uniform attention."""
+    colors = getattr(matplotlib("cm"), COLOR_MAP)(np.linspace(0, 1, _NUM_STOPS))
+    stops = ",".join(
+        f"rgb({','.join(str(round(255 * x)) for x in color[:3])})" for color in colors
+    )
+    ticks = "".join(
+        f'<span style="left:{100 * np.arcsinh(tick) / np.arcsinh(maximum):.1f}%">'
+        f"{tick:.3g}x</span>"
+        for tick in scale_ticks(maximum, (1,) if maximum > _MAX_LABELED else (1, 3))
+    )
+    return (
+        '<div class="scale"><div class="scale-bar" style="background:'
+        f'linear-gradient(to right,{stops})"></div>{ticks}</div>'
+    )

@@ -213,8 +213,8 @@ class Modality(CompositeLayer):
 
         Args:
             axis: `matplotlib.axes.Axes`, with `drawing_projection`.
-            weights: NumPy array of shape `(num_inputs,)`, or `None` for the example
-                only.
+            weights: NumPy array of shape `(num_inputs,)`, NaN for hidden elements, or
+                `None` for the example only.
             inputs: NumPy array, the raw example.
             inputs_mask: NumPy array, its mask, or `None`.
             maximum: Float, the weight at the end of the scale. Defaults to the maximum

@@ -6,6 +6,7 @@ COLOR_MAP = "inferno"
 # Linear up to 1, which is uniform attention, and logarithmic above: a few elements may
 # have hundreds of times that.
 COLOR_SCALE = "asinh"
+HIDDEN_COLOR = "0.6"  # of elements whose weight is NaN
 # Share of a cell that must be covered, so that a brush need not fill large cells.
 _MIN_COVERED = 0.25
 
@@ -15,7 +16,8 @@ def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(num_inputs,)`, or `None` to draw the waveform only.
+        weights: Array of shape `(num_inputs,)`, NaN for hidden elements, or `None` to
+            draw the waveform only.
         samples: Array of shape `(samples,)`, or `None`.
         sample_rate: Integer, in hertz, to label the time.
         maximum: Float, the weight at the top. Defaults to the maximum of the weights.
@@ -24,6 +26,17 @@ def draw_line(axis, weights, samples=None, sample_rate=None, maximum=None):
         places = np.linspace(0, 1, len(weights))
         axis.fill_between(places, weights, color="tab:orange")
         axis.set(xlim=(0, 1), ylim=(0, maximum))
+        edges = np.linspace(0, 1, len(weights) + 1)
+        is_hidden = np.isnan(np.append(weights, weights[-1:]))
+        axis.fill_between(
+            edges,
+            0,
+            1,
+            where=is_hidden,
+            step="post",
+            transform=axis.get_xaxis_transform(),
+            color=HIDDEN_COLOR,
+        )
         axis.set_xticks([0, 1], ["0", f"{len(weights):,}"], fontsize=8)
     if samples is None:
         return
@@ -45,7 +58,8 @@ def draw_over_picture(axis, weights, picture, is_upwards=False, maximum=None):
 
     Args:
         axis: `matplotlib.axes.Axes`.
-        weights: Array of shape `(rows, columns)`, or `None` to draw the picture only.
+        weights: Array of shape `(rows, columns)`, NaN for hidden elements, which cover
+            the picture, or `None` to draw the picture only.
         picture: Array of shape `(height, width)`, or with color channels.
         is_upwards: Boolean, whether the first row is at the bottom and the picture fills
             the axes, as for spectrograms.
@@ -63,11 +77,24 @@ def draw_over_picture(axis, weights, picture, is_upwards=False, maximum=None):
     axis.imshow(picture, cmap="gray", **options)
     if weights is None:
         return None
-    maximum = weights.max() if maximum is None else maximum
+    maximum = np.nanmax(weights, initial=0) if maximum is None else maximum
     shares = np.arcsinh(weights) / np.arcsinh(max(maximum, 1e-30))
-    alpha = np.clip(0.35 + 0.65 * shares, 0, 1)
+    alpha = np.where(np.isnan(shares), 1, np.clip(0.35 + 0.65 * shares, 0, 1))
     options |= {"cmap": COLOR_MAP, "norm": COLOR_SCALE, "vmin": 0, "vmax": maximum}
-    return axis.imshow(weights, alpha=alpha, **options)
+    drawn = axis.imshow(weights, alpha=alpha, **options)
+    drawn.set_cmap(drawn.get_cmap().with_extremes(bad=HIDDEN_COLOR))
+    return drawn
+
+
+def scale_ticks(maximum, factors=(1, 3)):
+    """Returns the labeled weights of a scale that is logarithmic above 1.
+
+    Args:
+        maximum: Float, the weight at the end of the scale.
+        factors: Tuple of integers, the labeled multiples of powers of ten.
+    """
+    powers = (factor * 10**i for i in range(7) for factor in factors)
+    return [0, *([power for power in powers if power <= maximum] or [maximum])]
 
 
 def label_seconds(axis, seconds):

@@ -9,10 +9,12 @@ import numpy as np
 
 from keras_perceiver._checks import check_positive
 from keras_perceiver.modalities.base import Modality
-from keras_perceiver.modalities.drawing import COLOR_MAP, COLOR_SCALE
+from keras_perceiver.modalities.drawing import COLOR_MAP, COLOR_SCALE, HIDDEN_COLOR
 from keras_perceiver.modalities.preprocessors.point_cloud import PointCloudPreprocessor
 
 _NUM_COORDINATES = 3  # x, y, z
+# Matplotlib takes seconds for more points, which cover each other anyway.
+_MAX_DRAWN, _MAX_ATTENDED = 20_000, 1_000
 
 
 @keras.saving.register_keras_serializable(package="keras_perceiver")
@@ -108,21 +110,20 @@ class PointCloud(Modality):
         if inputs_mask is not None:
             shown &= inputs_mask
         points = inputs[shown, :_NUM_COORDINATES]
-        x, y, z = points.T
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_zticks([])
         if shown.any():  # the same scale along all axes
             sizes = np.maximum(np.ptp(points, axis=0), 1e-6)
             axis.set_box_aspect(np.maximum(sizes, sizes.max() / 50), zoom=1.2)
-        if weights is None:
-            axis.scatter(x, y, z, c="tab:gray", s=3)
-            return None
-        # Reversed, so that weights of zero are pale on the white background.
-        colors = {"cmap": f"{COLOR_MAP}_r", "norm": COLOR_SCALE}
-        return axis.scatter(
-            x, y, z, c=weights[shown], s=4, vmin=0, vmax=maximum, **colors
+        weights = None if weights is None else weights[shown]
+        drawn = _sample(len(points), weights)
+        artist = _scatter(
+            axis, points[drawn], None if weights is None else weights[drawn], maximum
         )
+        if shown.any():
+            axis.auto_scale_xyz(*points.T, had_data=True)  # also those not drawn
+        return artist
 
     def elements_at(self, axis, places, inputs):
         axis.figure.canvas.draw()  # which places the axes
@@ -141,3 +142,35 @@ class PointCloud(Modality):
         return PointCloudPreprocessor(
             self.num_points, self.num_features, use_mask=self.use_mask or None
         )
+
+
+def _scatter(axis, points, weights, maximum):
+    """Draws points, and returns the artist whose colors are the weights, or `None`."""
+    if weights is None:
+        axis.scatter(*points.T, c="tab:gray", s=3)
+        return None
+    is_hidden = np.isnan(weights)
+    if is_hidden.any():
+        axis.scatter(*points[is_hidden].T, c=HIDDEN_COLOR, s=4)
+    # On a light background reversed, so that small weights are near the background.
+    is_light = np.mean(axis.get_facecolor()[:3]) > 0.5
+    return axis.scatter(
+        *points[~is_hidden].T,
+        c=weights[~is_hidden],
+        s=4,
+        vmin=0,
+        vmax=maximum,
+        cmap=f"{COLOR_MAP}_r" if is_light else COLOR_MAP,
+        norm=COLOR_SCALE,
+    )
+
+
+def _sample(num_points, weights):
+    """Returns the indices of the points to draw: random ones, and the most attended."""
+    if num_points <= _MAX_DRAWN:
+        return np.arange(num_points)
+    chosen = np.random.default_rng(0).choice(num_points, _MAX_DRAWN, replace=False)
+    if weights is not None:
+        order = np.argsort(np.nan_to_num(weights), kind="stable")
+        chosen = np.union1d(chosen, order[-_MAX_ATTENDED:])
+    return np.sort(chosen)

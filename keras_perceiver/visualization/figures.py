@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from keras_perceiver._matplotlib import matplotlib
+from keras_perceiver.modalities.drawing import scale_ticks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +86,7 @@ def plot_attention(
             axis.set_title(f"latent {latent}: {weight.max():.1f}x", fontsize=9)
         if drawn is not None:
             scale = figure.colorbar(
-                drawn, ax=list(row), aspect=12, pad=0.01, ticks=_ticks(maximum)
+                drawn, ax=list(row), aspect=12, pad=0.01, ticks=scale_ticks(maximum)
             )
             scale.minorticks_off()
             scale.ax.tick_params(labelsize=8)
@@ -109,12 +110,6 @@ def plot_attention(
         f"Attention to {modality}, in multiples of uniform attention", fontsize=11
     )
     return figure
-
-
-def _ticks(maximum):
-    """Returns the labeled weights of a scale that is logarithmic above 1."""
-    powers = (factor * 10**i for i in range(7) for factor in (1, 3))
-    return [0, *([power for power in powers if power <= maximum] or [maximum])]
 
 
 def plot_entropy(maps: AttentionMaps, example: int = 0) -> Figure:

@@ -105,6 +105,48 @@ def test_points_are_where_they_are_drawn():
     assert elements_under(modality, picture, points, _brush(picture, 0, 0, 1, 1)).all()
 
 
+def _colors(picture):
+    return np.asarray(Pillow.open(io.BytesIO(picture.png)).convert("RGB")).reshape(
+        -1, 3
+    )
+
+
+def test_large_weights_are_bright_and_hidden_elements_gray():
+    points = np.random.default_rng(0).uniform(-1, 1, (300, 3)).astype("float32")
+    image = np.zeros((8, 8, 1), "float32")
+    for modality, example in (
+        (PointCloud(num_bands=2), points),
+        (Image((8, 8, 1), num_bands=2), image),
+    ):
+        weights = np.full(len(example.reshape(-1, example.shape[-1])), 9.0)
+        bright, dark, hidden = (
+            attention_picture(modality, example, weights * share, 9.0, hidden=is_hidden)
+            for share, is_hidden in ((1, False), (0, False), (1, True))
+        )
+        assert bright.has_colors
+        assert _colors(bright).sum(-1).max() > 600
+        assert _colors(dark).min(0).max() < 10
+        assert np.ptp(_colors(hidden), -1).max() == 0  # gray
+        assert (_colors(hidden) == 153).any()
+    curve = attention_picture(
+        Array((9, 2), num_bands=2), np.zeros((9, 2)), np.ones(9), 9.0, hidden=True
+    )
+    assert not curve.has_colors
+    assert (_colors(curve) == 153).all(-1).mean() > 0.9
+
+
+def test_a_sample_of_large_clouds_is_drawn():
+    points = np.random.default_rng(0).uniform(-0.5, 0.5, (50_000, 3))
+    points[0] = -1
+    weights = np.zeros(50_000)
+    weights[7] = 9.0
+    picture = attention_picture(PointCloud(), points, weights, 9.0)
+    (drawn,) = picture.axis.collections
+    assert 20_000 <= len(drawn.get_array()) <= 21_000
+    assert drawn.get_array().max() == 9.0
+    assert picture.axis.get_xlim()[0] < -0.9  # of all points
+
+
 @pytest.mark.parametrize(
     "output",
     [
