@@ -3,9 +3,12 @@
 const spec = props.spec;
 const find = (name) => element.querySelector("." + name);
 const [stage, picture, drawing, brush] = ["pad-stage", "pad-picture", "pad-drawing", "pad-brush"].map(find);
-const [hint, error, file, text, size] = ["pad-hint", "pad-error", "pad-file", "pad-text", "pad-size"].map(find);
+const [hint, error, note, file, text, size] =
+  ["pad-hint", "pad-error", "pad-note", "pad-file", "pad-text", "pad-size"].map(find);
 const [draw, hide, paper, hideAll] = ["pad-draw", "pad-hide", "pad-paper", "pad-hide-all"].map(find);
 const SIDE = 384;
+const PATIENCE = 2000; // milliseconds between questions whether the server still runs
+const STOPPED = "The explorer has stopped. Start it again, and reload this page.";
 
 let serial = 0; // of the input
 let count = 0; // of the messages
@@ -32,6 +35,8 @@ function send(kind, name, content) {
     serial = Date.now() + Math.random();
     input = { kind: kind, name: name || "", content: content || "" };
     isEmpty = kind === "none";
+    hideAll.checked = false;
+    error.textContent = note.textContent = "";
     if (isBrushed) {
       isBrushed = false;
       reset(brush);
@@ -39,8 +44,24 @@ function send(kind, name, content) {
   }
   count += 1;
   stage.dataset.busy = "true";
+  show();
   props.value = message();
   trigger("submit");
+  const asked = count;
+  setTimeout(() => askServer(asked), PATIENCE);
+}
+
+// Gradio does not tell the page that no answer will come.
+async function askServer(asked) {
+  if (asked !== count || !stage.dataset.busy) return;
+  try {
+    await fetch("/theme.css", { cache: "no-store" });
+    setTimeout(() => askServer(asked), PATIENCE);
+  } catch {
+    delete stage.dataset.busy;
+    error.textContent = STOPPED;
+    show();
+  }
 }
 
 function message() {
@@ -66,8 +87,10 @@ function show() {
   hint.textContent = isDrawing ? "Draw here, or drop an image" : words;
   hint.hidden = !isEmpty;
   stage.classList.toggle("pad-tall", !isEmpty || isDrawing);
+  stage.classList.toggle("pad-hidden", hideAll.checked);
   text.hidden = !spec.takes_text;
   error.hidden = !error.textContent;
+  note.hidden = !note.textContent;
 }
 
 function setMode(name) {
@@ -176,7 +199,6 @@ find("pad-show").addEventListener("click", () => {
 find("pad-clear").addEventListener("click", () => {
   clearDrawing();
   text.value = "";
-  hideAll.checked = false;
   if (spec.canvas) mode = "draw";
   send("none");
 });
@@ -206,7 +228,12 @@ watch(["picture", "reply"], () => {
     props.value = message();
   }
   error.textContent = reply.error || "";
-  if (reply.error) isEmpty = true;
+  note.textContent = reply.note || "";
+  if (reply.error) {
+    isEmpty = true;
+    hideAll.checked = false;
+    if (spec.canvas) mode = "draw";
+  }
   if (props.picture && picture.src !== props.picture) picture.src = props.picture;
   if (!props.picture) picture.removeAttribute("src");
   show();

@@ -138,7 +138,11 @@ def _reply(visit, name):
     import gradio
 
     picture = visit.pictures.get(name)
-    reply = {"count": visit.counts.get(name), "error": visit.errors.get(name, "")}
+    reply = {
+        "count": visit.counts.get(name),
+        "error": visit.errors.get(name, ""),
+        "note": visit.notes.get(name, ""),
+    }
     return gradio.update(
         picture="" if picture is None else data_url(picture.png),
         reply=json.dumps(reply),

@@ -7,14 +7,13 @@ from pathlib import PurePath
 
 import numpy as np
 
-from keras_perceiver.modalities import Modality, Preprocessor
+from keras_perceiver.explorer.channels import MODES, converted_image
+from keras_perceiver.modalities import ImagePreprocessor, Modality, Preprocessor
 from keras_perceiver.modalities.preprocessors.arrays import load_array
 from keras_perceiver.modalities.preprocessors.base import error_reason
 from keras_perceiver.modalities.preprocessors.file_rules import FileRule, FileRuleError
 from keras_perceiver.modalities.preprocessors.pictures import read_image
 
-# Pillow's modes by number of channels.
-_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _MAX_SIDE = 1024  # pixels of a drawing
 _IS_SMALL = FileRule(
     f"Drawings must have at most {_MAX_SIDE} x {_MAX_SIDE} pixels.",
@@ -51,14 +50,17 @@ class Source:
         self.suffixes = (".npy",) if reader is None else reader.suffixes
         self.takes_text = reader is None
         shape = () if reader is None else reader.shape
-        is_drawn = ".png" in self.suffixes and len(shape) == 3 and shape[-1] in _MODES
+        is_drawn = ".png" in self.suffixes and len(shape) == 3 and shape[-1] in MODES
         self.canvas = shape[:2] if is_drawn else None
         self.note = self._note(preprocessor is None)
 
     def _note(self, has_no_preprocessor):
         if self.reader is None:
-            shape = ", ".join(str(n or "any") for n in self.modality.input_shape)
-            return f"{self.modality.text_hint} Or drop a .npy file of shape ({shape})."
+            sizes = [str(n or "any") for n in self.modality.input_shape]
+            shape = f"shape ({', '.join(sizes)})"
+            if len(sizes) == 1:
+                shape = "any length" if sizes == ["any"] else f"length {sizes[0]}"
+            return f"{self.modality.text_hint} Or drop a .npy file of {shape}."
         if not has_no_preprocessor:
             return ""
         values, kind = self.reader.value_range, type(self.reader).__name__
@@ -67,23 +69,34 @@ class Source:
         )
         return f"The model has no preprocessor. Files are read by {kind}.{scaled}"
 
-    def file(self, file_name: str, content: bytes) -> np.ndarray:
-        """Returns the raw input in a file.
+    def file(self, file_name: str, content: bytes) -> tuple[np.ndarray, str]:
+        """Returns the raw input in a file, and how it was converted.
 
         Args:
             file_name: String, of which only the extension is used.
-            content: Bytes.
+            content: Bytes. An image with transparency, or in gray or color unlike those
+                of the model, is converted.
+
+        Returns:
+            Pair of a NumPy array and a sentence for the user, `""` without a conversion.
 
         Raises:
             ValueError: if the file is invalid.
         """
         suffix = PurePath(file_name).suffix.lower()
         FileRule(
-            f"A file of {self.name!r} must end with {', '.join(self.suffixes)}.",
+            f"A file of `{self.name}` must end with {', '.join(self.suffixes)}.",
             "{!r}",
             "Convert the file",
         ).check(suffix in self.suffixes, file_name)
-        return self._read(content, suffix)
+        note = ""
+        if isinstance(self.reader, ImagePreprocessor):
+            is_small = len(content) <= self.reader.max_bytes
+            pixels = self.reader.max_pixels if is_small else 0
+            image, note = converted_image(content, self.reader.shape[-1], pixels)
+            suffix = suffix if image is content else ".png"
+            content = image
+        return self._read(content, suffix), note
 
     def drawing(self, content: bytes) -> np.ndarray:
         """Returns the raw input of a drawing.
@@ -99,11 +112,11 @@ class Source:
 
         if self.canvas is None:
             raise ValueError(
-                f"Only images can be drawn. Received: a drawing of {self.name!r}. Pass a "
+                f"Only images can be drawn. Received: a drawing of `{self.name}`. Pass a "
                 "file."
             )
         pixels = picture_pixels(content)
-        mode = _MODES[self.reader.shape[-1] or 1]
+        mode = MODES[self.reader.shape[-1] or 1]
         file = io.BytesIO()
         Image.fromarray(
             pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels
@@ -121,7 +134,7 @@ class Source:
         """
         if not self.takes_text:
             raise ValueError(
-                f"Inputs {self.name!r} must be files that end with "
+                f"Inputs `{self.name}` must be files that end with "
                 f"{', '.join(self.suffixes)}. Received: a text. Pass a file."
             )
         return self.checked(self.modality.from_text(text))
@@ -158,7 +171,7 @@ class Source:
         self.modality.check_values(array)
         if not np.isfinite(array).all():
             raise ValueError(
-                f"Inputs {self.name!r} must be finite numbers. Received: NaN or infinity. "
+                f"Inputs `{self.name}` must be finite numbers. Received: NaN or infinity. "
                 "Correct them."
             )
         return array

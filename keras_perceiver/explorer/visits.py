@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from keras_perceiver.explorer.answers import Answer, Explorer
+from keras_perceiver.explorer.messages import message_of
 from keras_perceiver.explorer.pictures import Picture, elements_under, example_picture
 
 
@@ -27,6 +28,7 @@ class Visit:
         whole_answer: `Answer` for the whole example, or `None`. It is `answer` if nothing
             is hidden.
         errors: Dict from names of modalities to error messages.
+        notes: Dict from names of modalities to how their files were converted.
         counts: Dict from names of modalities to the `count` of the last message.
     """
 
@@ -39,6 +41,7 @@ class Visit:
         self.answer: Answer | None = None
         self.whole_answer: Answer | None = None
         self.errors: dict[str, str] = {}
+        self.notes: dict[str, str] = {}
         self.counts: dict[str, object] = {}
 
     def update(self, messages: Mapping[str, str | None]) -> None:
@@ -62,7 +65,7 @@ class Visit:
                 self._hide(name, source, message)
             except (ValueError, ImportError) as error:
                 self._remove(name)
-                self.errors[name] = " ".join(str(error).split())
+                self.errors[name] = message_of(error, "Give another input.")
                 is_new = True
         if not self.examples:
             self.answer = self.whole_answer = None
@@ -101,7 +104,8 @@ class Visit:
         elif kind == "drawing":
             example = source.drawing(_decoded(content))
         else:
-            example = source.file(_text(given, "name"), _decoded(content))
+            name_and_content = _text(given, "name"), _decoded(content)
+            example, self.notes[name] = source.file(*name_and_content)
         self.examples[name] = example
         with self._explorer.lock:
             self.pictures[name] = example_picture(source.modality, example)
@@ -121,7 +125,10 @@ class Visit:
                 )
 
     def _remove(self, name):
-        for values in (self.examples, self.pictures, self.hidden, self.errors):
+        for values in (
+            *(self.examples, self.pictures, self.hidden),
+            *(self.errors, self.notes),
+        ):
             values.pop(name, None)
 
 

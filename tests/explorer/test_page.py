@@ -39,6 +39,12 @@ SMALL = {
 }
 RATE = 400
 _NO_ERRORS = "document.querySelectorAll('.pad-error').forEach(e => e.textContent = '')"
+_DROP_LARGE = """
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([new Uint8Array(22e6)], "a.png"));
+    const options = { dataTransfer: transfer, bubbles: true, cancelable: true };
+    document.querySelector(".pad-stage").dispatchEvent(new DragEvent("drop", options));
+"""
 PHOTO = ImagePreprocessor((8, 12, 3), max_pixels=2000)
 
 
@@ -120,11 +126,49 @@ def test_a_brush_hides_and_the_answer_changes(drawn):
             lambda: page.drag(page.pad(0, "pad-brush"), (0.05, 0.7), (0.95, 0.7))
         )
         assert page.bars() != both
-        page.changed(page.pad(0, "pad-hide-all").click)
+        box = page.pad(0, "pad-hide-all")
+        unticked = box.value_of_css_property("background-color")
+        page.changed(box.click)
         assert "0 % of the attention" in page.attention()
+        assert "Everything is hidden" in page.answer()
+        # The tick is visible, and the input is dimmed.
+        assert box.value_of_css_property("background-color") != unticked
+        assert "svg" in box.value_of_css_property("background-image")
+        assert page.pad(0, "pad-picture").value_of_css_property("opacity") == "0.25"
         page.changed(page.pad(0, "pad-show").click)
         assert page.bars() == whole
         assert page.attention() == attention
+        # A new input is not hidden.
+        page.changed(box.click)
+        page.changed(lambda: page.drop(0, "a.png", _picture(shape=(8, 8, 3))))
+        assert not box.is_selected()
+        assert "Everything is hidden" not in page.answer()
+        assert page.pad(0, "pad-note").text == "The image was converted to gray."
+
+
+def test_a_refused_image_leaves_the_canvas(drawn):
+    with browser(drawn) as page:
+        page.changed(lambda: page.drop(0, "a.png", b"x"))
+        assert "must be an image" in page.error(0)
+        canvas = page.pad(0, "pad-drawing")
+        page.changed(lambda: page.drag(canvas, (0.1, 0.3), (0.9, 0.3)))
+        assert page.error(0) == ""
+        assert page.bars() != {}
+        # A file that is too large is not read.
+        page.driver.execute_script(_DROP_LARGE)
+        assert "at most 20000000 bytes. Received: 22000000" in page.error(0)
+        assert page.all("[data-busy]") == []
+
+
+def test_a_server_that_has_stopped(tmp_path):
+    _saved(tmp_path, Image((8, 8, 1), num_bands=2))
+    with contextlib.ExitStack() as running:
+        url = running.enter_context(explorer(tmp_path))
+        with browser(url) as page:
+            running.close()
+            canvas = page.pad(0, "pad-drawing")
+            page.changed(lambda: page.drag(canvas, (0.1, 0.3), (0.9, 0.3)))
+            assert "The explorer has stopped. Start it again" in page.error(0)
 
 
 def test_sliders_choose_cross_attend_and_latent(drawn):
@@ -179,9 +223,8 @@ def test_bad_inputs_have_the_errors_of_the_package(several):
     short = npy(np.zeros((4, 2)))
     cases = [
         (0, "a.png", b"x", "A file must be an image. Received: invalid content"),
-        (0, "a.png", _picture(shape=(9, 9)), "Images must have 3 channels"),
         (0, "a.png", _picture(shape=(50, 50, 3)), "at most `max_pixels=2000` pixels"),
-        (0, "a.gz", b"x", "A file of 'photo' must end with .avif"),
+        (0, "a.gz", b"x", "A file of `photo` must end with .avif"),
         (1, "a.wav", wav(np.zeros(90), 999), "Files must have `sample_rate=400` hertz"),
         (1, "a.wav", wav(np.zeros(9), RATE), "must not be shorter than 80"),
         (1, "a.wav", wav(np.zeros(90), RATE)[:-9], "all samples that its header"),
@@ -259,9 +302,14 @@ def _response(url, path, method="GET", body=None, headers=None):
             return response.status, response.headers, response.read()
 
 
-def _join(url, data, **headers):
+def _join(url, data, function=0, **headers):
     """Returns the status of a message to the queue."""
-    message = {"data": data, "fn_index": 0, "session_hash": "abc", "trigger_id": 1}
+    message = {
+        "data": data,
+        "fn_index": function,
+        "session_hash": "abc",
+        "trigger_id": 1,
+    }
     headers = {"content-type": "application/json", **headers}
     path = "/gradio_api/queue/join"
     return _response(url, path, "POST", json.dumps(message).encode(), headers)[0]
@@ -272,6 +320,8 @@ def test_a_client_gets_no_file_and_no_address(drawn):
     link = {"path": "http://127.0.0.1:9/", "meta": {"_type": "gradio.FileData"}}
     for value in (file, link, [file], {"value": file}):
         assert _join(drawn, [None, 1, 0, value]) == 403
+    for function in (*range(3, 8), 99):
+        assert _join(drawn, [], function) == 404
     for path in (
         *(
             "/gradio_api/file=/etc/passwd",

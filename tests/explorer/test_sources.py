@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 
 from keras_perceiver import (
     Array,
@@ -42,19 +43,64 @@ def test_files_are_read_by_the_preprocessor_of_the_model():
     source = Source("photo", Image((4, 4, 3), num_bands=1), preprocessor)
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3)).astype("uint8")
     content = png(pixels)
-    np.testing.assert_array_equal(
-        source.file("any/../name.PNG", content), preprocessor.read_content(content)
-    )
+    found, note = source.file("any/../name.PNG", content)
+    np.testing.assert_array_equal(found, preprocessor.read_content(content))
+    assert note == ""
     assert source.note == ""
-    gray = png(pixels[..., 0])
     for name, bad, error in (
         ("a.txt", content, r"must end with \.avif, .*Received: 'a.txt'"),
         ("a.png", b"no image", "must be an image. Received: invalid content"),
-        ("a.png", gray, "must have 3 channels, as in `shape`. Received: channels=1"),
         ("a.png", content[:-30], "must be an image. Received: invalid content"),
     ):
         with pytest.raises(ValueError, match=error):
             source.file(name, bad)
+
+
+def _image_source(channels, **options):
+    shape = (4, 6, channels)
+    reader = ImagePreprocessor(shape, value_range=(0, 255), **options)
+    return Source("image", Image(shape, num_bands=1), reader)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_converted_to_the_channels_of_the_model(mode, channels):
+    values = np.random.default_rng(0).integers(0, 256, (4, 6, len(mode)))
+    pixels = values.astype("uint8")
+    found, note = _image_source(channels).file("a.png", png(pixels.squeeze()))
+    # Written from the definition: on white, and the luma of ITU-R 601.
+    expected = values.astype("float64")
+    if "A" in mode:
+        alpha = expected[..., -1:] / 255
+        expected = expected[..., :-1] * alpha + 255 * (1 - alpha)
+        assert "placed on white where it is transparent" in note
+    if expected.shape[-1] > channels:
+        expected = expected @ [[0.299], [0.587], [0.114]]
+        assert "converted to gray" in note
+    elif expected.shape[-1] < channels:
+        expected = expected.repeat(channels, -1)
+        assert "converted to color" in note
+    np.testing.assert_allclose(found, expected, atol=1.5)
+    assert (note == "") == (len(mode) == channels)
+
+
+def test_opaque_and_transparent_palettes_are_converted():
+    pixels = np.full((4, 6, 4), 255, "uint8")
+    pixels[..., 0] = 0
+    found, note = _image_source(3).file("a.png", png(pixels))  # as a screenshot
+    assert note == ""
+    np.testing.assert_array_equal(found[0, 0], [0, 255, 255])
+    file = io.BytesIO()
+    palette = Pillow.fromarray(np.zeros((4, 6), "uint8")).convert("P")
+    palette.save(file, "PNG", transparency=0)
+    found, note = _image_source(1).file("a.png", file.getvalue())
+    assert note == (
+        "The image was placed on white where it is transparent and converted to gray."
+    )
+    assert (found == 255).all()
+    # Limits hold before anything is converted.
+    with pytest.raises(ValueError, match="at most `max_pixels=9` pixels"):
+        _image_source(1, max_pixels=9).file("a.png", png(pixels))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +120,7 @@ def test_a_modality_reads_files_without_a_preprocessor(modality, suffix):
     assert "The model has no preprocessor" in source.note
     rng = np.random.default_rng(0)
     suffix, content = source.reader.random_file(rng, 9)
-    found = source.file("file" + suffix, content)
+    found, _ = source.file("file" + suffix, content)
     assert modality.is_valid_shape(found.shape)
     batch, mask = source.batch(found)
     assert modality.is_valid_shape(batch.shape[1:])
@@ -118,7 +164,7 @@ def test_arrays_are_typed_or_dropped():
     )
     expected = np.arange(6, dtype="float32").reshape(2, 3)
     np.testing.assert_array_equal(source.text("0, 1, 2\n3;4\t5"), expected)
-    np.testing.assert_array_equal(source.file("a.npy", npy(expected)), expected)
+    np.testing.assert_array_equal(source.file("a.npy", npy(expected))[0], expected)
     for text, error in (
         ("1 2 x", r"must be numbers, separated .*Received: 'x'"),
         ("1 2 nan 1 1 1", "must be finite numbers"),
@@ -149,7 +195,7 @@ def test_sequences_are_typed_as_text_or_ids():
     with pytest.raises(ValueError, match="from 1 to 8 ids. Received: 9"):
         text.text("123456789")
     assert "Type a text" in masked.note
-    assert "shape (any)" in masked.note
+    assert "a .npy file of any length" in masked.note
     ids = Source("ids", Sequence(3, 5, 4, num_bands=1))
     assert ids.text("4, 0 1").tolist() == [4, 0, 1]
     with pytest.raises(ValueError, match=r"must be in \[0, 4\]"):

@@ -82,6 +82,8 @@ def test_inputs_come_one_after_the_other(explorer):
     assert page.count('class="bar only"') == 3
     page = attention_html(visit, 1, 2)
     assert page.count("data:image/png;base64,") == 3
+    assert page.count("linear-gradient") == 1
+    assert '<span style="left:0.0%">0x</span>' in page
     visit.update({"image": _message("none", serial=2), "table": _message()})
     assert set(visit.examples) == {"audio", "table"}
 
@@ -102,8 +104,13 @@ def test_hidden_parts_change_the_answer(explorer):
     assert np.abs(visit.answer.probabilities - before).max() > 1e-4
     page = answer_html(visit)
     assert page.count('class="bar whole"') == page.count('class="bar hidden"') == 3
+    assert "Everything is hidden" not in page
     visit.update({"image": _message(hidden=True)})
     assert visit.answer.maps.num_inputs.tolist() == [0]
+    assert "Everything is hidden: this is the answer" in answer_html(visit)
+    page = attention_html(visit, 0)
+    assert "</span> hidden" in page
+    assert "linear-gradient" not in page  # there is no attention
     visit.update({"image": _message()})
     assert visit.answer is visit.whole_answer
     # A new input is whole.
@@ -157,6 +164,18 @@ def test_errors_are_those_of_the_package(explorer, name, message, error):
     visit.update({"image": _message("file", _encoded(png(PICTURE)), "a.png", serial=2)})
     assert visit.answer is not None
     assert "image" not in visit.errors
+
+
+def test_messages_have_fixes_for_users_of_the_page(explorer):
+    wide = npy(np.zeros((2, 4)))
+    visit = Visit(explorer)
+    visit.update({"table": _message("file", _encoded(wide), "a.npy")})
+    assert visit.errors["table"].endswith("shape (1, 2, 4). Give another input.")
+    color = np.zeros((4, 6, 3), "uint8")
+    visit.update({"image": _message("file", _encoded(png(color)), "a.png", serial=2)})
+    assert visit.notes["image"] == "The image was converted to gray."
+    visit.update({"image": _message("drawing", _encoded(png(PICTURE)), serial=3)})
+    assert "image" not in visit.notes
 
 
 def test_a_bad_brush_is_an_error(explorer):
