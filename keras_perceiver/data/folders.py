@@ -114,9 +114,10 @@ def read_folder(
     )
     for name, each in preprocessors.items():
         if not isinstance(each, Preprocessor):
+            where = f" for {name!r}" if is_dict else ""
             raise TypeError(
                 "`preprocessor` must be a `Preprocessor` or a dict of them. Received: "
-                f"{each!r} of type {type(each).__name__} for {name!r}. "
+                f"{each!r} of type {type(each).__name__}{where}. "
                 "Pass, for example, `ImagePreprocessor((height, width, channels))`."
             )
     folders = (

@@ -1,6 +1,8 @@
-"""Rules for the data of models: dense arrays of numbers, with targets for a loss."""
+"""Batches of models, and rules for them: dense arrays of numbers, with targets."""
 
 import numbers
+import os
+import sys
 
 import keras
 import numpy as np
@@ -84,6 +86,18 @@ def check_examples(x, y):
         raise ValueError(
             "Inputs must be arrays or batches of these. Received: x=None. Pass the inputs."
         )
+    if isinstance(x, str | os.PathLike):
+        raise ValueError(
+            f"Inputs must be arrays or batches of these. Received: x={x!r}. Read a file "
+            "by `model.preprocessor.read`, and a folder by "
+            "`keras_perceiver.data.read_folder`."
+        )
+    if hasattr(x, "_fields"):  # what the readers of this package return
+        fields = [f"`.{name}`" for name in x._fields]
+        raise ValueError(
+            f"Inputs must be arrays or batches of these. Received: a {type(x).__name__}. "
+            f"Pass one of its attributes {', '.join(fields)}."
+        )
     for kind, data in (("Inputs", x), ("Targets", y)):
         for leaf in keras.tree.flatten(data):
             shape = getattr(leaf, "shape", None)
@@ -142,3 +156,27 @@ def check_has_targets(data, input_names):
         f'pairs by `dataset.map(lambda batch: (batch["{name}"], batch["label"]))`, or by '
         "`tensorflow_datasets.load(..., as_supervised=True)`."
     )
+
+
+def replica_batches(batch):
+    """Yields the batches of the replicas of `tf.distribute` on this host."""
+    tensorflow = sys.modules.get("tensorflow")
+    leaves = keras.tree.flatten(batch)
+    if tensorflow is None or not any(
+        isinstance(x, tensorflow.distribute.DistributedValues) for x in leaves
+    ):
+        yield batch
+        return
+    replicas = [
+        x.values if isinstance(x, tensorflow.distribute.DistributedValues) else (x,)
+        for x in leaves
+    ]
+    for i in range(max(map(len, replicas))):
+        one = [values[min(i, len(values) - 1)] for values in replicas]
+        yield keras.tree.pack_sequence_as(batch, one)
+
+
+def ranks_of(batch):
+    """Returns the ranks of the arrays of a batch, in which replicas have the same."""
+    leaves = keras.tree.flatten(next(iter(replica_batches(batch))))
+    return tuple(len(getattr(leaf, "shape", ())) for leaf in leaves)

@@ -3,7 +3,7 @@
 import functools
 import inspect
 import itertools
-import sys
+import os
 
 import keras
 import numpy as np
@@ -14,6 +14,8 @@ from keras_perceiver.models.batches import (
     check_examples,
     check_has_targets,
     check_is_one_array,
+    ranks_of,
+    replica_batches,
 )
 from keras_perceiver.models.symbolic_lengths import jax2tf_arguments
 from keras_perceiver.models.trainer_guard import GuardedModel
@@ -64,7 +66,7 @@ class CheckedModel(GuardedModel):
             raise TypeError(
                 f"An argument must be one of `{type(self).__name__}`. Received: "
                 f"{name}={kwargs[name]!r}. "
-                f"{nearest(name, valid) or 'Remove it.'}"
+                f"{nearest(name, valid) or f'Choose one of {sorted(valid)}.'}"
             )
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         if dtype is not None:
@@ -158,12 +160,19 @@ class CheckedModel(GuardedModel):
 
         Raises:
             ValueError: if the path ends with `.h5` or `.hdf5`.
+            FileNotFoundError: if its folder does not exist.
         """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 "Models are saved as `.keras` files, since Keras' older format HDF5 "
                 f"cannot restore their layers. Received: filepath={str(filepath)!r}. End "
                 "the path with `.keras`, or save the weights alone by `save_weights`."
+            )
+        folder = os.path.dirname(filepath)
+        if folder and "://" not in folder and not os.path.isdir(folder):
+            raise FileNotFoundError(
+                "The folder of `filepath` must exist. Received: "
+                f"filepath={str(filepath)!r}. Create the folder."
             )
         super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
 
@@ -264,7 +273,7 @@ class CheckedModel(GuardedModel):
             check_has_targets(batch, self._input_names)
 
     def _check_batch(self, batch, needs_targets, is_first=False):
-        for part in _replica_batches(batch):
+        for part in replica_batches(batch):
             self._check_structure(part, needs_targets)
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
             if isinstance(x, dict):
@@ -326,7 +335,7 @@ def _checked_steps(model, attribute, make):
 
     def traced(iterator):
         items = taken(iterator)
-        ranks = _ranks(items[0])
+        ranks = ranks_of(items[0])
         if ranks not in functions:
             functions[ranks] = made() if functions else function
             setattr(model, attribute, traced)
@@ -344,12 +353,6 @@ def _checked_steps(model, attribute, make):
     return traced
 
 
-def _ranks(batch):
-    """Returns the ranks of the arrays of a batch, in which replicas have the same."""
-    leaves = keras.tree.flatten(next(iter(_replica_batches(batch))))
-    return tuple(len(getattr(leaf, "shape", ())) for leaf in leaves)
-
-
 def _batches_of_steps(item, steps_per_execution):
     """Returns the batches of an item of the iterator that Keras gives to a function."""
     if not _GROUPS_STEPS or steps_per_execution == 1:
@@ -360,24 +363,6 @@ def _batches_of_steps(item, steps_per_execution):
     return [
         keras.tree.map_structure(lambda x, i=i: x[i], item) for i in range(num_steps)
     ]
-
-
-def _replica_batches(batch):
-    """Yields the batches of the replicas of `tf.distribute` on this host."""
-    tensorflow = sys.modules.get("tensorflow")
-    leaves = keras.tree.flatten(batch)
-    if tensorflow is None or not any(
-        isinstance(x, tensorflow.distribute.DistributedValues) for x in leaves
-    ):
-        yield batch
-        return
-    replicas = [
-        x.values if isinstance(x, tensorflow.distribute.DistributedValues) else (x,)
-        for x in leaves
-    ]
-    for i in range(max(map(len, replicas))):
-        one = [values[min(i, len(values) - 1)] for values in replicas]
-        yield keras.tree.pack_sequence_as(batch, one)
 
 
 def to_numpy(x):

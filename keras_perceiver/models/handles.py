@@ -61,6 +61,8 @@ def folder_of(handle):
         on_hub = ""
         if not folder.exists() and text.count("/") == 1 and text[0] not in "./":
             on_hub = f", or {_HUB + text!r} for a model on Hugging Face's hub"
+        if folder.suffix == ".keras":
+            on_hub = "; a `.keras` file is loaded by `keras.saving.load_model`"
         raise FileNotFoundError(
             f"A preset folder must contain `{CONFIG_FILE}`. Received: {text!r}, which "
             f"{'has none' if folder.is_dir() else 'is no folder'}. Give a folder that "

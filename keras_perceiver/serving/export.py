@@ -22,7 +22,7 @@ from keras_perceiver._files import (
     writing,
 )
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
-from keras_perceiver.models import Perceiver, Task
+from keras_perceiver.models.tasks.base import check_model
 from keras_perceiver.serving import card, manifest
 from keras_perceiver.serving.config import BATCH_SIZES, batching_config, models_config
 from keras_perceiver.serving.processes import run_python
@@ -140,7 +140,7 @@ def export_for_serving(
     if not is_chosen:
         version = next_number(folder)
     check_version(folder, version)
-    _check_model(model)
+    check_model(model)
     check_weights(weights)
     if test_data is not None and model.score is None:
         raise ValueError(
@@ -220,7 +220,7 @@ def export_file(
     """
     path = Path(path)
     check_format(format, path, use_check)
-    _check_model(model)
+    check_model(model)
     check_writable("folder", path.parent)
     lock = path.with_name(f".{path.name}{_locks.NAME}")
     with (
@@ -237,14 +237,6 @@ def export_file(
             run_python(*_FILE_CHECK_PROGRAM, unfinished, work)
         publish_file(unfinished, path)
     return path
-
-
-def _check_model(model):
-    if not isinstance(model, (Perceiver, Task)):
-        raise TypeError(
-            "`model` must be a `Perceiver` or a task. Received: "
-            f"model={model!r} of type {type(model).__name__}. Pass one of these."
-        )
 
 
 def _graph_preprocessors(model, preprocessor):

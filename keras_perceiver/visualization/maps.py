@@ -12,6 +12,7 @@ from keras import ops
 from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models import Perceiver, Task
+from keras_perceiver.models.tasks.base import check_model
 
 if TYPE_CHECKING:
     import keras
@@ -60,14 +61,10 @@ def attention_maps(
     >>> weights["image"].shape  # batch, heads, latents, rows, columns
     (2, 8, 2, 8, 8)
     """
+    check_model(model)
     decoder = getattr(model, "decoder", None)
     if isinstance(model, Task):
         model = model.encoder
-    if not isinstance(model, Perceiver):
-        raise TypeError(
-            "`model` must be a `Perceiver` or a task. Received: "
-            f"model={model!r} of type {type(model).__name__}. Pass one of these."
-        )
     check_positive(chunk_size=chunk_size)
     model.check_inputs(inputs)
     if not isinstance(inputs, dict):

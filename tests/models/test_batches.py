@@ -1,5 +1,7 @@
 """Data that are ragged, no numbers, or without targets are refused on every path."""
 
+from collections import namedtuple
+
 import keras
 import numpy as np
 import pytest
@@ -102,6 +104,11 @@ CASES = {
     "words dataset": (lambda m: m.fit(_dataset((images(), _NAMES))), _WORDS),
     "words train_on_batch": (lambda m: m.train_on_batch(images(), _NAMES), _WORDS),
     "complex": (lambda m: m.predict(images() * 1j), "real numbers.*dtype complex64"),
+    "path": (lambda m: m.predict("a.png"), "'a.png'. Read a file by `model.preproc"),
+    "splits": (
+        lambda m: m.fit(namedtuple("Splits", "train test")(images(), images())),
+        "a Splits. Pass one of its attributes `.train`, `.test`",
+    ),
     "no inputs": (lambda m: m.predict(None), "Received: x=None"),
     "no examples fit": (lambda m: m.fit(images(0), labels(0)), r"one example.*\(0, 3"),
     "no examples predict": (lambda m: m.predict(images(0)), r"one example.*\(0, 3"),

@@ -247,3 +247,5 @@ def test_names_of_another_form(cls):
             cls.from_preset(name)
     with pytest.raises(FileNotFoundError, match="or 'hf://me/model' for a model on"):
         cls.from_preset("me/model")
+    with pytest.raises(FileNotFoundError, match=r"`keras\.saving\.load_model`"):
+        cls.from_preset("runs/model.keras")

@@ -362,6 +362,16 @@ def no_class_weight(class_weight, weights):
     )
 
 
+def check_model(model):
+    """Raises `TypeError` unless `model` is a `Perceiver` or a task."""
+    if not isinstance(model, (Perceiver, Task)):
+        raise TypeError(
+            "`model` must be a `Perceiver` or a task. Received: "
+            f"model={model!r} of type {type(model).__name__}. Pass one of these; a file "
+            "is loaded by `keras.saving.load_model`."
+        )
+
+
 def check_encoder(encoder, cls):
     """Raises `TypeError` unless `encoder` is a `Perceiver`."""
     if not isinstance(encoder, Perceiver):

@@ -34,6 +34,13 @@ LOSSES_OF_VALUES = (
 )
 
 
+def takes_values(loss):
+    """Returns whether a loss of Keras compares each output with a target of its own."""
+    others = keras.losses.CTC, keras.losses.Circle
+    others += (keras.losses.SparseCategoricalCrossentropy,)
+    return loss.__module__.partition(".")[0] == "keras" and not isinstance(loss, others)
+
+
 class ClassNames:
     """What every task with classes has: their number and names."""
 
@@ -295,6 +302,8 @@ def check_labels(spec, rule, labels):
     if labels.dtype.kind not in "biuf" or spec.accepts(labels).all():
         return
     wrong = labels[~spec.accepts(labels)]
+    if keras.backend.is_int_dtype(spec.dtype) and (wrong != np.floor(wrong)).any():
+        rule = rule.replace("must be in", "must be integers in")
     is_from_one = (
         not spec.shape and labels.min() == 1 and spec.accepts(labels - 1).all()
     )

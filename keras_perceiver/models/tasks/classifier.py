@@ -11,8 +11,10 @@ from keras_perceiver.models.tasks.classification import (
     LOSSES_OF_VALUES,
     ClassificationTask,
     check_target_shape,
+    takes_values,
 )
 
+_BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
 _ROUNDING = 1e-2  # of soft labels, which may be float16
 
 
@@ -99,11 +101,16 @@ class PerceiverClassifier(ClassificationTask):
         return None
 
     def check_targets(self, targets):
-        spec = self.target_spec
+        spec, loss = self.target_spec, self.used_loss()
         if spec is None:
+            if takes_values(loss):
+                check_is_one_target(targets)
+                fix = 'For class indices use the default loss: `compile(loss="auto")`.'
+                indices = self.num_classes == 1
+                check_target_shape(targets, self.num_classes, indices, True, fix)
             return
         check_is_one_target(targets)
-        takes_both = isinstance(self.used_loss(), SmoothedCrossentropy)
+        takes_both = isinstance(loss, SmoothedCrossentropy)
         is_values = targets.ndim > 1 and targets.shape[-1] == self.num_classes > 1
         check_target_shape(
             targets,
@@ -116,7 +123,7 @@ class PerceiverClassifier(ClassificationTask):
         )
         if not (takes_both and is_values):
             super().check_targets(targets)
-        if is_values:
+        if is_values and not isinstance(loss, _BINARY):
             self._check_soft_labels(targets)
 
     def _check_soft_labels(self, targets):

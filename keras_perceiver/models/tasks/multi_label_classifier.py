@@ -11,9 +11,9 @@ from keras_perceiver.models.tasks.base import (
     no_class_weight,
 )
 from keras_perceiver.models.tasks.classification import (
-    LOSSES_OF_VALUES,
     ClassificationTask,
     check_target_shape,
+    takes_values,
 )
 
 
@@ -89,7 +89,7 @@ class PerceiverMultiLabelClassifier(ClassificationTask):
 
     def check_targets(self, targets):
         check_is_one_target(targets)
-        if isinstance(self.used_loss(), LOSSES_OF_VALUES):
+        if takes_values(self.used_loss()):
             fix = "Pass an array of 0 and 1 with a column per class."
             check_target_shape(targets, self.num_classes, False, True, fix)
         super().check_targets(targets)

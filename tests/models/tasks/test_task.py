@@ -126,6 +126,27 @@ def test_metrics_of_probabilities_are_refused():
         classifier().compile(metrics=[metric])
 
 
+def test_losses_of_values_take_a_value_per_class():
+    for cls in TASKS:
+        model = classifier(cls=cls)
+        model.compile("sgd", "mse", metrics=None)
+        model.test_on_batch(images(), np.eye(4)[labels()])
+        with pytest.raises(ValueError, match="takes values per class.*shape .6,"):
+            model.fit(images(), labels(), verbose=0)
+
+
+def test_labels_between_the_classes_are_refused():
+    model = classifier()
+    model.compile()
+    with pytest.raises(ValueError, match="must be integers in .0, 4., .*such as 0.5"):
+        model.fit(images(), labels() / 2, verbose=0)
+
+
+def test_a_file_needs_a_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="folder of `filepath` must exist"):
+        classifier().save(tmp_path / "none" / "model.keras")
+
+
 @pytest.mark.parametrize("class_weight", [{4: 2.0}, {"a": 2.0}, [1.0, 2.0]])
 def test_weights_of_no_classes_are_refused(class_weight):
     model = classifier()
