@@ -24,7 +24,7 @@ _STROKES = (
 )
 # The end of the line, to which most latents attend
 _HIDDEN = ((0.3, 0.74), (0.6, 0.8))
-_COLORS = 128
+_COLORS = 256
 
 
 def main(arguments=None):

@@ -55,7 +55,7 @@ def converted_image(
     if (received > 2) != (channels == 3):
         words.append(f"converted to {_WORDS[channels]}")
     file = io.BytesIO()
-    image.convert(MODES[channels]).save(file, "PNG")
+    image.convert(MODES[channels]).save(file, "PNG", compress_level=1)  # fast
     return file.getvalue(), f"The image was {' and '.join(words)}." if words else ""
 
 

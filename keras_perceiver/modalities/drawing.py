@@ -6,7 +6,8 @@ COLOR_MAP = "inferno"
 # Linear up to 1, which is uniform attention, and logarithmic above: a few elements may
 # have hundreds of times that.
 COLOR_SCALE = "asinh"
-HIDDEN_COLOR = "0.6"  # of elements whose weight is NaN
+# Blue gray for elements whose weight is NaN: neither in the map, nor in gray pictures.
+HIDDEN_COLOR = "#6f8799"
 # Share of a cell that must be covered, so that a brush need not fill large cells.
 _MIN_COVERED = 0.25
 
