@@ -1,6 +1,8 @@
 """The docs site: it builds strictly, links are valid, and the API has every name."""
 
+import html
 import importlib
+import inspect
 import pkgutil
 import re
 import shutil
@@ -81,6 +83,22 @@ def test_api_has_every_public_name():
     assert extra == []
 
 
+def test_api_has_the_docstrings(site):
+    pages = [path.read_text() for path in (site / "api").glob("*.html")]
+    text = _words(html.unescape(re.sub(r"<[^>]*>", "", " ".join(pages))))
+    missing = [
+        path
+        for path, value in _documented().items()
+        if callable(value)
+        and _words(inspect.getdoc(value).split("\n\n")[0]) not in text
+    ]
+    assert missing == []
+
+
+def _words(text):
+    return " ".join(re.findall(r"\w+", text))
+
+
 def test_links_are_valid_and_nothing_is_loaded_from_elsewhere(site):
     assert problems(site) == []
 
@@ -88,6 +106,16 @@ def test_links_are_valid_and_nothing_is_loaded_from_elsewhere(site):
 def test_names_in_guides_are_links_to_the_api(site):
     page = (site / "guides" / "own_folders.html").read_text()
     assert 'href="../api/modalities.html#keras_perceiver.ImagePreprocessor"' in page
+
+
+def test_figures_are_opened_by_a_tap(site):
+    page = (site / "index.html").read_text()
+    assert '<a href="images/overview.png"><img alt="' in page
+
+
+def test_tables_of_errors_are_stacked_on_a_phone(site):
+    page = (site / "troubleshooting.html").read_text()
+    assert page.count('<div class="stacked"><table>') == page.count("<th>Fix</th>") > 0
 
 
 def test_every_page_is_in_the_site(site):

@@ -1,5 +1,6 @@
 """How the site reads docstrings: examples and sections that Griffe does not know."""
 
+import contextlib
 import re
 
 import griffe
@@ -27,8 +28,31 @@ def _section(match):
     return f"**{title}:** {' '.join(body.split())}\n"
 
 
+def _modules(module):
+    """Yields a module and all modules in it."""
+    yield module
+    for member in module.modules.values():
+        if not member.is_alias:
+            yield from _modules(member)
+
+
 class Docstrings(griffe.Extension):
-    """Mends the docstring of each object before it is parsed."""
+    """Mends the docstring of each object before it is parsed.
+
+    A function that a package imports from its module of the same name hides the module in
+    Python. In Griffe the module hides the function. Here imports lead to the function.
+    """
+
+    def on_package(self, *, pkg, **kwargs):
+        for module in _modules(pkg):
+            for alias in module.members.values():
+                if alias.is_alias:
+                    path = f"{alias.target_path}.{alias.target_path.rpartition('.')[2]}"
+                    # Names that are not found are created on access.
+                    with contextlib.suppress(KeyError):
+                        function = pkg.modules_collection.get_member(path)
+                        if function.is_function:
+                            alias.target = function
 
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:

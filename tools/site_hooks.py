@@ -35,6 +35,8 @@ _NAME = re.compile(
     r"|<code>(?:kp\.)?(?P<name>\w+)(?:\([^<]*\))?</code>",
     re.DOTALL,
 )
+_FIGURE = re.compile(r'<img alt="[^"]*" src="(?P<source>[^"]+)" />')
+_ERRORS = re.compile(r"<table>\n<thead>\n<tr>\n<th>You did</th>.*?</table>", re.DOTALL)
 _HREF = re.compile(r'(?<=href=")([^":#]+)(?=[#"])')
 
 
@@ -64,7 +66,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-    """Links names to the API, and replaces the links of a notebook, not Markdown."""
+    """Links names to the API and figures to their files, and marks tables of errors."""
 
     def linked(match):
         found = _api().get(match["name"])
@@ -76,7 +78,9 @@ def on_page_content(html, page, config, files):
 
     if page.file.src_uri.endswith(".ipynb"):
         return _with_links(html, page, files)
-    return _NAME.sub(linked, html)
+    # A figure whose text is small on a phone is opened by a tap.
+    html = _FIGURE.sub(r'<a href="\g<source>">\g<0></a>', _NAME.sub(linked, html))
+    return _ERRORS.sub(r'<div class="stacked">\g<0></div>', html)
 
 
 @functools.cache

@@ -1,6 +1,6 @@
 """AudioSet: the paper's model on raw audio and video, with 527 labels.
 
-Command:   make train RECIPE=audioset ARGS="--data DIR", DIR with the lists of segments
+Command:   keras-perceiver train audioset --data DIR, DIR with the lists of segments
            and the folder of clips (see `keras_perceiver.data.builders.audioset`), or
            with the prepared dataset; less memory with --set accumulation_steps=64
 Hardware:  not run here

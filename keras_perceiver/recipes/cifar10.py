@@ -1,7 +1,7 @@
 """CIFAR-10: a small Perceiver on photographs of 32 x 32 pixels.
 
-Command:   make train RECIPE=cifar10, which downloads the data to
-           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if necessary
+Command:   keras-perceiver train cifar10, which downloads the data to
+           ~/tensorflow_datasets, or to DIR with --data DIR, if necessary
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper has no such

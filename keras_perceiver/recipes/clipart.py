@@ -1,6 +1,6 @@
 """Drawings in 13 classes: a Perceiver on folders of small PNG images.
 
-Command:   make train RECIPE=clipart ARGS="--data DIR", DIR with train/ and test/
+Command:   keras-perceiver train clipart --data DIR, DIR with train/ and test/
 Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
 Time:      487 to 506 s of training, on a shared machine
 Score:     test accuracy 0.386, the median of seeds 0, 1 and 2 (0.375 to 0.387), on 811

@@ -1,6 +1,6 @@
 """Furniture in 13 classes: a Perceiver on folders of small point clouds.
 
-Command:   make train RECIPE=furniture ARGS="--data DIR", DIR with train/ and test/
+Command:   keras-perceiver train furniture --data DIR, DIR with train/ and test/
 Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
 Time:      203 s of training, on a shared machine
 Score:     test accuracy 0.489, the median of seeds 0, 1 and 2 (0.467 to 0.489), on 45

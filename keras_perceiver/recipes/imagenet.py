@@ -1,6 +1,6 @@
 """ImageNet: the paper's model on raw pixels.
 
-Command:   make train RECIPE=imagenet ARGS="--data DIR", DIR with the archives
+Command:   keras-perceiver train imagenet --data DIR, DIR with the archives
            ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from image-net.org, or
            with the prepared dataset (by default in the folder of TensorFlow Datasets);
            less memory with --set accumulation_steps=64

@@ -4,7 +4,7 @@ Each example is a drawing and a note. A class consists of a clip art category an
 of instruments. Training drops either modality at random. `metrics.json` has the test
 accuracy with both, and without each.
 
-Command:   make train RECIPE=instruments_clipart ARGS="--data DIR", DIR with
+Command:   keras-perceiver train instruments_clipart --data DIR, DIR with
            instruments/ and clipart/, each with train/ and test/
 Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
 Time:      264 s of training, on a shared machine

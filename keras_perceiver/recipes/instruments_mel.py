@@ -1,6 +1,6 @@
 """Notes of 6 instrument families: a Perceiver on mel spectrograms of WAV files.
 
-Command:   make train RECIPE=instruments_mel ARGS="--data DIR", DIR with train/ and test/
+Command:   keras-perceiver train instruments_mel --data DIR, DIR with train/ and test/
 Hardware:  1 CPU core (Intel Xeon with AMX), JAX, 2026-11-26
 Time:      83 s of training, on a shared machine
 Score:     test accuracy 0.761, the median of seeds 0, 1 and 2 (0.750 to 0.773), on 88

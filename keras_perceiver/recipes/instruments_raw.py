@@ -1,9 +1,9 @@
 """Notes of 6 instrument families: a Perceiver on the samples of WAV files.
 
-Command:   make train RECIPE=instruments_raw ARGS="--data DIR", DIR with train/ and
-test/ Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25 Time:      323 to 384
-s of training, on a shared machine Score:     test accuracy 0.716, the median of seeds
-0, 1 and 2 (0.636 to 0.739), on 88
+Command:   keras-perceiver train instruments_raw --data DIR, DIR with train/ and test/
+Hardware:  1 CPU core (AMD EPYC with AVX2), JAX, 2026-11-25
+Time:      323 to 384 s of training, on a shared machine
+Score:     test accuracy 0.716, the median of seeds 0, 1 and 2 (0.636 to 0.739), on 88
            notes
 """
 

@@ -1,7 +1,7 @@
 """MNIST: a small Perceiver on handwritten digits of 28 x 28 pixels.
 
-Command:   make train RECIPE=mnist, which downloads the data to
-           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if necessary
+Command:   keras-perceiver train mnist, which downloads the data to
+           ~/tensorflow_datasets, or to DIR with --data DIR, if necessary
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper has no such

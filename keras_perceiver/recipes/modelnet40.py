@@ -1,6 +1,6 @@
 """ModelNet40: the paper's model on point clouds of 2,048 points.
 
-Command:   make train RECIPE=modelnet40 ARGS="--data DIR", DIR with ModelNet40.zip, or with
+Command:   keras-perceiver train modelnet40 --data DIR, DIR with ModelNet40.zip, or with
            the prepared dataset
 Hardware:  not run here
 Time:      not measured here

@@ -1,7 +1,7 @@
 """Speech Commands: a small Perceiver on mel spectrograms of spoken words.
 
-Command:   make train RECIPE=speech_commands, which downloads the data to
-           ~/tensorflow_datasets, or to DIR with ARGS="--data DIR", if necessary
+Command:   keras-perceiver train speech_commands, which downloads the data to
+           ~/tensorflow_datasets, or to DIR with --data DIR, if necessary
 Hardware:  not run here
 Time:      not measured here
 Score:     not measured here: the data need a download. The paper has no such

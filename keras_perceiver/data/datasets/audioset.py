@@ -39,6 +39,13 @@ def audioset(
     Training uses a clip at a random time and augments the video by color, crop and
     flip. Validation uses the clip in the middle.
 
+    Source: the lists of segments of
+    [AudioSet](https://research.google.com/audioset/download.html), and their clips, which
+    it does not publish. `folder` contains the lists, `audio/<id>_<start>.wav` (16 bits,
+    mono, 48 kHz), and `video/<id>_<start>/0001.jpg` and further frames, 25 per second.
+    `<id>` is that of YouTube, and `<start>` the segment's first second. Segments without
+    a WAV file are skipped and counted.
+
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.2.
 
@@ -46,7 +53,7 @@ def audioset(
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the shuffling and of the augmentation.
         folder: Path of the prepared data, or of the lists and clips, where they are
-            prepared (see `keras_perceiver.data.builders.audioset`).
+            prepared.
         mock: Boolean, whether to use random examples.
         segments: String, the training data: `"all"`, or `"balanced"` for the small
             list.
@@ -66,6 +73,7 @@ def audioset(
         float32 of shape `(batch, 527)`.
 
     Raises:
+        FileNotFoundError: if the data are not prepared.
         ValueError: if a modality is unknown, and as `tfds_splits`.
     """
     modalities = tuple(modalities)

@@ -26,6 +26,9 @@ def cifar10(
 ) -> Splits:
     """Returns CIFAR-10: color images of 32 x 32 pixels in -1..1, in 10 classes.
 
+    Source: [cifar10](https://www.tensorflow.org/datasets/catalog/cifar10) of
+    TensorFlow Datasets. The first tenth of its training data is for validation.
+
     Args:
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the shuffling and of the augmentation.
@@ -35,7 +38,15 @@ def cifar10(
             flipped and changed in color.
         preprocessor: `ImagePreprocessor` for 32 x 32 pixels. Defaults to one with
             values in -1..1.
-        **options: Arguments of `tfds_splits`.
+        **options: Arguments of `tfds_splits`, such as `download=True`.
+
+    Returns:
+        `Splits` of 45,000, 5,000 and 10,000 examples. Images are float32 of shape
+        `(batch, 32, 32, 3)`, labels int32 of shape `(batch,)`.
+
+    Raises:
+        FileNotFoundError: if the data are not prepared.
+        ValueError: as `tfds_splits`.
     """
     preprocessor = preprocessor or ImagePreprocessor(_SHAPE)
     changes = image_augmentation(

@@ -19,7 +19,10 @@ def fashion_mnist(
     use_augmentation: bool = True,
     **options: Any,
 ) -> Splits:
-    """Returns Fashion-MNIST: images of clothes of 28 x 28 pixels in -1..1.
+    """Returns Fashion-MNIST: images of clothes of 28 x 28 pixels in -1..1, in 10 classes.
+
+    Source: [fashion_mnist](https://www.tensorflow.org/datasets/catalog/fashion_mnist) of
+    TensorFlow Datasets. The first tenth of its training data is for validation.
 
     Args:
         batch_size: Integer, examples per batch.
@@ -28,7 +31,15 @@ def fashion_mnist(
         mock: Boolean, whether to use random examples.
         use_augmentation: Boolean, whether training images are slightly shifted, zoomed,
             rotated and flipped.
-        **options: Arguments of `tfds_splits`.
+        **options: Arguments of `tfds_splits`, such as `download=True`.
+
+    Returns:
+        `Splits` of 54,000, 6,000 and 10,000 examples. Images are float32 of shape
+        `(batch, 28, 28, 1)`, labels int32 of shape `(batch,)`.
+
+    Raises:
+        FileNotFoundError: if the data are not prepared.
+        ValueError: as `tfds_splits`.
     """
     return gray_images(
         "fashion_mnist", batch_size, seed, folder, mock, use_augmentation, options

@@ -38,6 +38,9 @@ def imagenet(
     validation data, since the published test data have no labels, and 10,000 training
     images are held out for validation. All of this is as in DeepMind's training code.
 
+    Source: `imagenet2012` of TensorFlow Datasets, from the archives of
+    [image-net.org](https://image-net.org), which are downloaded by hand.
+
     Args:
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the shuffling and of the augmentation.
@@ -54,8 +57,13 @@ def imagenet(
         **options: Arguments of `tfds_splits`.
 
     Returns:
-        `Splits`. Labels are integers if nothing is mixed. Otherwise those of all three
-        are float32 of shape `(batch, 1000)`.
+        `Splits` of 1,271,167, 10,000 and 50,000 examples. Images are float32 of shape
+        `(batch, 224, 224, 3)`. Labels are int32 of shape `(batch,)` if nothing is mixed.
+        Otherwise those of all three are float32 of shape `(batch, 1000)`.
+
+    Raises:
+        FileNotFoundError: if the data are not prepared.
+        ValueError: as `tfds_splits`.
     """
     num_classes = 1000
     mix: Callable | None

@@ -28,6 +28,13 @@ def modelnet40(
 ) -> Splits:
     """Returns ModelNet40: 2,048 points per object in the unit cube, in 40 classes.
 
+    For training, each point cloud is scaled at random.
+
+    Source: `ModelNet40.zip` of [Princeton](https://modelnet.cs.princeton.edu), 12,311
+    meshes, whose surface is sampled when the data are prepared, or
+    `modelnet40_ply_hdf5_2048.zip` of the authors of PointNet, with the points of 12,308
+    of them. Both are downloaded by hand.
+
     Reference:
         [Jaegle et al., 2021](https://arxiv.org/abs/2103.03206), section 4.3.
 
@@ -42,6 +49,14 @@ def modelnet40(
         preprocessor: `PointCloudPreprocessor` of the points. Defaults to one that
             scales to the unit cube.
         **options: Arguments of `tfds_splits`.
+
+    Returns:
+        `Splits`. Points are float32 of shape `(batch, 2048, 3)`, labels int32 of shape
+        `(batch,)`. A tenth of the published training data are for validation.
+
+    Raises:
+        FileNotFoundError: if the data are not prepared.
+        ValueError: as `tfds_splits`.
     """
     preprocessor = preprocessor or PointCloudPreprocessor(MODELNET40_POINTS)
 

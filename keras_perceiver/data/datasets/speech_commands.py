@@ -31,6 +31,9 @@ def speech_commands(
     Shorter recordings are padded with silence at the end. For training, they are at a
     random position, and their volume varies.
 
+    Source: [speech_commands](https://www.tensorflow.org/datasets/catalog/speech_commands)
+    of TensorFlow Datasets, with its published splits.
+
     Args:
         batch_size: Integer, examples per batch.
         seed: Integer, seed of the shuffling and of the augmentation.
@@ -38,7 +41,15 @@ def speech_commands(
         mock: Boolean, whether to use random examples.
         num_samples: Integer, length of an example in samples.
         preprocessor: `AudioPreprocessor` of that length. Defaults to one for 16 kHz.
-        **options: Arguments of `tfds_splits`.
+        **options: Arguments of `tfds_splits`, such as `download=True`.
+
+    Returns:
+        `Splits`. Waveforms are float32 in -1..1, of shape `(batch, num_samples)`, labels
+        int32 of shape `(batch,)`.
+
+    Raises:
+        FileNotFoundError: if the data are not prepared.
+        ValueError: as `tfds_splits`.
     """
     preprocessor = preprocessor or AudioPreprocessor(_SAMPLE_RATE, num_samples)
     # Up to a tenth of a second earlier or later.
