@@ -29,9 +29,14 @@ def _options_of(command):
     return dict(word.split("=", 1) for word in shlex.split(command)[2:])
 
 
+def _without_sizes(arguments):
+    return re.sub(r"--set (epochs|batch_size)=\d+", "", arguments)
+
+
 @pytest.mark.one_backend
 def test_every_block_is_marked():
     for block in documents.blocks():
+        assert not re.search(r"^\$ ", block.code, re.MULTILINE), "a prompt is copied"
         if block.language in ("python", "bash"):
             assert block.mark in ("run", "parse", "shown"), block.name
             assert block.options or block.mark != "shown", block.name
@@ -46,41 +51,51 @@ def test_ci_runs_the_test_command():
 
 
 def _train_commands():
-    """Yields the commands of the current backend. Only the first of all is fast."""
+    """Yields the commands of the current backend. Only `make train` is fast."""
     commands = documents.commands("run")
+    assert "make train" in commands
     for command in commands:
         if _backend_of(command) == keras.backend.backend():
-            is_slow = command != commands[0]
+            is_slow = command != "make train"
             yield pytest.param(command, marks=[pytest.mark.slow] * is_slow)
 
 
 @pytest.mark.parametrize("command", list(_train_commands()))
 def test_train_commands(command, tmp_path):
-    assert shlex.split(command)[:2] == ["make", "train"]
-    given = _options_of(command)
     # As documented, but in this environment and with smaller sizes.
-    given["VENV"] = sys.prefix
-    arguments = re.sub(r"--set (epochs|batch_size)=\d+", "", given.get("ARGS", ""))
-    given["ARGS"] = (
-        f"{arguments} --set epochs=1 --set batch_size=400 "
+    backend = _backend_of(command)
+    sizes = (
+        "--set epochs=1 --set batch_size=400 "
         f"--run-folder {tmp_path}/run --export-folder {tmp_path}/exports"
     )
-    result = subprocess.run(
-        [
-            *("make", "-o", f"{sys.prefix}/.installed-train-{_backend_of(command)}"),
-            "train",
+    if command.startswith("make train"):
+        given = _options_of(command)
+        given["VENV"] = sys.prefix
+        given["ARGS"] = f"{_without_sizes(given.get('ARGS', ''))} {sizes}"
+        words = [
+            *("make", "-o", f"{sys.prefix}/.installed-train-{backend}", "train"),
             *(f"{name}={value}" for name, value in given.items()),
-        ],
+        ]
+    else:
+        program, *arguments = documents.program_of(_without_sizes(command))
+        assert program == "keras-perceiver"
+        assert arguments[0] == "train"
+        words = [sys.executable, "-m", "keras_perceiver", *arguments, *sizes.split()]
+    result = subprocess.run(
+        words,
         cwd=ROOT,
-        env=documents.environment(),
+        env={**documents.environment(), "KERAS_BACKEND": backend},
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
-    _, start, accuracy, *_, saved, exported, after = result.stdout.strip().splitlines()
+    lines = result.stdout.strip().splitlines()
+    if words[0] == "make":
+        lines = lines[1:]  # without the command that it prints
+    start, accuracy, *_, saved, exported, after = lines
     assert re.fullmatch(
-        rf"digits on {_backend_of(command)}: [\d,]+ parameters, 1 epochs of 3 steps -> "
+        rf"digits on {backend}: [\d,]+ parameters, 1 epochs of 3 steps -> "
         f"{tmp_path}/run",
         start,
     )
