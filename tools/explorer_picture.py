@@ -57,7 +57,9 @@ def main(arguments=None):
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / "explorer.png"
-    picture.quantize(_COLORS, dither=Image.Dither.NONE).save(path, optimize=True)
+    # Keeps the scale of the attention smooth.
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    picture.quantize(_COLORS, method, dither=dither).save(path, optimize=True)
     print(f"written: {path}")
 
 
