@@ -28,7 +28,7 @@ def modelnet40(
 ) -> Splits:
     """Returns ModelNet40: 2,048 points per object in the unit cube, in 40 classes.
 
-    For training, each point cloud is scaled at random.
+    For training, each point is scaled by a random factor (`point_scaling`).
 
     Source: `ModelNet40.zip` of [Princeton](https://modelnet.cs.princeton.edu), 12,311
     meshes, whose surface is sampled when the data are prepared, or
