@@ -138,7 +138,9 @@ def test_losses_of_values_take_a_value_per_class():
 def test_labels_between_the_classes_are_refused():
     model = classifier()
     model.compile()
-    with pytest.raises(ValueError, match=r"must be integers in .0, 4., .*such as [01]\.5"):
+    with pytest.raises(
+        ValueError, match=r"must be integers in .0, 4., .*such as [01]\.5"
+    ):
         model.fit(images(), labels() / 2, verbose=0)
 
 
