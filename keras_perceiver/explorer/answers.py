@@ -12,8 +12,9 @@ import numpy as np
 
 from keras_perceiver.explorer.sources import Source
 from keras_perceiver.modalities.preprocessors.base import preprocessors_by_name
-from keras_perceiver.models import Perceiver, Task
+from keras_perceiver.models import Task
 from keras_perceiver.models.head import head_of
+from keras_perceiver.models.tasks.base import check_model
 from keras_perceiver.visualization import AttentionMaps
 from keras_perceiver.visualization.maps import read_elements
 
@@ -101,11 +102,7 @@ class Explorer:
     """
 
     def __init__(self, model: keras.Model) -> None:
-        if not isinstance(model, (Perceiver, Task)):
-            raise TypeError(
-                "`model` must be a `Perceiver` or a task. Received: "
-                f"model={model!r} of type {type(model).__name__}. Pass one of these."
-            )
+        check_model(model)
         self.model = model
         self.encoder = model.encoder if isinstance(model, Task) else model
         readers = preprocessors_by_name(

@@ -11,6 +11,7 @@ from keras_perceiver._checks import check_positive
 from keras_perceiver.layers import CrossAttend
 from keras_perceiver.models.decoder import PerceiverDecoder
 from keras_perceiver.models.encoder import Perceiver
+from keras_perceiver.models.tasks.base import check_model
 
 if TYPE_CHECKING:
     from keras_perceiver.models.tasks.base import Task
@@ -46,12 +47,8 @@ def flops(model: Perceiver | Task, num_inputs: int | None = None) -> int:
     >>> flops(model) > flops(model.encoder)
     True
     """
-    encoder = getattr(model, "encoder", model)
-    if not isinstance(encoder, Perceiver):
-        raise TypeError(
-            "`model` must be a `Perceiver` or a task. Received: "
-            f"model={model!r} of type {type(model).__name__}. Pass one of these."
-        )
+    check_model(model)
+    encoder = model if isinstance(model, Perceiver) else model.encoder
     if num_inputs is None:
         lengths = {k: m.num_inputs for k, m in encoder.byte_array.modalities.items()}
         unknown = [name for name, length in lengths.items() if length is None]

@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from keras_perceiver._typing import Preprocessors
 
 
-LOSSES_OF_VALUES = (
-    keras.losses.BinaryCrossentropy,
-    keras.losses.BinaryFocalCrossentropy,
-    keras.losses.CategoricalCrossentropy,
-    keras.losses.CategoricalFocalCrossentropy,
-)
-
-
 def takes_values(loss):
     """Returns whether a loss of Keras compares each output with a target of its own."""
     others = keras.losses.CTC, keras.losses.Circle

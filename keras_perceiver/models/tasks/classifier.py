@@ -8,13 +8,17 @@ from keras_perceiver.models.losses import SmoothedCrossentropy
 from keras_perceiver.models.metrics import Accuracy
 from keras_perceiver.models.tasks.base import TargetSpec, check_is_one_target
 from keras_perceiver.models.tasks.classification import (
-    LOSSES_OF_VALUES,
     ClassificationTask,
     check_target_shape,
     takes_values,
 )
 
 _BINARY = (keras.losses.BinaryCrossentropy, keras.losses.BinaryFocalCrossentropy)
+_CROSSENTROPIES = (  # with a target in [0, 1] per class
+    *_BINARY,
+    keras.losses.CategoricalCrossentropy,
+    keras.losses.CategoricalFocalCrossentropy,
+)
 _ROUNDING = 1e-2  # of soft labels, which may be float16
 
 
@@ -96,7 +100,7 @@ class PerceiverClassifier(ClassificationTask):
             return TargetSpec((), "int32", 0, n - 1)
         if isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
             return TargetSpec((), "int32", 0, n - 1, loss.get_config()["ignore_class"])
-        if isinstance(loss, LOSSES_OF_VALUES):
+        if isinstance(loss, _CROSSENTROPIES):
             return TargetSpec((n,), "float32", 0, 1)
         return None
 

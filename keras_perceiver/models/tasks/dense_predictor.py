@@ -20,9 +20,9 @@ from keras_perceiver.models.dense_reports import RegressionReport, SegmentationR
 from keras_perceiver.models.metrics import R2, Accuracy, MeanIoU
 from keras_perceiver.models.tasks.base import TargetSpec
 from keras_perceiver.models.tasks.classification import (
-    LOSSES_OF_VALUES,
     ClassNames,
     check_labels,
+    takes_values,
 )
 from keras_perceiver.models.tasks.dense import DenseTask
 
@@ -266,8 +266,7 @@ class PerceiverSegmenter(ClassNames, DenseTask):
 
     def check_targets(self, targets):
         one_per_class = (*self.grid, self.num_classes)
-        takes_values = isinstance(self.used_loss(), LOSSES_OF_VALUES)
-        others = [one_per_class] if takes_values else []
+        others = [one_per_class] if takes_values(self.used_loss()) else []
         self._check_target_shape(targets, (*self.grid, 1), *others)
         ignored = "" if self.ignore_class is None else f", or {self.ignore_class}"
         rule = f"Labels must be in [0, {self.num_classes}), the classes{ignored}."
